@@ -1,0 +1,26 @@
+"""Reads about connections."""
+
+from typing import Any
+
+from invoices.models import Connection
+from providers import registry
+from providers.base import ProviderClient
+from recovery_site.common.crypto import decrypt_json
+
+
+def connection_config(connection: Connection) -> dict[str, Any]:
+    """The config a client is built from, secrets decrypted: never log it."""
+    secrets = decrypt_json(connection.secrets_encrypted) if connection.secrets_encrypted else {}
+    return {**connection.settings, **secrets, "base_url": connection.base_url}
+
+
+def connection_client(connection: Connection) -> ProviderClient:
+    """The provider's API client for this connection."""
+    return registry.client(connection.provider, connection_config(connection))
+
+
+def charging_obstacle(connection: Connection) -> str:
+    """Why nothing can be charged through this connection as it is now, in words; empty if it can."""
+    if not connection.enabled:
+        return "the connection is disabled"
+    return connection.paused_reason

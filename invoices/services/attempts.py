@@ -1,0 +1,250 @@
+"""Attempts: the committed word that a call is about to happen, and what became of it.
+
+All of it under the locks of DESIGN section 6; outcomes of transactions, tokens and cases are composed in
+`retries/outcomes.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from invoices.models import Attempt, Invoice, Transaction
+from invoices.services.ledger import Stamp, move, record_event
+from invoices.states import AttemptStatus, Origin, TransactionKind, Trigger
+from providers.base import DeclineFacts
+from recovery_site.common.ids import public_id
+from recovery_site.common.scrubbing import scrub_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptPlan:
+    """What the new attempt will be; amounts come from its transaction. Lease and deadline are database-clock."""
+
+    transaction: Transaction
+    token_pk: int | None
+    card_pk: int | None
+    trigger: Trigger
+    decision: Mapping[str, Any] = field(default_factory=dict)
+    lease_until: datetime | None = None
+    send_by: datetime | None = None
+
+
+def attempt_start(invoice: Invoice, plan: AttemptPlan, stamp: Stamp) -> Attempt:
+    """Insert our attempt as SENDING with its idempotency key; writes `attempt.sending`.
+
+    The constraints allow one SENDING charge per customer and one open charge per invoice.
+    """
+    reference = public_id("att")
+    attempt = Attempt(
+        **_identity(invoice, plan.transaction),
+        public_id=reference,
+        origin=Origin.OURS,
+        trigger=plan.trigger,
+        number=_next_number(invoice, plan.transaction.kind),
+        amount_minor=plan.transaction.amount_minor,
+        currency=plan.transaction.currency,
+        token_id=plan.token_pk,
+        card_id=plan.card_pk,
+        idempotency_key=f"recovery-{reference}",
+        decision=dict(plan.decision),
+        attempted_at=stamp.now,
+        lease_until=plan.lease_until,
+        send_by=plan.send_by,
+    )
+    attempt.save(force_insert=True)
+    record_event(
+        invoice=invoice,
+        kind="attempt.sending",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=reference,
+        to_state=attempt.status,
+        data={
+            "transaction": plan.transaction.public_id,
+            "kind": attempt.kind,
+            "number": attempt.number,
+            "amount_minor": attempt.amount_minor,
+            "currency": attempt.currency,
+            "trigger": attempt.trigger,
+        },
+    )
+    return attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedAttempt:
+    """An attempt somebody else made. Without `provider_id` it is a placeholder that a later report may name."""
+
+    transaction: Transaction
+    amount_minor: int
+    currency: str
+    attempted_at: datetime
+    origin: Origin = Origin.PROVIDER
+    trigger: Trigger = Trigger.AUTOMATIC
+    provider_id: str = ""
+    provider_payment_id: str = ""
+    token_pk: int | None = None
+    card_pk: int | None = None
+
+
+def attempt_report(invoice: Invoice, report: ReportedAttempt) -> Attempt:
+    """Insert a reported attempt; the caller moves it to its outcome in the same transaction."""
+    attempt = Attempt(
+        **_identity(invoice, report.transaction),
+        origin=report.origin,
+        trigger=report.trigger,
+        number=_next_number(invoice, report.transaction.kind),
+        amount_minor=report.amount_minor,
+        currency=report.currency,
+        provider_id=report.provider_id or None,
+        provider_payment_id=report.provider_payment_id,
+        token_id=report.token_pk,
+        card_id=report.card_pk,
+        attempted_at=report.attempted_at,
+    )
+    attempt.save(force_insert=True)
+    return attempt
+
+
+def _identity(invoice: Invoice, transaction: Transaction) -> dict[str, Any]:
+    return {
+        "merchant_id": invoice.merchant_id,
+        "connection_id": invoice.connection_id,
+        "customer_id": invoice.customer_id,
+        "invoice": invoice,
+        "transaction": transaction,
+        "kind": transaction.kind,
+    }
+
+
+def _next_number(invoice: Invoice, kind: str) -> int:
+    return Attempt.objects.filter(invoice=invoice, kind=kind).count() + 1
+
+
+def attempt_succeed(attempt: Attempt, invoice: Invoice, *, captured_minor: int, provider: Mapping[str, Any], stamp: Stamp) -> None:
+    """SUCCEEDED; from DECLINED or ERRORED it is a late success (provider evidence only)."""
+    finished = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+    move(
+        attempt,
+        "late_success" if finished else "succeed",
+        invoice=invoice,
+        stamp=stamp,
+        captured_minor=captured_minor,
+        finished_at=stamp.now,
+        counts=True,
+        next_check_at=None,
+        data={"captured_minor": captured_minor},
+        **provider,
+    )
+
+
+def attempt_decline(
+    attempt: Attempt,
+    invoice: Invoice,
+    *,
+    decline: DeclineFacts,
+    category: str,
+    explanation: str,
+    provider: Mapping[str, Any],
+    stamp: Stamp,
+) -> None:
+    """DECLINED with its codes; `counts` is false where the provider says it never reached the network."""
+    move(
+        attempt,
+        "decline",
+        invoice=invoice,
+        stamp=stamp,
+        finished_at=stamp.now,
+        next_check_at=None,
+        counts=decline.sent_to_network,
+        **decline_columns(decline, category, explanation),
+        data={"raw_code": decline.raw_code, "category": category},
+        **provider,
+    )
+
+
+def attempt_name_decline(
+    attempt: Attempt, invoice: Invoice, *, decline: DeclineFacts, category: str, explanation: str, stamp: Stamp
+) -> None:
+    """A code learned after the decline itself; writes `attempt.decline_named`."""
+    columns = decline_columns(decline, category, explanation)
+    columns["counts"] = decline.sent_to_network
+    for name, value in columns.items():
+        setattr(attempt, name, value)
+    attempt.save(update_fields=list(columns))
+    record_event(
+        invoice=invoice,
+        kind="attempt.decline_named",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        data={"raw_code": decline.raw_code, "category": category},
+    )
+
+
+def decline_columns(decline: DeclineFacts, category: str, explanation: str) -> dict[str, Any]:
+    """Codes cut to their columns, the provider's free text scrubbed."""
+    return {
+        "raw_code": decline.raw_code[:100],
+        "network_code": decline.network_code[:40],
+        "advice_code": (decline.advice_code or decline.provider_advice)[:40],
+        "message": scrub_text(decline.message)[:500],
+        "category": category,
+        "explanation": explanation[:500],
+    }
+
+
+def attempt_error(attempt: Attempt, invoice: Invoice, *, code: str, category: str, explanation: str, stamp: Stamp) -> None:
+    """ERRORED: it surely did not happen, so it uses up no budget."""
+    move(
+        attempt,
+        "error",
+        invoice=invoice,
+        stamp=stamp,
+        finished_at=stamp.now,
+        next_check_at=None,
+        counts=False,
+        raw_code=code[:100],
+        category=category,
+        explanation=explanation[:500],
+        data={"raw_code": code, "category": category},
+    )
+
+
+def attempt_await(
+    attempt: Attempt, invoice: Invoice, *, expected_by: datetime, provider: Mapping[str, Any], stamp: Stamp
+) -> None:
+    """AWAITING settlement until `expected_by`."""
+    move(
+        attempt,
+        "wait",
+        invoice=invoice,
+        stamp=stamp,
+        expected_by=expected_by,
+        next_check_at=expected_by,
+        data={"expected_by": expected_by.isoformat()},
+        **provider,
+    )
+
+
+def attempt_lose_track(attempt: Attempt, invoice: Invoice, *, check_at: datetime, why: str, stamp: Stamp) -> None:
+    """UNKNOWN: nobody knows; resolution looks at it from `check_at` on."""
+    move(
+        attempt,
+        "lose_track",
+        invoice=invoice,
+        stamp=stamp,
+        next_check_at=check_at,
+        message=scrub_text(why)[:500],
+        data={"why": scrub_text(why)[:300]},
+    )
+
+
+def charges_in_flight(invoice: Invoice) -> bool:
+    """True while a charge of this invoice, whoever sent it, is SENDING, UNKNOWN or AWAITING."""
+    return Attempt.objects.filter(
+        invoice=invoice,
+        kind=TransactionKind.CHARGE,
+        status__in=(AttemptStatus.SENDING, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING),
+    ).exists()

@@ -1,0 +1,244 @@
+"""Invoices, their charge transactions and what was paid. Everything here needs the locks of DESIGN section 6."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from django.db.models import Sum
+
+from invoices.models import Customer, Invoice, ProviderPayment, Transaction
+from invoices.services.ledger import Stamp, invoice_lock, move, record_event
+from invoices.services.reviews import review_open
+from invoices.states import (
+    INVOICE_OPEN,
+    INVOICE_PAID,
+    TRANSACTION_OPEN,
+    InvoiceStatus,
+    ReviewKind,
+    TransactionKind,
+    TransactionStatus,
+)
+from providers.base import InvoiceFacts
+
+_DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
+
+
+def invoice_create(
+    *, customer: Customer, facts: InvoiceFacts, provider_invoice_id: str | None, stamp: Stamp
+) -> Invoice:
+    """A new locked invoice under its customer's lock; writes `invoice.created`. A zero amount is settled at once."""
+    invoice = Invoice(
+        merchant_id=customer.merchant_id,
+        connection_id=customer.connection_id,
+        customer=customer,
+        provider_invoice_id=provider_invoice_id or None,
+        amount_minor=facts.amount_minor,
+        currency=facts.currency,
+        issued_at=facts.issued_at or stamp.now,
+        due_at=facts.due_at,
+        described_at=stamp.now,
+        **{field: _fit(field, getattr(facts, field)) for field in _DESCRIPTIVE},
+    )
+    invoice.save(force_insert=True)
+    invoice = invoice_lock(invoice.pk)
+    record_event(
+        invoice=invoice,
+        kind="invoice.created",
+        stamp=stamp,
+        to_state=invoice.status,
+        data={"amount_minor": invoice.amount_minor, "currency": invoice.currency},
+    )
+    if invoice.amount_minor == 0:
+        move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
+    return invoice
+
+
+def _fit(field: str, value: str) -> str:
+    return value[: Invoice._meta.get_field(field).max_length]
+
+
+def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime, stamp: Stamp) -> None:
+    """Take over the biller's newer description; one that is older than the last changes nothing."""
+    if invoice.described_at is not None and told_at < invoice.described_at:
+        return
+    changed = ["described_at"]
+    invoice.described_at = told_at
+    for field in _DESCRIPTIVE:
+        value = _fit(field, getattr(facts, field))
+        if value and value != getattr(invoice, field):
+            setattr(invoice, field, value)
+            changed.append(field)
+    if invoice.status in INVOICE_OPEN and (facts.amount_minor, facts.currency) != (
+        invoice.amount_minor,
+        invoice.currency,
+    ):
+        record_event(
+            invoice=invoice,
+            kind="invoice.amount_changed",
+            stamp=stamp,
+            data={
+                "from": [invoice.amount_minor, invoice.currency],
+                "to": [facts.amount_minor, facts.currency],
+            },
+        )
+        invoice.amount_minor, invoice.currency = facts.amount_minor, facts.currency
+        changed += ["amount_minor", "currency"]
+    if facts.attempt_count is not None and facts.attempt_count > invoice.provider_attempt_count:
+        invoice.provider_attempt_count = facts.attempt_count
+        changed.append("provider_attempt_count")
+    if invoice.provider_retry_at != facts.next_retry_at:
+        invoice.provider_retry_at = facts.next_retry_at
+        changed.append("provider_retry_at")
+    invoice.save(update_fields=changed)
+
+
+def invoice_name(invoice: Invoice, provider_invoice_id: str, stamp: Stamp) -> None:
+    """The provider's id of an invoice that was so far known only by its payment."""
+    invoice.provider_invoice_id = provider_invoice_id
+    invoice.save(update_fields=["provider_invoice_id"])
+    record_event(invoice=invoice, kind="invoice.named", stamp=stamp, data={"provider_invoice_id": provider_invoice_id})
+
+
+def payment_link(invoice: Invoice, payment_id: str) -> None:
+    """Remember that a provider's payment belongs to this invoice; the first word stands."""
+    if payment_id:
+        ProviderPayment.objects.get_or_create(
+            connection_id=invoice.connection_id,
+            provider_payment_id=payment_id,
+            defaults={"merchant_id": invoice.merchant_id, "invoice": invoice},
+        )
+
+
+def open_charge(invoice: Invoice) -> Transaction | None:
+    """The invoice's open CHARGE transaction, if any (at most one by constraint); covered by the invoice's lock."""
+    return (
+        Transaction.objects.select_for_update(no_key=True)
+        .filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=TRANSACTION_OPEN)
+        .first()
+    )
+
+
+def charge_create(
+    invoice: Invoice, *, amount_minor: int, currency: str, stamp: Stamp, duplicate_of: Transaction | None = None
+) -> Transaction:
+    """A new CHARGE transaction (INIT); writes `transaction.created`."""
+    charge = Transaction(
+        merchant_id=invoice.merchant_id,
+        invoice=invoice,
+        amount_minor=amount_minor,
+        currency=currency,
+        duplicate_of=duplicate_of,
+        started_at=stamp.now,
+        created_by=stamp.actor,
+    )
+    charge.save(force_insert=True)
+    record_event(
+        invoice=invoice,
+        kind="transaction.created",
+        stamp=stamp,
+        subject_type="transaction",
+        subject_id=charge.public_id,
+        to_state=charge.status,
+        data={"kind": charge.kind, "amount_minor": amount_minor, "currency": currency},
+    )
+    return charge
+
+
+def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
+    """The open CHARGE transaction for exactly what is due now; one that differs is canceled and replaced.
+
+    A transaction with an attempt in flight (PROCESSING) cannot be canceled and is returned as it is.
+    """
+    charge = open_charge(invoice)
+    if charge is not None and charge.status != TransactionStatus.PROCESSING:
+        if (charge.amount_minor, charge.currency) == (invoice.due_minor, invoice.currency):
+            return charge
+        move(charge, "cancel", invoice=invoice, stamp=stamp.because("amount due changed"), finished_at=stamp.now)
+        charge = None
+    return charge or charge_create(
+        invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp
+    )
+
+
+def totals_refresh(invoice: Invoice) -> None:
+    """Recompute what was paid and refunded from the transactions that carry the truth.
+
+    A reversed charge (bank return, lost dispute that took effect) no longer counts as paid.
+    """
+    done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE, currency=invoice.currency)
+    paid = done.filter(kind=TransactionKind.CHARGE).aggregate(total=Sum("captured_minor"))["total"] or 0
+    refunded = done.filter(kind=TransactionKind.REFUND, reversed_at=None).aggregate(total=Sum("captured_minor"))["total"] or 0
+    reversed_minor = (
+        invoice.disputes.filter(applied_at__isnull=False, status="LOST").aggregate(total=Sum("amount_minor"))["total"]
+        or 0
+    )
+    invoice.paid_minor, invoice.refunded_minor = paid - reversed_minor, refunded
+    invoice.save(update_fields=["paid_minor", "refunded_minor"])
+
+
+class PaymentEffect(StrEnum):
+    """What a payment did to its invoice."""
+
+    SETTLED = "settled"
+    PARTIAL = "partial"
+    PAID_TWICE = "paid_twice"
+    PAID_AFTER_CANCEL = "paid_after_cancel"
+
+
+def charge_succeeded(invoice: Invoice, charge: Transaction, *, captured_minor: int, stamp: Stamp) -> PaymentEffect:
+    """A charge brought in `captured_minor` of its own currency: DONE, and the invoice settles once nothing is due.
+
+    Money for a canceled invoice, money beyond the amount owed and money in another currency are recorded like any
+    other and put before staff; nothing is ever refused.
+    """
+    already_paid = invoice.status in INVOICE_PAID
+    duplicate = {}
+    if already_paid and charge.duplicate_of_id is None:
+        duplicate["duplicate_of"] = (
+            Transaction.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status=TransactionStatus.DONE)
+            .exclude(pk=charge.pk)
+            .order_by("id")
+            .first()
+        )
+    move(
+        charge,
+        "succeed",
+        invoice=invoice,
+        stamp=stamp,
+        captured_minor=captured_minor,
+        finished_at=stamp.now,
+        data={"captured_minor": captured_minor, "currency": charge.currency},
+        **duplicate,
+    )
+    totals_refresh(invoice)
+    if charge.currency != invoice.currency:
+        _ask(invoice, charge, ReviewKind.WRONG_CURRENCY, stamp)
+    if already_paid:
+        _ask(invoice, charge, ReviewKind.PAID_TWICE, stamp)
+        return PaymentEffect.PAID_TWICE
+    if invoice.status == InvoiceStatus.CANCELED:
+        _ask(invoice, charge, ReviewKind.PAID_AFTER_CANCEL, stamp)
+        return PaymentEffect.PAID_AFTER_CANCEL
+    if invoice.due_minor > 0:
+        return PaymentEffect.PARTIAL
+    if invoice.paid_minor > invoice.amount_minor - invoice.credited_minor:
+        _ask(invoice, charge, ReviewKind.OVERPAID, stamp)
+    move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
+    return PaymentEffect.SETTLED
+
+
+def _ask(invoice: Invoice, charge: Transaction, kind: ReviewKind, stamp: Stamp) -> None:
+    review_open(
+        invoice=invoice,
+        kind=kind,
+        subject_type="transaction",
+        subject_id=charge.public_id,
+        facts={
+            "captured_minor": charge.captured_minor,
+            "currency": charge.currency,
+            "invoice_amount_minor": invoice.amount_minor,
+            "invoice_currency": invoice.currency,
+            "invoice_status": invoice.status,
+        },
+        choices=["refund", "keep"],
+        stamp=stamp,
+    )

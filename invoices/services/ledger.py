@@ -1,0 +1,142 @@
+"""The only way anything is written into an invoice's history: a legal move and its event, in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django_fsm import TransitionNotAllowed
+
+from invoices import outbox
+from invoices.chain import Link, link_hash
+from invoices.models import Attempt, Dispute, Event, Invoice, OutboxMessage, Transaction
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import Conflict, LockMissing, NotFound
+
+Subject = Invoice | Transaction | Attempt | Dispute
+_SUBJECT_TYPE: Mapping[type, str] = {
+    Invoice: "invoice",
+    Transaction: "transaction",
+    Attempt: "attempt",
+    Dispute: "dispute",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who writes, because of what, at which `now` (the virtual instant that events carry)."""
+
+    actor: str
+    cause: str
+    now: datetime
+
+    def because(self, cause: str) -> "Stamp":
+        return replace(self, cause=cause)
+
+
+def invoice_lock(pk: int) -> Invoice:
+    """Lock one invoice (FOR NO KEY UPDATE) and mark the instance as locked for `record_event`.
+
+    The customer and the cards must be locked before (DESIGN section 6). Raises NotFound.
+    """
+    invoice = for_no_key_update(Invoice.objects.filter(pk=pk)).first()
+    if invoice is None:
+        raise NotFound("This invoice does not exist.")
+    invoice.lock_held = True
+    return invoice
+
+
+def record_event(
+    *,
+    invoice: Invoice,
+    kind: str,
+    stamp: Stamp,
+    subject_type: str = "invoice",
+    subject_id: str = "",
+    from_state: str = "",
+    to_state: str = "",
+    data: Mapping[str, Any] | None = None,
+) -> Event:
+    """Append one event to the locked invoice's chain and queue it for its consumers.
+
+    `data` is JSON without personal data. Raises LockMissing if the invoice was not locked in this transaction.
+    """
+    if not getattr(invoice, "lock_held", False) or not transaction.get_connection().in_atomic_block:
+        raise LockMissing("An event was recorded without its invoice's lock; load the invoice with invoice_lock().")
+    link = Link(
+        invoice=invoice.public_id,
+        seq=invoice.last_seq + 1,
+        subject_type=subject_type,
+        subject_id=subject_id or invoice.public_id,
+        kind=kind,
+        from_state=from_state,
+        to_state=to_state,
+        actor=stamp.actor,
+        cause=stamp.cause,
+        data=dict(data or {}),
+        occurred_at=stamp.now,
+    )
+    invoice.last_seq, invoice.last_hash = link.seq, link_hash(invoice.last_hash, link)
+    event = Event.objects.create(
+        merchant_id=invoice.merchant_id,
+        invoice=invoice,
+        seq=link.seq,
+        subject_type=link.subject_type,
+        subject_id=link.subject_id,
+        kind=kind,
+        from_state=from_state,
+        to_state=to_state,
+        actor=stamp.actor,
+        cause=stamp.cause,
+        data=link.data,
+        occurred_at=stamp.now,
+        hash=invoice.last_hash,
+    )
+    Invoice.objects.filter(pk=invoice.pk).update(last_seq=invoice.last_seq, last_hash=invoice.last_hash)
+    wanted = [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)]
+    OutboxMessage.objects.bulk_create(
+        [OutboxMessage(merchant_id=invoice.merchant_id, event=event, consumer=name) for name in wanted]
+    )
+    return event
+
+
+def move(
+    subject: Subject,
+    name: str,
+    *,
+    invoice: Invoice,
+    stamp: Stamp,
+    data: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> None:
+    """Take a legal move of an invoice, transaction, attempt or dispute, save it with `fields`, record its event.
+
+    Raises Conflict if the state table does not allow it; nothing is written then.
+    """
+    before = subject.status
+    try:
+        getattr(subject, name)()
+    except TransitionNotAllowed as error:
+        raise Conflict(
+            f"{_SUBJECT_TYPE[type(subject)].capitalize()} {subject.public_id} is {before}: it cannot {name.replace('_', ' ')}."
+        ) from error
+    for field, value in fields.items():
+        setattr(subject, field, value)
+    subject.save(update_fields=["status", *fields])
+    subject_type = _SUBJECT_TYPE[type(subject)]
+    record_event(
+        invoice=invoice,
+        kind=f"{subject_type}.{name}",
+        stamp=stamp,
+        subject_type=subject_type,
+        subject_id=subject.public_id,
+        from_state=before,
+        to_state=subject.status,
+        data=data,
+    )
+
+
+def alert(invoice: Invoice, name: str, text: str, stamp: Stamp, data: Mapping[str, Any] | None = None) -> None:
+    """Tell staff: an event `alert.<name>` that the alert consumer picks up. `text` is one plain sentence."""
+    record_event(invoice=invoice, kind=f"alert.{name}", stamp=stamp, data={**(data or {}), "text": text})

@@ -1,0 +1,129 @@
+"""Connections and customers."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from accounts.models import Merchant
+from invoices.models import Connection, Customer
+from invoices.states import ConnectionMode
+from providers import registry
+from providers.base import CustomerFacts
+from recovery_site.common.crypto import encrypt_json
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import InvalidInput, NotFound
+
+# Settings that may be shown; everything else in a connection's config is treated as a secret and encrypted.
+_SHOWN = ("timeout_seconds", "ledger", "card_ttl_days")
+
+
+@transaction.atomic
+def connection_create(
+    *, merchant: Merchant, provider: str, config: Mapping[str, Any], name: str = ""
+) -> Connection:
+    """Create a connection from `{"api_key", "base_url", "mode", "take_over", ...}`.
+
+    `mode` is charge, collect or observe (default: charge where the provider has an API, else observe); `take_over` is
+    "at_once", "never" or a number of the biller's retries to wait for. Raises InvalidInput.
+    """
+    registry.provider(provider)
+    if not isinstance(config, Mapping):
+        raise InvalidInput("The connection's config must be a JSON object.")
+    values = dict(config)
+    mode = values.pop("mode", ConnectionMode.CHARGE if registry.charges(provider) else ConnectionMode.OBSERVE)
+    if mode not in ConnectionMode.values:
+        raise InvalidInput(f"mode must be one of {', '.join(ConnectionMode.values)}, not {mode!r}.")
+    if mode != ConnectionMode.OBSERVE and not registry.charges(provider):
+        raise InvalidInput(f"{provider} cannot be charged by this service; use mode observe.")
+    take_over = _take_over(values.pop("take_over", "at_once"))
+    base_url = str(values.pop("base_url", ""))
+    name = name or provider
+    if Connection.objects.filter(merchant=merchant, provider=provider, name=name).exists():
+        name = f"{name} {Connection.objects.filter(merchant=merchant, provider=provider).count() + 1}"
+    connection = Connection(
+        merchant=merchant,
+        provider=provider,
+        name=name,
+        mode=mode,
+        base_url=base_url,
+        settings={key: values[key] for key in _SHOWN if key in values},
+        secrets_encrypted=encrypt_json({key: value for key, value in values.items() if key not in _SHOWN}),
+        take_over_after=take_over,
+    )
+    if mode != ConnectionMode.OBSERVE:
+        # Builds the client once, so that a config it cannot work with is refused here and not at the first charge.
+        registry.client(provider, {**values, "base_url": base_url})
+    connection.save()
+    return connection
+
+
+def _take_over(value: object) -> int | None:
+    if value == "never":
+        return None
+    if value == "at_once":
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100:
+        return value
+    raise InvalidInput('take_over must be "at_once", "never" or the number of provider retries to wait for.')
+
+
+@transaction.atomic
+def connection_switch(*, connection_pk: int, enabled: bool) -> None:
+    """Enable or disable a connection; disabled ones are neither charged nor polled."""
+    if not Connection.objects.filter(pk=connection_pk).update(enabled=enabled, paused_reason=""):
+        raise NotFound("This connection does not exist.")
+
+
+def connection_pause(*, connection_pk: int, reason: str) -> None:
+    """Stop charging through a connection whose configuration the provider refuses."""
+    Connection.objects.filter(pk=connection_pk, paused_reason="").update(paused_reason=reason[:500])
+
+
+def customer_ensure(*, connection: Connection, facts: CustomerFacts, now: datetime) -> int:
+    """Primary key of the customer, created if new. Takes no lock on an existing row."""
+    if not facts.id or len(facts.id) > 200:
+        raise InvalidInput("A customer id must have 1 to 200 characters.")
+    Customer.objects.bulk_create(
+        [
+            Customer(
+                merchant_id=connection.merchant_id,
+                connection=connection,
+                connector_customer_id=facts.id,
+                first_seen_at=now,
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    return Customer.objects.values_list("pk", flat=True).get(connection=connection, connector_customer_id=facts.id)
+
+
+def customer_lock(pk: int) -> Customer:
+    """The first lock of every money operation."""
+    customer = for_no_key_update(Customer.objects.filter(pk=pk)).first()
+    if customer is None:
+        raise NotFound("This customer does not exist.")
+    return customer
+
+
+def customer_describe(customer: Customer, facts: CustomerFacts) -> None:
+    """Take over what the provider says about a locked customer; empty facts erase nothing."""
+    changed = []
+    for field in ("email", "name", "country", "timezone", "locale"):
+        value = getattr(facts, field)[: Customer._meta.get_field(field).max_length]
+        if value and value != getattr(customer, field):
+            setattr(customer, field, value)
+            changed.append(field)
+    if changed:
+        customer.save(update_fields=changed)
+
+
+def connection_require(*, merchant: Merchant, public_id: str) -> Connection:
+    """A merchant's connection by public id; NotFound also for another merchant's."""
+    connection = Connection.objects.filter(merchant=merchant, public_id=public_id).first()
+    if connection is None:
+        raise NotFound(f"This merchant has no connection {public_id}; `connection create` prints its id.")
+    return connection
+
+

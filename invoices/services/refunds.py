@@ -1,0 +1,139 @@
+"""Money given back. The refund transactions carry the truth; the invoice's state follows from them."""
+
+from invoices.models import Attempt, Invoice, Transaction
+from invoices.services.attempts import ReportedAttempt, attempt_report
+from invoices.services.billing import totals_refresh
+from invoices.services.ledger import Stamp, alert, move, record_event
+from invoices.states import (
+    ATTEMPT_OPEN,
+    TRANSACTION_OPEN,
+    AttemptStatus,
+    InvoiceStatus,
+    Origin,
+    TransactionKind,
+    TransactionStatus,
+)
+from providers.base import RefundFacts, RefundStatus
+from recovery_site.common.scrubbing import scrub_text
+
+
+def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: Stamp) -> Transaction:
+    """Take in a provider's word about one refund of `paid`, under the invoice's lock; told again it changes nothing."""
+    attempt = _known(paid, facts)
+    if attempt is None:
+        refund = Transaction(
+            merchant_id=invoice.merchant_id,
+            invoice=invoice,
+            kind=TransactionKind.REFUND,
+            amount_minor=facts.amount_minor,
+            currency=facts.currency,
+            refund_of=paid.transaction,
+            reason=facts.reason[:500],
+            started_at=stamp.now,
+            created_by=stamp.actor,
+        )
+        refund.save(force_insert=True)
+        record_event(
+            invoice=invoice,
+            kind="transaction.created",
+            stamp=stamp,
+            subject_type="transaction",
+            subject_id=refund.public_id,
+            to_state=refund.status,
+            data={"kind": refund.kind, "amount_minor": refund.amount_minor, "currency": refund.currency},
+        )
+        move(refund, "submit", invoice=invoice, stamp=stamp)
+        attempt = attempt_report(
+            invoice,
+            ReportedAttempt(
+                transaction=refund,
+                amount_minor=facts.amount_minor,
+                currency=facts.currency,
+                attempted_at=stamp.now,
+                provider_id=facts.id,
+                provider_payment_id=facts.payment_id,
+            ),
+        )
+    else:
+        refund = Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id)
+    _refund_move(invoice, refund, attempt, facts, stamp)
+    refund_state(invoice, stamp)
+    return refund
+
+
+def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
+    refunds = Attempt.objects.filter(connection_id=paid.connection_id, kind=TransactionKind.REFUND)
+    found = refunds.filter(provider_id=facts.id).first()
+    if found is None and facts.reference:
+        found = refunds.filter(public_id=facts.reference, origin=Origin.OURS).first()
+    return found
+
+
+def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
+    name = {"provider_id": facts.id} if attempt.provider_id is None else {}
+    if facts.status is RefundStatus.SUCCEEDED and attempt.status in ATTEMPT_OPEN:
+        move(
+            attempt,
+            "succeed",
+            invoice=invoice,
+            stamp=stamp,
+            captured_minor=facts.amount_minor,
+            finished_at=stamp.now,
+            counts=False,
+            **name,
+        )
+        move(
+            refund,
+            "succeed",
+            invoice=invoice,
+            stamp=stamp,
+            captured_minor=facts.amount_minor,
+            finished_at=stamp.now,
+            data={"captured_minor": facts.amount_minor},
+        )
+    elif facts.status is RefundStatus.FAILED and attempt.status in ATTEMPT_OPEN:
+        failure = scrub_text(facts.failure_reason)[:500]
+        move(
+            attempt,
+            "decline",
+            invoice=invoice,
+            stamp=stamp,
+            finished_at=stamp.now,
+            raw_code=facts.failure_reason[:100],
+            counts=False,
+            **name,
+        )
+        if refund.status in TRANSACTION_OPEN:
+            move(refund, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=failure)
+        alert(invoice, "refund_failed", "A refund failed at the provider.", stamp, {"refund": refund.public_id})
+    elif facts.status is RefundStatus.FAILED and attempt.status == AttemptStatus.SUCCEEDED and refund.reversed_at is None:
+        refund.reversed_at, refund.failure = stamp.now, scrub_text(facts.failure_reason)[:500]
+        refund.save(update_fields=["reversed_at", "failure"])
+        record_event(
+            invoice=invoice,
+            kind="transaction.refund_reversed",
+            stamp=stamp,
+            subject_type="transaction",
+            subject_id=refund.public_id,
+            data={"amount_minor": refund.captured_minor},
+        )
+        alert(invoice, "refund_failed", "A refund was taken back after it had succeeded.", stamp, {"refund": refund.public_id})
+
+
+def refund_state(invoice: Invoice, stamp: Stamp) -> None:
+    """Derive REFUNDING, REFUNDED or SETTLED from the refund transactions of a paid invoice."""
+    totals_refresh(invoice)
+    refunds = Transaction.objects.filter(invoice=invoice, kind=TransactionKind.REFUND)
+    is_open = refunds.filter(status__in=TRANSACTION_OPEN).exists()
+    done = refunds.filter(status=TransactionStatus.DONE, reversed_at=None).exists()
+    full = done and invoice.refunded_minor >= invoice.paid_minor
+    if invoice.status == InvoiceStatus.SETTLED and (is_open or full):
+        move(invoice, "begin_refund", invoice=invoice, stamp=stamp)
+    if invoice.status == InvoiceStatus.REFUNDING and not is_open:
+        if full:
+            move(invoice, "finish_refund", invoice=invoice, stamp=stamp)
+        else:
+            reason = "partial refund done" if done else "refund failed"
+            move(invoice, "settle_again", invoice=invoice, stamp=stamp, data={"reason": reason})
+    elif invoice.status == InvoiceStatus.REFUNDED and not full:
+        move(invoice, "settle_again", invoice=invoice, stamp=stamp, data={"reason": "refund reversed"})

@@ -1,0 +1,100 @@
+"""The staff queue: every question that no machine may answer becomes exactly one open review item."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+
+from invoices.models import Invoice, ReviewItem
+from invoices.services.ledger import Stamp, alert, record_event
+from invoices.states import ReviewKind
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import Conflict, InvalidInput
+
+
+def review_open(
+    *,
+    invoice: Invoice,
+    kind: ReviewKind,
+    subject_type: str,
+    subject_id: str,
+    facts: Mapping[str, Any],
+    choices: Sequence[str],
+    stamp: Stamp,
+) -> ReviewItem:
+    """Put a question into the staff queue, once per open (subject, kind); needs the locked invoice.
+
+    Writes `review.opened` and an alert with the first opening; a repetition returns the open item unchanged.
+    """
+    item, created = ReviewItem.objects.get_or_create(
+        subject_type=subject_type,
+        subject_id=subject_id,
+        kind=kind,
+        resolved_at=None,
+        defaults={
+            "merchant_id": invoice.merchant_id,
+            "invoice": invoice,
+            "facts": dict(facts),
+            "choices": list(choices),
+            "opened_at": stamp.now,
+        },
+    )
+    if created:
+        record_event(
+            invoice=invoice,
+            kind="review.opened",
+            stamp=stamp,
+            subject_type="review",
+            subject_id=item.public_id,
+            data={"kind": kind.value, "subject": subject_id},
+        )
+        alert(invoice, kind.value, f"{kind.label}: a person has to decide.", stamp)
+    return item
+
+
+def review_resolve(
+    *, item_pk: int, invoice: Invoice, resolution: str, stamp: Stamp, note: str = ""
+) -> ReviewItem:
+    """Close a question under its invoice's lock. Raises Conflict if it is closed, InvalidInput for a foreign choice."""
+    item = for_no_key_update(ReviewItem.objects.filter(pk=item_pk, invoice=invoice)).get()
+    if item.resolved_at is not None:
+        raise Conflict(f"This question was already answered by {item.resolved_by} ({item.resolution}).")
+    if resolution not in item.choices:
+        raise InvalidInput(f"{resolution!r} is not one of the answers: {', '.join(item.choices)}.")
+    item.resolved_at, item.resolution, item.resolved_by, item.note = stamp.now, resolution, stamp.actor, note
+    item.save(update_fields=["resolved_at", "resolution", "resolved_by", "note"])
+    record_event(
+        invoice=invoice,
+        kind="review.resolved",
+        stamp=stamp,
+        subject_type="review",
+        subject_id=item.public_id,
+        data={"kind": item.kind, "resolution": resolution},
+    )
+    return item
+
+
+@transaction.atomic
+def review_take(*, item_pk: int, user_pk: int | None, now: datetime) -> None:
+    """Assign an open question to a person (or to nobody)."""
+    changed = ReviewItem.objects.filter(pk=item_pk, resolved_at__isnull=True).update(owner_id=user_pk)
+    if not changed:
+        raise Conflict("This question is already answered.")
+
+
+def reviews_close(*, invoice: Invoice, kinds: Sequence[ReviewKind], subject_id: str, stamp: Stamp) -> None:
+    """Close open questions that events have answered meanwhile (an unknown attempt that became known)."""
+    for item in ReviewItem.objects.filter(
+        invoice=invoice, kind__in=kinds, subject_id=subject_id, resolved_at__isnull=True
+    ):
+        item.resolved_at, item.resolution, item.resolved_by = stamp.now, "answered_by_events", stamp.actor
+        item.save(update_fields=["resolved_at", "resolution", "resolved_by"])
+        record_event(
+            invoice=invoice,
+            kind="review.resolved",
+            stamp=stamp,
+            subject_type="review",
+            subject_id=item.public_id,
+            data={"kind": item.kind, "resolution": "answered_by_events"},
+        )

@@ -1,0 +1,366 @@
+"""What every provider speaks to the rest of the house: events in, requests out, results back.
+
+No models here: credentials come in as values, facts go out as frozen dataclasses. Amounts are integer minor units,
+currencies upper-case ISO 4217, times aware UTC.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from recovery_site.common.errors import RecoveryError
+
+
+class EventKind(StrEnum):
+    """What a provider told us, in the field's words (webhook_formats section 5)."""
+
+    PAYMENT_FAILED = "payment_failed"
+    PAYMENT_SUCCEEDED = "payment_succeeded"
+    PAYMENT_PENDING = "payment_pending"
+    PAYMENT_LINKED = "payment_linked"  # names the invoice a payment belongs to, nothing else
+    INVOICE_FAILED = "invoice_failed"  # the biller's view of a failed collection, mostly without a decline code
+    INVOICE_PAID = "invoice_paid"
+    INVOICE_UPDATED = "invoice_updated"
+    INVOICE_VOIDED = "invoice_voided"
+    INVOICE_UNCOLLECTIBLE = "invoice_uncollectible"
+    SUBSCRIPTION_ENDED = "subscription_ended"
+    REFUND_UPDATED = "refund_updated"
+    DISPUTE_UPDATED = "dispute_updated"
+    METHOD_UPDATED = "method_updated"
+    METHOD_REMOVED = "method_removed"
+
+
+class RefundStatus(StrEnum):
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class DisputeStatus(StrEnum):
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomerFacts:
+    id: str
+    email: str = ""
+    name: str = ""
+    country: str = ""
+    timezone: str = ""
+    locale: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardFacts:
+    """`fingerprint` is the provider's id of the underlying card; never a number."""
+
+    fingerprint: str = ""
+    network: str = ""
+    last4: str = ""
+    exp_month: int | None = None
+    exp_year: int | None = None
+    funding: str = ""
+    country: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodFacts:
+    """A payment processor token; `kind` is card, ach, sepa, bacs or another rail's name, empty if untold."""
+
+    token: str
+    kind: str = "card"
+    card: CardFacts | None = None
+    is_default: bool = False
+    # The network replaced or re-dated the card behind this token (account updater); `previous` is the card before.
+    updated: bool = False
+    previous: CardFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclineFacts:
+    """Why it failed, verbatim. Codes are identifiers, the message is free text from outside (scrubbed before storage)."""
+
+    raw_code: str = ""
+    network_code: str = ""
+    advice_code: str = ""  # the network's (Mastercard MAC)
+    provider_advice: str = ""  # the provider's own (Stripe: do_not_try_again, try_again_later, confirm_card_data)
+    message: str = ""
+    sent_to_network: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceFacts:
+    """The biller's view of an invoice. `amount_minor` is the total owed, `paid_minor` what the biller has booked."""
+
+    id: str
+    amount_minor: int
+    currency: str
+    paid_minor: int = 0
+    number: str = ""
+    description: str = ""
+    subscription_id: str = ""
+    plan: str = ""
+    interval: str = ""
+    status: str = ""
+    attempt_count: int | None = None
+    next_retry_at: datetime | None = None
+    payment_id: str = ""
+    charge_id: str = ""
+    token: str = ""
+    due_at: datetime | None = None
+    issued_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentFacts:
+    """One try to move money. `charge_id` names the try, `payment_id` what groups several (a payment intent)."""
+
+    charge_id: str = ""
+    payment_id: str = ""
+    amount_minor: int
+    currency: str
+    captured_minor: int | None = None
+    invoice_id: str = ""
+    reference: str = ""  # our attempt's public id, if we sent it
+    method: MethodFacts | None = None
+    decline: DeclineFacts | None = None
+    occurred_at: datetime | None = None
+    # False where the format cannot name an invoice even if there is one (Stripe from basil on).
+    names_invoice: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFacts:
+    id: str
+    amount_minor: int
+    currency: str
+    status: RefundStatus
+    charge_id: str = ""
+    payment_id: str = ""
+    reference: str = ""
+    reason: str = ""
+    failure_reason: str = ""
+    # The provider told only that the charge's refunded total grew: `id` is made up from charge and total, and
+    # the same money may come again, or have come before, under the refund's real id.
+    derived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisputeFacts:
+    """A card dispute, or with `is_return` a bank return (ACH R-code, SEPA reversal)."""
+
+    id: str
+    amount_minor: int
+    currency: str
+    status: DisputeStatus
+    charge_id: str = ""
+    payment_id: str = ""
+    reason_code: str = ""
+    is_return: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentEvent:
+    """The one road: a webhook, a poll, an import and an API report all become this."""
+
+    kind: EventKind
+    provider: str
+    event_id: str
+    event_type: str
+    occurred_at: datetime
+    customer: CustomerFacts | None = None
+    invoice: InvoiceFacts | None = None
+    payment: PaymentFacts | None = None
+    refunds: tuple[RefundFacts, ...] = ()
+    dispute: DisputeFacts | None = None
+    method: MethodFacts | None = None
+    subscription_id: str = ""
+    source: str = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An item that is understood and needs nothing from us; `reason` is shown to people."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InboundRequest:
+    """An inbound webhook before any parsing. Header names are lower case."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundItem:
+    """One item of a webhook body. `order_key`: items that share it are processed in order."""
+
+    event_id: str
+    event_type: str
+    order_key: str
+    payload: Mapping[str, Any]
+
+
+class SignatureInvalid(RecoveryError):
+    code = "signature_invalid"
+    http_status = 400
+
+
+class BodyMalformed(RecoveryError):
+    code = "body_malformed"
+    http_status = 400
+
+
+class Dialect(Protocol):
+    """A provider's webhook language."""
+
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
+        """Raise SignatureInvalid unless one of `secrets` signed exactly these bytes, recently. `now` is a Unix time."""
+
+    def split(self, request: InboundRequest) -> Sequence[InboundItem]:
+        """The items of a verified body; raises BodyMalformed."""
+
+    def parse(self, item: InboundItem) -> PaymentEvent | Ignored:
+        """Meaning of one item. Raises BodyMalformed or InvalidInput where a field is impossible (negative amount...)."""
+
+
+class Lookup(StrEnum):
+    """How far a look-up by our reference can be trusted to say `absent`."""
+
+    AUTHORITATIVE = "authoritative"
+    EVENTUAL = "eventual"
+    NONE = "none"
+
+
+class Settles(StrEnum):
+    NOW = "now"
+    LATER = "later"
+
+
+class Outcome(StrEnum):
+    """A provider's definite answer. Not knowing is not an outcome: it is `ProviderUncertain`."""
+
+    SUCCEEDED = "succeeded"
+    DECLINED = "declined"
+    AWAITING = "awaiting"
+    ERRORED = "errored"  # surely did not happen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRequest:
+    """`reference` is the attempt's public id; `idempotency_key` makes it one charge however often it is sent."""
+
+    amount_minor: int
+    currency: str
+    token: str
+    customer: str
+    reference: str
+    idempotency_key: str
+    metadata: Mapping[str, str]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeResult:
+    """What the provider says about one charge. `error_code` (ERRORED only) is a transport or request error name.
+
+    Facts that the provider echoes (amount, currency, token, reference) are compared before anything is adopted;
+    empty or None means "not told".
+    """
+
+    outcome: Outcome
+    provider_id: str = ""
+    payment_id: str = ""
+    amount_minor: int | None = None
+    currency: str = ""
+    token: str = ""
+    reference: str = ""
+    decline: DeclineFacts | None = None
+    card: CardFacts | None = None
+    error_code: str = ""
+    retry_after: timedelta | None = None
+    expected_by: datetime | None = None
+    created_at: datetime | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundRequest:
+    charge_id: str
+    amount_minor: int
+    currency: str
+    reference: str
+    idempotency_key: str
+    reason: str = ""
+
+
+class ProviderUncertain(RecoveryError):
+    """Nobody knows whether money moved: time-out after sending, 5xx, an answer that makes no sense."""
+
+    code = "provider_uncertain"
+    http_status = 502
+    retryable = True
+
+
+class ProviderUnavailable(RecoveryError):
+    """A read could not be answered now; nothing changed."""
+
+    code = "provider_unavailable"
+    http_status = 503
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTraits:
+    """What a client promises (DESIGN section 6). `bills`: the provider owns invoices and may retry them itself."""
+
+    key_ttl: timedelta
+    lookup: Lookup
+    settles: Settles
+    timeout_seconds: float
+    bills: bool = False
+
+
+class ProviderClient(Protocol):
+    """A provider's API for one connection. Declines are values; ProviderUncertain means we do not know."""
+
+    traits: ClientTraits
+
+    def charge(self, request: ChargeRequest) -> ChargeResult:
+        """Send one charge. Provably unsent and refused requests are Outcome.ERRORED; raises ProviderUncertain."""
+
+    def charge_get(self, provider_id: str) -> ChargeResult | None:
+        """Read one charge; None if the provider does not know it. Raises ProviderUnavailable."""
+
+    def charge_find(self, reference: str) -> ChargeResult | None:
+        """Look up by our reference; what None proves depends on `traits.lookup`. Raises ProviderUnavailable."""
+
+    def charges_list(self, created_after: datetime) -> Iterable[ChargeResult]:
+        """Charges the provider knows since then (reverse scan). Raises ProviderUnavailable."""
+
+    def refund(self, request: RefundRequest) -> ChargeResult:
+        """Send one refund; outcomes as for charges."""
+
+    def refund_get(self, provider_id: str) -> ChargeResult | None: ...
+
+    def refund_find(self, reference: str) -> ChargeResult | None: ...
+
+
+class BillerClient(ProviderClient, Protocol):
+    """A client whose provider owns the invoices (`traits.bills`)."""
+
+    def invoice_get(self, invoice_id: str) -> InvoiceFacts | None:
+        """The biller's invoice as it is now. Raises ProviderUnavailable."""
+
+    def stop_collection(self, invoice_id: str) -> str:
+        """Switch off the biller's own retries of this invoice; returns the biller's answer for the record."""
+
+    def invoice_of_payment(self, payment_id: str) -> str:
+        """The invoice a payment belongs to, or an empty string. Raises ProviderUnavailable."""

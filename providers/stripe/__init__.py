@@ -1,0 +1,1 @@
+"""Stripe: its webhook dialect, its API client and its decline codes (docs/providers/stripe.md)."""

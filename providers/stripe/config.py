@@ -1,0 +1,73 @@
+"""A connection's settings, checked before anything is sent with them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from recovery_site.common.errors import InvalidInput
+
+API = "https://api.stripe.com"
+# Stripe's SDK waits 80 s; a card answers within seconds, and a lease has to outlast what is configured here.
+DEFAULT_TIMEOUT_SECONDS = 30.0
+_TIMEOUTS = (0.1, 300.0)
+_KEY = re.compile(r"[\x21-\x7e]{1,500}")
+
+
+@dataclass(frozen=True, slots=True)
+class StripeConfig:
+    """`timeout_seconds`: connecting plus waiting for one answer. An `emulator` knows only Stripe's core."""
+
+    api_key: str = field(repr=False)
+    base_url: str
+    timeout_seconds: float
+    emulator: bool
+
+
+def read_config(config: Mapping[str, Any]) -> StripeConfig:
+    """Raises InvalidInput naming what to set; never shows the key."""
+    base_url, host = _base_url(config.get("base_url"))
+    emulator = config.get("emulator", host != "stripe.com" and not host.endswith(".stripe.com"))
+    if not isinstance(emulator, bool):
+        raise InvalidInput("The connection's emulator setting must be true or false.")
+    return StripeConfig(
+        api_key=_api_key(config.get("api_key")),
+        base_url=base_url,
+        timeout_seconds=_timeout(config.get("timeout_seconds")),
+        emulator=emulator,
+    )
+
+
+def _api_key(value: object) -> str:
+    key = value.strip() if isinstance(value, str) else ""
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(
+            "The connection has no usable api_key; set Stripe's secret or restricted key (sk_... or rk_...)."
+        )
+    return key
+
+
+def _base_url(value: object) -> tuple[str, str]:
+    url = (value.strip() if isinstance(value, str) else "") or API
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        usable = parts.scheme in ("http", "https") and bool(host) and "@" not in parts.netloc
+        usable = usable and not (parts.query or parts.fragment) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable, host = False, ""
+    if not usable:
+        raise InvalidInput(
+            "The connection's base_url is no address of an API; set something like https://api.stripe.com."
+        )
+    return url.rstrip("/"), host
+
+
+def _timeout(value: object) -> float:
+    if value is None:
+        return DEFAULT_TIMEOUT_SECONDS
+    low, high = _TIMEOUTS
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidInput(f"The connection's timeout_seconds must be a number from {low:g} to {high:g}.")
+    return float(value)

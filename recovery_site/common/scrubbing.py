@@ -1,0 +1,174 @@
+"""Keep card numbers and secrets out of logs and stored payloads, by key name and by Luhn (DESIGN section 14).
+
+Two errors are possible and both hurt: a card number that stays, and a provider's reference that goes. So
+digit runs go only when they stand alone and pass Luhn, and key names by a closed list; `number` alone, which
+providers use for invoices too, counts as a card's only beside or below something that says card.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+FILTERED: Final = "[filtered]"
+MAX_DEPTH: Final = 64
+
+# Compared in lower case without separators, so cardNumber, card_number and card-number are one name.
+_SECRET_NAMES: Final = frozenset(
+    {
+        "authorization", "ccnumber", "cookie", "creditcardnumber", "cvc", "cvc2", "cvn", "cvv", "cvv2",
+        "iban", "pan", "passphrase", "passwd", "password", "pin", "pinblock", "primaryaccountnumber",
+        "proxyauthorization", "pwd", "rawpan", "secret", "securitycode", "setcookie", "track1", "track2",
+        "trackdata", "verificationvalue",
+    }
+)  # fmt: skip
+_SECRET_ENDINGS: Final = (
+    "apikey", "cardcvc", "cardcvv", "cardnumber", "cardpan", "encryptednumber", "encryptedsecuritycode",
+    "password", "privatekey", "secret", "secretkey", "signingkey",
+)  # fmt: skip
+_CARD_CONTEXT: Final = ("card", "paymentmethod", "bank", "fundingsource")
+_CARD_SIBLINGS: Final = frozenset(
+    {"cvc", "cvv", "expmonth", "expyear", "expirationdate", "expirationmonth", "expirationyear", "expirydate",
+     "expirymonth", "expiryyear", "securitycode", "verificationvalue"}
+)  # fmt: skip
+_NUMBER_NAMES: Final = frozenset({"number", "accountnumber"})
+# Names under which a mapping is a thing of its own (such as a card authorisation), not a secret.
+_OBJECT_NAMES: Final = frozenset({"authorization", "number", "pan", "accountnumber"})
+# Adyen's payment references are bare 16-digit numbers: one in ten passes Luhn, losing one loses a payment.
+_PROVIDER_REFERENCE: Final = re.compile(r"(?:.*pspreference|originalreference)")
+_TIME_NAME: Final = re.compile(
+    r".*(?:at|time|timestamp|date|created|updated|modified|version|expires|until|ms)"
+)
+_EPOCH: Final = re.compile(r"1[0-9]{12}(?:[0-9]{3}){0,2}")
+
+_NOT_LETTERS: Final = re.compile(r"[^a-z0-9]+")
+# A run of 13 to 19 digits, or the groups printed on cards, found at every start by look-ahead. Joined to
+# letters, to more digits or by a hyphen or dot to either, it is part of an id, a UUID or a decimal and stays.
+_DIGITS: Final = re.compile(
+    r"(?<![0-9A-Za-z_])(?<![0-9A-Za-z_][.\-])(?=("
+    r"[0-9]{13,19}"
+    r"|[0-9]{4}(?P<a>[ \-])[0-9]{4}(?P=a)[0-9]{4}(?P=a)[0-9]{1,4}(?:(?P=a)[0-9]{1,3})?"
+    r"|[0-9]{4}(?P<b>[ \-])[0-9]{6}(?P=b)[0-9]{4,5}"
+    r")(?![0-9A-Za-z_]|[.\-][0-9A-Za-z]))",
+    re.ASCII,
+)
+_NAMED_SECRET: Final = re.compile(
+    r"""(?ix) (?<![a-z0-9]) ["']?
+    (?: [a-z0-9_\-]*(?:api[_\-]?key|password|secret|secret[_\-]?key|private[_\-]?key)
+      | pwd | passwd | passphrase | cv[cv]2? | cvn | pan | card[_\-]?number | security[_\-]?code | track[12] )
+    ["']? \s* [:=] \s* ["']?
+    (?P<value> [^\s"'&,;{}\[\]()<>]+ )
+    """
+)
+_SECRET_SHAPES: Final = (
+    re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>[A-Za-z0-9._~+/=\-]{6,})"),
+    re.compile(r"\b(?P<value>(?:sk|rk)_(?:live|test)_[0-9A-Za-z]+|whsec_[0-9A-Za-z+/=_\-]+)"),
+    re.compile(r"[a-z][a-z0-9+.\-]*://[^\s/:@]*:(?P<value>[^\s/@]+)@"),
+)
+
+
+def passes_luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1 check digit over a string of ASCII digits."""
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit)
+        if position % 2:
+            value = value * 2 - 9 if value > 4 else value * 2
+        total += value
+    return total % 10 == 0
+
+
+def scrub_text(text: str) -> str:
+    """`text` with card numbers, credentials and `name=value` secrets replaced by "[filtered]".
+
+    Returns the same object when there is nothing to replace.
+    """
+    spans = [match.span("value") for match in _NAMED_SECRET.finditer(text)]
+    for shape in _SECRET_SHAPES:
+        spans += [match.span("value") for match in shape.finditer(text)]
+    for match in _DIGITS.finditer(text):
+        if passes_luhn(re.sub(r"[ \-]", "", match[1])):
+            spans.append(match.span(1))
+    return _replace(text, spans) if spans else text
+
+
+def scrub(value: object) -> object:
+    """A copy of a JSON-like structure without secrets; keys, order and everything harmless stay as they are.
+
+    Never fails: what is nested deeper than MAX_DEPTH goes too, other types are returned unchanged.
+    """
+    return _scrub(value, name="", card=False, depth=0)
+
+
+def is_secret_name(name: str) -> bool:
+    """True for key names whose value must never be kept, wherever they stand."""
+    plain = _plain(name)
+    return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
+
+
+def _replace(text: str, spans: list[tuple[int, int]]) -> str:
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            parts += [text[end:start], FILTERED]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]])
+
+
+def _scrub(value: object, *, name: str, card: bool, depth: int) -> object:
+    """`name` is the plain name of the key `value` stands under, `card` whether that is inside card data."""
+    if depth > MAX_DEPTH:
+        return FILTERED
+    if isinstance(value, Mapping):
+        return _scrub_mapping(value, name=name, card=card, depth=depth)
+    if isinstance(value, list | tuple):
+        items = [_scrub(item, name=name, card=card, depth=depth + 1) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if value is None or isinstance(value, bool | float):
+        return value
+    if _is_secret_here(name, card=card, value=value):
+        return FILTERED if value != "" else value
+    if isinstance(value, bytes | bytearray):
+        return scrub_text(value.decode("utf-8", errors="replace"))
+    if isinstance(value, str):
+        return value if _PROVIDER_REFERENCE.fullmatch(name) else scrub_text(value)
+    if isinstance(value, int):
+        return _scrub_integer(value, name)
+    return value
+
+
+def _scrub_mapping(
+    value: Mapping[object, object], *, name: str, card: bool, depth: int
+) -> dict[object, object] | str:
+    if (name in _SECRET_NAMES or name.endswith(_SECRET_ENDINGS)) and name not in _OBJECT_NAMES:
+        return FILTERED
+    names = {key: _plain(key) if isinstance(key, str) else "" for key in value}
+    inside = card or any(word in name for word in _CARD_CONTEXT)
+    beside = inside or not _CARD_SIBLINGS.isdisjoint(names.values())
+    scrubbed: dict[object, object] = {}
+    for key, item in value.items():
+        plain = names[key]
+        # "number" in card data is the card's own; deeper down only when that level says card again.
+        here = beside if plain in _NUMBER_NAMES else False
+        new_key = scrub_text(key) if isinstance(key, str) else key
+        scrubbed[new_key] = _scrub(item, name=plain, card=here, depth=depth + 1)
+    return scrubbed
+
+
+def _is_secret_here(name: str, *, card: bool, value: object) -> bool:
+    if name in _NUMBER_NAMES:
+        digits = re.sub(r"[ \-]", "", str(value))
+        return card or (digits.isdecimal() and 12 <= len(digits) <= 19)
+    return name in _SECRET_NAMES or name.endswith(_SECRET_ENDINGS)
+
+
+def _scrub_integer(value: int, name: str) -> object:
+    if not 10**12 <= value < 10**19:
+        return value
+    digits = str(value)
+    if _TIME_NAME.fullmatch(name) and _EPOCH.fullmatch(digits):
+        return value  # milliseconds, microseconds or nanoseconds since 1970
+    return FILTERED if passes_luhn(digits) else value
+
+
+def _plain(name: str) -> str:
+    return _NOT_LETTERS.sub("", name.lower())

@@ -1,0 +1,118 @@
+"""The moves a person can make with an invoice: one table for buttons, forms, bulk actions and the audit trail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from accounts.models import User
+from invoices.models import Invoice
+from invoices.services.ledger import Stamp
+from recovery_site.console.words import card_label, moment_text
+from retries.models import RetryJob
+from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now
+from retries.states import JobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """`button` opens the question, `title` and `text` ask it, `confirm` is the real button, `done` the message."""
+
+    name: str
+    button: str
+    title: str
+    text: str
+    confirm: str
+    done: str
+    tone: str = ""
+
+
+ACTIONS: Mapping[str, Action] = {
+    action.name: action
+    for action in (
+        Action(
+            "retry",
+            "Retry now",
+            "Charge this customer again?",
+            "The customer is charged what is due. Network limits and charges in flight are checked once more before"
+            " anything is sent.",
+            "Book the retry",
+            "The retry is booked.",
+            "primary",
+        ),
+        Action(
+            "resume",
+            "Resume",
+            "Resume automatic retries?",
+            "The next step is planned from what is known now.",
+            "Resume",
+            "Automatic retries go on.",
+            "primary",
+        ),
+        Action(
+            "pause",
+            "Pause",
+            "Pause automatic retries?",
+            "Nothing is charged automatically until somebody resumes it. A charge already on its way is not stopped.",
+            "Pause",
+            "Automatic retries are paused.",
+        ),
+        Action(
+            "cancel",
+            "Cancel invoice",
+            "Cancel this invoice for good?",
+            "Nothing more is collected. A charge already on its way is not stopped; if it succeeds, you are asked.",
+            "Cancel the invoice",
+            "The invoice is canceled.",
+            "danger",
+        ),
+        Action(
+            "write_off",
+            "Write off",
+            "Write this invoice off as a loss?",
+            "Nothing more is collected and the case counts as written off.",
+            "Write it off",
+            "The invoice is written off.",
+            "danger",
+        ),
+    )
+}
+
+
+def staff_stamp(user: User, reason: str, now: datetime) -> Stamp:
+    """The signature of a person's action in the ledger."""
+    return Stamp(actor=f"user:{user.pk}", cause=f"staff: {reason}", now=now)
+
+
+def act(
+    name: str,
+    invoice: Invoice,
+    *,
+    user: User,
+    reason: str,
+    now: datetime,
+    token_pk: int | None = None,
+    due_at: datetime | None = None,
+) -> str:
+    """Do it through the engine's services; returns a sentence about what happened. Raises RecoveryError."""
+    stamp = staff_stamp(user, reason, now)
+    match name:
+        case "retry":
+            job = retry_now(invoice_pk=invoice.pk, stamp=stamp, reason=reason, token_pk=token_pk, due_at=due_at)
+            return _booked(job, now)
+        case "pause":
+            case_pause(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
+        case "resume":
+            case_resume(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
+        case "cancel" | "write_off":
+            invoice_cancel(invoice_pk=invoice.pk, stamp=stamp, reason=reason, write_off=name == "write_off")
+    return ACTIONS[name].done
+
+
+def _booked(job: RetryJob, now: datetime) -> str:
+    card = job.token.card if job.token else None
+    on = f" with {card_label(card.network, card.last4)}" if card else ""
+    if job.status == JobStatus.QUEUED:
+        return f"The retry{on} is queued: another invoice of this customer is being charged right now."
+    if job.due_at <= now:
+        return f"The retry{on} is booked and leaves within moments."
+    return f"The retry{on} is booked for {moment_text(job.due_at, now)}."

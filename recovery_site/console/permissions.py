@@ -1,0 +1,58 @@
+"""Which invoices and questions exist for a person, and what they may do there."""
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404
+
+from accounts.models import Merchant, User
+from accounts.selectors import may, merchants_for
+from accounts.states import Role
+from invoices.models import Invoice, ReviewItem
+
+
+def invoice_for(user: User | AnonymousUser, public_id: str) -> Invoice:
+    """The invoice with merchant, connection and customer.
+
+    Http404 also for one of a merchant that is not theirs, so that nobody can tell foreign ids from invented ones.
+    """
+    invoice = (
+        Invoice.objects.select_related("merchant", "connection", "customer")
+        .filter(public_id=public_id, merchant__in=merchants_for(user))
+        .first()
+    )
+    if invoice is None:
+        raise Http404("There is no such invoice.")
+    return invoice
+
+
+def review_for(user: User | AnonymousUser, public_id: str) -> ReviewItem:
+    """The question with its merchant and invoice; Http404 as above."""
+    item = (
+        ReviewItem.objects.select_related("merchant", "invoice", "owner")
+        .filter(public_id=public_id, merchant__in=merchants_for(user))
+        .first()
+    )
+    if item is None:
+        raise Http404("There is no such question.")
+    return item
+
+
+def may_act(user: User | AnonymousUser, merchant: Merchant) -> bool:
+    """Support and above may retry, pause, cancel and answer; viewers read."""
+    return may(user, merchant, Role.SUPPORT)
+
+
+def require_acting(user: User | AnonymousUser, merchant: Merchant) -> User:
+    """The user, or PermissionDenied with a sentence that says whom to ask."""
+    if not isinstance(user, User) or not may_act(user, merchant):
+        raise PermissionDenied(f"Viewers of {merchant} may read but not act; ask an owner for the support role.")
+    return user
+
+
+def merchants_acting(user: User) -> QuerySet[Merchant]:
+    """Merchants for which the person may act."""
+    if user.is_superuser:
+        return Merchant.objects.all()
+    roles = (Role.SUPPORT, Role.MANAGER, Role.OWNER)
+    return Merchant.objects.filter(memberships__user=user, memberships__role__in=roles)

@@ -1,0 +1,36 @@
+"""The whole story of one invoice: what is owed, what was tried, what happens next and why."""
+
+from datetime import datetime
+
+from invoices.models import Invoice
+from recovery_site.console.story import build
+from recovery_site.console.story.gather import open_case_of, rows_gather
+from recovery_site.console.story.methods import tokens_facts
+from recovery_site.console.story.nextstep import next_step
+from recovery_site.console.story.types import InvoiceStory
+from retries.services.manual import legal_actions
+
+
+def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
+    """Read one invoice completely, in a constant number of queries. Locks nothing, writes nothing."""
+    rows = rows_gather(invoice, now=now)
+    people = rows.people
+    return InvoiceStory(
+        now=now,
+        merchant=invoice.merchant.name,
+        merchant_public_id=invoice.merchant.public_id,
+        invoice=build.invoice_facts(rows),
+        customer=build.customer_facts(rows),
+        connection=build.connection_facts(rows),
+        case=build.case_facts(rows.case, people) if rows.case else None,
+        earlier_cases=tuple(build.case_facts(case, people) for case in rows.earlier_cases),
+        job=build.job_facts(rows),
+        next_step=next_step(rows),
+        transactions=tuple(build.transaction_facts(row, people) for row in rows.transactions),
+        attempts=build.attempts_facts(rows),
+        tokens=tokens_facts(rows),
+        disputes=tuple(build.dispute_facts(row) for row in rows.disputes),
+        reviews=tuple(build.review_facts(item, people) for item in rows.reviews),
+        timeline=build.timeline(rows),
+        actions=legal_actions(invoice, open_case_of(rows)),
+    )

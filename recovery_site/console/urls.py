@@ -1,0 +1,20 @@
+"""Addresses of the staff pages, included under /console/."""
+
+from django.urls import path, re_path
+
+from recovery_site.console import views
+
+app_name = "console"
+urlpatterns = [
+    path("find/", views.find, name="find"),
+    path("queue/", views.queue, name="queue"),
+    path("queue/<slug:public_id>/take/", views.queue_take, name="queue-take"),
+    path("queue/<slug:public_id>/answer/", views.queue_answer, name="queue-answer"),
+    path("invoices/<slug:public_id>/", views.invoice_page, name="invoice"),
+    path("invoices/<slug:public_id>/live/", views.invoice_live, name="invoice-live"),
+    re_path(
+        r"^invoices/(?P<public_id>[-\w]+)/(?P<action>retry|pause|resume|cancel|write_off)/$",
+        views.invoice_act,
+        name="invoice-act",
+    ),
+]

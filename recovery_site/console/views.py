@@ -1,0 +1,181 @@
+"""The pages of the staff console. Thin: find what the person may see, call a service, show a page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from accounts.current import choose_merchant, current_merchant
+from accounts.selectors import merchants_for
+from invoices.models import Invoice
+from invoices.services.reviews import review_take
+from recovery_site.common import clock
+from recovery_site.common.errors import RecoveryError
+from recovery_site.console.actions import ACTIONS, act, staff_stamp
+from recovery_site.console.answers import review_answer
+from recovery_site.console.forms import REASON_LENGTH, ReasonForm, RetryForm
+from recovery_site.console.lookup import invoice_pks_find
+from recovery_site.console.permissions import invoice_for, may_act, require_acting, review_for
+from recovery_site.console.queue import Filter, queue_page
+from recovery_site.console.story import InvoiceStory, invoice_story
+
+# How often the page asks for news, in seconds: while something is expected, and when all is quiet.
+_POLL_OPEN, _POLL_CLOSED = 5, 30
+
+
+@login_required
+@require_GET
+def invoice_page(request: HttpRequest, public_id: str) -> HttpResponse:
+    """One invoice's whole story on one page."""
+    invoice = invoice_for(request.user, public_id)
+    choose_merchant(request, invoice.merchant)
+    return _page(request, invoice)
+
+
+def _page(
+    request: HttpRequest, invoice: Invoice, *, form: ReasonForm | None = None, asked: str = "", status: int = 200
+) -> HttpResponse:
+    """The case page; with `form` the question `asked` stands open with what was typed and what is wrong with it."""
+    story = invoice_story(invoice, now=clock.now())
+    return render(request, "console/invoice.html", _context(request, invoice, story, form, asked), status=status)
+
+
+def _context(
+    request: HttpRequest, invoice: Invoice, story: InvoiceStory, form: ReasonForm | None = None, asked: str = ""
+) -> Mapping[str, Any]:
+    acting = may_act(request.user, invoice.merchant)
+    return {
+        "story": story,
+        "invoice": story.invoice,
+        "may_act": acting,
+        "actions": [ACTIONS[name] for name in ACTIONS if name in story.actions] if acting else [],
+        "form": form,
+        "asked": asked,
+        "reason_length": REASON_LENGTH,
+        "poll_seconds": _POLL_CLOSED if story.next_step.step == "none" else _POLL_OPEN,
+        "actions_key": "-".join(sorted(story.actions)),
+    }
+
+
+@login_required
+@require_GET
+def invoice_live(request: HttpRequest, public_id: str) -> HttpResponse:
+    """The parts of the page that change by themselves. `seq`: the newest event the page shows; the longer parts are
+    sent only if there is a newer one, the buttons only if other moves are legal than those in `actions`."""
+    invoice = invoice_for(request.user, public_id)
+    story = invoice_story(invoice, now=clock.now())
+    context = {
+        **_context(request, invoice, story),
+        "changed": request.GET.get("seq") != str(story.invoice.last_seq),
+        "moved": request.GET.get("actions") != "-".join(sorted(story.actions)),
+    }
+    return render(request, "console/invoice_live.html", context)
+
+
+@login_required
+@require_POST
+def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpResponse:
+    """Retry, pause, resume, cancel or write off, with a reason; then back to the page with what happened."""
+    invoice = invoice_for(request.user, public_id)
+    user = require_acting(request.user, invoice.merchant)
+    now = clock.now()
+    if action == "retry":
+        form: ReasonForm = RetryForm(request.POST, tokens=invoice_story(invoice, now=now).tokens, now=now)
+    else:
+        form = ReasonForm(request.POST)
+    if not form.is_valid():
+        return _page(request, invoice, form=form, asked=action, status=400)
+    chosen: dict[str, Any] = {}
+    if isinstance(form, RetryForm):
+        chosen = {"token_pk": form.token_pk, "due_at": form.cleaned_data["due_at"]}
+    try:
+        done = act(action, invoice, user=user, reason=form.cleaned_data["reason"], now=now, **chosen)
+    except RecoveryError as error:
+        form.add_error(None, error.message)
+        return _page(request, invoice, form=form, asked=action, status=error.http_status)
+    messages.success(request, done)
+    return redirect("console:invoice", public_id=invoice.public_id)
+
+
+@login_required
+@require_GET
+def find(request: HttpRequest) -> HttpResponse:
+    """Any id to its invoice; several candidates are listed, none says so."""
+    reference = request.GET.get("q", "").strip()
+    pks = invoice_pks_find(reference, merchants_for(request.user))
+    invoices = list(Invoice.objects.filter(pk__in=pks).select_related("merchant", "customer").order_by("pk"))
+    if len(invoices) == 1:
+        return redirect("console:invoice", public_id=invoices[0].public_id)
+    context = {"q": reference, "invoices": invoices}
+    return render(request, "console/find.html", context, status=200 if invoices or not reference else 404)
+
+
+@login_required
+@require_GET
+def queue(request: HttpRequest) -> HttpResponse:
+    """What only a person can decide, oldest first."""
+    merchant = current_merchant(request)
+    wanted = Filter.read(request.GET)
+    page = queue_page(merchant=merchant, user_pk=request.user.pk, wanted=wanted, now=clock.now())
+    context = {
+        "page": page,
+        "wanted": wanted,
+        "merchant": merchant,
+        "may_act": may_act(request.user, merchant),
+        "reason_length": REASON_LENGTH,
+    }
+    return render(request, "console/queue.html", context)
+
+
+@login_required
+@require_POST
+def queue_take(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Take a question, or release it with `release`."""
+    item = review_for(request.user, public_id)
+    user = require_acting(request.user, item.merchant)
+    release = "release" in request.POST
+    try:
+        review_take(item_pk=item.pk, user_pk=None if release else user.pk, now=clock.now())
+    except RecoveryError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "You released the question." if release else "The question is yours.")
+    return _back(request)
+
+
+@login_required
+@require_POST
+def queue_answer(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Answer a question with a note; the answer takes effect at once."""
+    item = review_for(request.user, public_id)
+    user = require_acting(request.user, item.merchant)
+    form = ReasonForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Nothing was answered: say in the note how you know.")
+        return _back(request)
+    note = form.cleaned_data["reason"]
+    try:
+        done = review_answer(
+            item_pk=item.pk,
+            choice=request.POST.get("choice", ""),
+            note=note,
+            stamp=staff_stamp(user, note, clock.now()),
+        )
+    except RecoveryError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, done)
+    return _back(request)
+
+
+def _back(request: HttpRequest) -> HttpResponseRedirect:
+    """To the invoice's page if the form was there, else to the queue."""
+    public_id = request.POST.get("invoice", "")
+    if public_id:
+        return redirect("console:invoice", public_id=invoice_for(request.user, public_id).public_id)
+    return HttpResponseRedirect(reverse("console:queue"))

@@ -1,0 +1,17 @@
+"""Every address of the service."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from recovery_site import health, home
+
+urlpatterns = [
+    path("", home.root, name="home"),
+    path("accounts/login/", home.LogIn.as_view(), name="login"),
+    path("accounts/logout/", home.LogOut.as_view(), name="logout"),
+    path("dashboard/", include("analytics.urls")),
+    path("console/", include("recovery_site.console.urls")),
+    path("health/live", health.live, name="health-live"),
+    path("health/ready", health.ready, name="health-ready"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,102 @@
+"""The sweep over due retries: claim a batch, work it with threads, count what happened."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import close_old_connections, connection
+
+from invoices.states import AttemptStatus, TransactionKind
+from retries.engine.claim import Claim, job_claim, job_unclaim, jobs_claim
+from retries.engine.prepare import Refused, attempt_prepare
+from retries.engine.send import charge_record, charge_send
+
+log = structlog.get_logger()
+THREADS = 8
+# Longest a provider call may take; every client's own time-outs stay below it.
+PROVIDER_TIMEOUT = timedelta(seconds=20)
+_POISON_PAUSE = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class DrainCounts:
+    """Outcomes of a drain; they sum to `claimed`."""
+
+    claimed: int = 0
+    succeeded: int = 0
+    declined: int = 0
+    unknown: int = 0
+    awaiting: int = 0
+    refused: int = 0
+    rescheduled: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+_COUNTED = {
+    AttemptStatus.SUCCEEDED: "succeeded",
+    AttemptStatus.DECLINED: "declined",
+    AttemptStatus.AWAITING: "awaiting",
+    AttemptStatus.ERRORED: "rescheduled",
+}
+
+
+def retries_drain(
+    *, now: datetime, batch: int | None = None, keep_going: Callable[[], bool] = lambda: True
+) -> DrainCounts:
+    """Work everything due at `now`, at most one attempt per case. `keep_going` is asked before each batch.
+
+    The lease must outlast a whole batch: batch / threads x provider time-out (DESIGN section 6, step 3).
+    """
+    lease = settings.RETRY_LOCK_TIMEOUT
+    timeout = min(PROVIDER_TIMEOUT, lease / 2)
+    size = batch or max(1, int(THREADS * (lease / timeout - 1)))
+    counts, done = DrainCounts(), set[int]()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="retry") as pool:
+        while keep_going():
+            claims = jobs_claim(now=now, lease=lease, limit=min(size, 4 * THREADS), done_cases=sorted(done))
+            if not claims:
+                break
+            done.update(claim.case_pk for claim in claims if claim.case_pk is not None)
+            for outcome in pool.map(lambda claim: _work(claim, now, lease, timeout), claims):
+                counts.claimed += 1
+                setattr(counts, outcome, getattr(counts, outcome) + 1)
+        barrier = threading.Barrier(THREADS)
+        list(pool.map(lambda _: (connection.close(), barrier.wait()), range(THREADS)))
+    return counts
+
+
+def job_work(job_pk: int, *, now: datetime) -> str:
+    """Work one booked job at once (a manual retry); the name of the count it would add to, or "queued"."""
+    lease = settings.RETRY_LOCK_TIMEOUT
+    claim = job_claim(job_pk, lease=lease)
+    if claim is None:
+        return "queued"
+    return _attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2))
+
+
+def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+    """One job through steps 2 to 4; the name of the count it adds to."""
+    close_old_connections()
+    try:
+        return _attempt(claim, now, lease, timeout)
+    except Exception as error:  # the sweep loop: a poison row must not stop the others
+        log.exception("retry_failed", job=claim.job_pk, error=type(error).__name__)
+        job_unclaim(claim, error=f"{type(error).__name__}: {error}", due_at=now + _POISON_PAUSE)
+        return "rescheduled"
+
+
+def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+    if claim.kind != TransactionKind.CHARGE:
+        raise ValueError(f"Job {claim.job_pk} is of kind {claim.kind}, which this drain does not send.")
+    prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
+    if isinstance(prepared, Refused):
+        log.info("retry_refused", job=claim.job_pk, reason=prepared.reason)
+        return "rescheduled" if prepared.rebooked else "refused"
+    status = charge_record(prepared.attempt_pk, charge_send(prepared), now=now)
+    return _COUNTED.get(status, "unknown")

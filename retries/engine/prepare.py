@@ -1,0 +1,218 @@
+"""Step 2: one durable transaction under all locks that ends with the intent written down, or with a new plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils.functional import cached_property
+
+from accounts.models import GlobalSwitch, Merchant
+from invoices.models import Attempt, Connection, Transaction
+from invoices.selectors.parties import charging_obstacle
+from invoices.services.attempts import AttemptPlan, attempt_start
+from invoices.services.ledger import Stamp, move
+from invoices.states import (
+    ATTEMPT_OPEN,
+    AttemptStatus,
+    InvoiceStatus,
+    TransactionKind,
+    TransactionStatus,
+    Trigger,
+)
+from providers.base import ChargeRequest
+from recovery_site.common.clock import database_now
+from recovery_site.common.db import for_no_key_update
+from retries.engine.claim import Claim
+from retries.locking import Scope, open_case, scope_lock
+from retries.models import RetryJob
+from retries.services.planning import case_plan, case_set_step, job_end
+from retries.states import JobStatus, NextStep
+from tokens.models import Token
+from tokens.selectors import TokenOption, token_options
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A committed SENDING attempt and the request to send for it, before `send_by` on the database clock."""
+
+    attempt_pk: int
+    connection: Connection
+    provider_customer_id: str
+    request: ChargeRequest
+    send_by: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Step 2 said no. `rebooked`: the same transaction has a new time; else it ended or waits for somebody."""
+
+    reason: str
+    rebooked: bool
+
+
+def attempt_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: timedelta) -> Prepared | Refused:
+    """Check everything once more under the locks and commit the attempt as SENDING, or re-plan the job.
+
+    Renews the lease. Raises only what means "we do not know": the caller pushes the job an hour ahead.
+    """
+    stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
+    with transaction.atomic(durable=True):
+        scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
+        job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+        if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
+            return Refused("another worker has taken the job over", rebooked=False)
+        charge = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id)).get()
+        check = _Check(scope, job, charge, now)
+        if check.obstacle:
+            return _replan(scope, job, check, stamp)
+        return _commit(scope, job, charge, check, stamp, lease, timeout)
+
+
+@dataclass
+class _Check:
+    """The questions of step 2, in order; `obstacle` is the first "no" in words, empty if there is none."""
+
+    scope: Scope
+    job: RetryJob
+    charge: Transaction
+    now: datetime
+    option: TokenOption | None = field(default=None, init=False)
+    held: bool = field(default=False, init=False)  # nothing is wrong with the invoice: try again soon
+
+    @cached_property
+    def obstacle(self) -> str:
+        invoice = self.scope.invoice
+        if invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
+            return f"the invoice is {invoice.status}"
+        if self.charge.status not in (TransactionStatus.INIT, TransactionStatus.RETRYING):
+            return f"the transaction is {self.charge.status}"
+        if (self.charge.amount_minor, self.charge.currency) != (invoice.due_minor, invoice.currency):
+            return "the amount due has changed"
+        return self._switches() or self._flights() or self._token()
+
+    def _switches(self) -> str:
+        merchant = Merchant.objects.get(pk=self.job.merchant_id)
+        if not merchant.charging_enabled or GlobalSwitch.objects.filter(charging_enabled=False).exists():
+            self.held = True
+            return "charging is switched off"
+        return charging_obstacle(self.connection)
+
+    @cached_property
+    def connection(self) -> Connection:
+        return Connection.objects.get(pk=self.job.connection_id)
+
+    def _flights(self) -> str:
+        charges = Attempt.objects.filter(kind=TransactionKind.CHARGE)
+        if charges.filter(customer=self.scope.customer, status=AttemptStatus.SENDING).exists():
+            self.held = True
+            return "another charge of this customer is being sent"
+        if charges.filter(invoice=self.scope.invoice, status__in=ATTEMPT_OPEN).exists():
+            return "the result of an earlier charge is still open"
+        return ""
+
+    def _token(self) -> str:
+        options = token_options(
+            customer=self.scope.customer,
+            cards=self.scope.cards,
+            invoice_pk=self.scope.invoice.pk,
+            amount_minor=self.charge.amount_minor,
+            currency=self.charge.currency,
+            not_before=self.now,
+        )
+        self.option = next((option for option in options if option.pk == self.job.token_id), None)
+        if self.option is None:
+            return "no payment method was chosen"
+        if not self.option.usable:
+            return f"the {self.option.label} {self.option.obstacle}"
+        if self.option.allowed_at > self.now:
+            return f"the {self.option.label} must wait ({self.option.limit_text})"
+        return ""
+
+
+def _replan(scope: Scope, job: RetryJob, check: _Check, stamp: Stamp) -> Refused:
+    """Every "no" leaves the job with another plan in the same transaction."""
+    stamp = stamp.because(f"refused: {check.obstacle}")
+    case = open_case(scope.invoice)
+    if check.held:
+        job.schedule()
+        job.due_at, job.claim_token, job.lease_until = stamp.now + timedelta(seconds=30), None, None
+        job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
+        return Refused(check.obstacle, rebooked=True)
+    if case is None:
+        job_end(scope, stamp, done=True)
+        return Refused(check.obstacle, rebooked=False)
+    plan = case_plan(scope, case, stamp)
+    return Refused(check.obstacle, rebooked=plan.step == NextStep.BOOKED)
+
+
+def _commit(
+    scope: Scope,
+    job: RetryJob,
+    charge: Transaction,
+    check: _Check,
+    stamp: Stamp,
+    lease: timedelta,
+    timeout: timedelta,
+) -> Prepared:
+    invoice, option = scope.invoice, check.option
+    assert option is not None
+    lease_until = database_now() + lease
+    send_by = lease_until - timeout
+    _into_processing(scope, charge, stamp)
+    attempt = attempt_start(
+        invoice,
+        AttemptPlan(
+            transaction=charge,
+            token_pk=option.pk,
+            card_pk=option.card_pk,
+            trigger=Trigger(job.trigger),
+            decision={**job.decision, "why": job.why, "remaining_before": option.remaining},
+            lease_until=lease_until,
+            send_by=send_by,
+        ),
+        stamp,
+    )
+    job.attempt, job.lease_until = attempt, lease_until
+    job.save(update_fields=["attempt", "lease_until"])
+    case = open_case(invoice)
+    if case is not None:
+        case_set_step(case, invoice, NextStep.SENDING, lease_until, "A charge is being sent right now.", stamp)
+    return Prepared(
+        attempt_pk=attempt.pk,
+        connection=check.connection,
+        provider_customer_id=scope.customer.connector_customer_id,
+        request=charge_request(attempt, scope.customer.connector_customer_id, invoice.public_id, charge.public_id),
+        send_by=send_by,
+    )
+
+
+def _into_processing(scope: Scope, charge: Transaction, stamp: Stamp) -> None:
+    invoice = scope.invoice
+    if invoice.status == InvoiceStatus.INIT:
+        move(invoice, "start", invoice=invoice, stamp=stamp)
+    elif invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(invoice, "resume", invoice=invoice, stamp=stamp)
+    move(charge, "submit", invoice=invoice, stamp=stamp)
+
+
+def charge_request(attempt: Attempt, provider_customer_id: str, invoice_id: str, transaction_id: str) -> ChargeRequest:
+    """The request of an attempt: the same every time it is built, so that a resend under its key changes nothing."""
+    token = Token.objects.values_list("provider_token", flat=True).get(pk=attempt.token_id)
+    metadata: Mapping[str, Any] = {
+        "attempt": attempt.public_id,
+        "invoice": invoice_id,
+        "transaction": transaction_id,
+        "at": attempt.attempted_at.isoformat(),
+    }
+    assert attempt.idempotency_key is not None
+    return ChargeRequest(
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        token=token,
+        customer=provider_customer_id,
+        reference=attempt.public_id,
+        idempotency_key=attempt.idempotency_key,
+        metadata=metadata,
+    )

@@ -1,0 +1,123 @@
+"""Steps 3 and 4: the call with no transaction open, and its result in one transaction."""
+
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from invoices.models import Attempt
+from invoices.selectors.parties import connection_client
+from invoices.services.ledger import Stamp
+from invoices.services.reviews import review_open
+from invoices.states import AttemptStatus, ReviewKind
+from providers.base import ChargeResult, Outcome, ProviderUncertain
+from recovery_site.common.clock import database_now
+from recovery_site.common.db import for_no_key_update
+from retries.engine.prepare import Prepared
+from retries.locking import Scope, scope_lock
+from retries.services import outcomes
+
+log = structlog.get_logger()
+# Without a date from the client: how long a pending charge may take before it is looked at.
+_AWAIT = timedelta(days=5)
+
+
+def charge_send(prepared: Prepared) -> ChargeResult | ProviderUncertain:
+    """Call the provider once. Past `send_by` nothing is sent: that is a definite, unsent ERRORED."""
+    if database_now() > prepared.send_by:
+        return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
+    client = connection_client(prepared.connection)
+    try:
+        result = client.charge(prepared.request)
+    except ProviderUncertain as error:
+        return error
+    mismatch = differences(result, prepared.request.reference, prepared.request.amount_minor, prepared.request.currency)
+    if mismatch and result.outcome is not Outcome.ERRORED:
+        return ProviderUncertain(f"The provider's answer does not fit our request: {mismatch}.", raw=dict(result.raw))
+    return result
+
+
+def differences(result: ChargeResult, reference: str, amount_minor: int, currency: str) -> str:
+    """What in an answer contradicts the request, in words; an answer that differs is never adopted."""
+    found = []
+    if result.reference and result.reference != reference:
+        found.append("another reference")
+    if result.amount_minor is not None and result.amount_minor != amount_minor:
+        smaller = result.outcome is Outcome.SUCCEEDED and 0 < result.amount_minor < amount_minor
+        if not smaller:
+            found.append(f"amount {result.amount_minor} instead of {amount_minor}")
+    if result.currency and result.currency != currency:
+        found.append(f"currency {result.currency} instead of {currency}")
+    return ", ".join(found)
+
+
+def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> AttemptStatus:
+    """Step 4: the answer's effect in one transaction. A result that an event brought first makes this a no-op.
+
+    Returns the attempt's status afterwards.
+    """
+    customer_pk, invoice_pk, provider = Attempt.objects.values_list(
+        "customer_id", "invoice_id", "connection__provider"
+    ).get(pk=attempt_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
+        if isinstance(answer, ProviderUncertain):
+            if attempt.status == AttemptStatus.SENDING:
+                outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp)
+        else:
+            answer_apply(scope, attempt, answer, provider, stamp)
+    return AttemptStatus(attempt.status)
+
+
+def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider: str, stamp: Stamp) -> None:
+    """A definite answer about our attempt, from a reply or from a look-up; finished attempts only learn a late success."""
+    columns = {"provider_id": answer.provider_id or attempt.provider_id} if answer.provider_id else {}
+    if answer.payment_id:
+        columns["provider_payment_id"] = answer.payment_id
+    open_now = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING)
+    if answer.outcome is Outcome.SUCCEEDED:
+        if attempt.status != AttemptStatus.SUCCEEDED:
+            captured = answer.amount_minor if answer.amount_minor is not None else attempt.amount_minor
+            outcomes.charge_has_succeeded(scope, attempt, captured_minor=captured, provider=columns, stamp=stamp)
+    elif not open_now:
+        return
+    elif answer.outcome is Outcome.DECLINED and answer.decline is not None:
+        outcomes.charge_was_declined(
+            scope,
+            attempt,
+            decline=answer.decline,
+            provider_name=provider,
+            provider=columns,
+            failed_at=stamp.now,
+            stamp=stamp,
+        )
+    elif answer.outcome is Outcome.AWAITING:
+        if attempt.status != AttemptStatus.AWAITING:
+            outcomes.charge_is_awaited(
+                scope, attempt, expected_by=answer.expected_by or stamp.now + _AWAIT, provider=columns, stamp=stamp
+            )
+    elif answer.outcome is Outcome.ERRORED:
+        outcomes.charge_did_not_happen(
+            scope,
+            attempt,
+            code=answer.error_code or "request_refused",
+            provider_name=provider,
+            retry_after=answer.retry_after,
+            failed_at=stamp.now,
+            stamp=stamp,
+        )
+
+
+def mismatch_review(scope: Scope, attempt: Attempt, found: str, answer: ChargeResult, stamp: Stamp) -> None:
+    """A look-up answered with something that is not our charge: people must look, the attempt stays UNKNOWN."""
+    review_open(
+        invoice=scope.invoice,
+        kind=ReviewKind.MISMATCH,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        facts={"difference": found, "provider_id": answer.provider_id, "raw": dict(answer.raw)},
+        choices=["charged", "not_charged"],
+        stamp=stamp,
+    )

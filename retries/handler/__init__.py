@@ -1,0 +1,5 @@
+"""One road for everything a provider tells us: webhooks, polls, imports and API reports become the same ledger."""
+
+from retries.handler.dispatch import Handled as Handled
+from retries.handler.dispatch import event_handle as event_handle
+from retries.handler.resolve import EventWaits as EventWaits

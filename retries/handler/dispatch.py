@@ -1,0 +1,54 @@
+"""The one entrance: an event in, its effect on the ledger in one transaction, or a reason why it has none."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+
+from invoices.models import Connection
+from invoices.services.ledger import Stamp
+from providers.base import EventKind, PaymentEvent
+from retries.handler import disputes, invoices, links, methods, payments, refunds
+from retries.handler.resolve import Subject, subject_find
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """`effect`: False if the event is understood but changes nothing here; `reason` says why, for people."""
+
+    effect: bool
+    reason: str = ""
+
+
+Handler = Callable[[PaymentEvent, Connection, Subject, Stamp], str]
+# A handler returns why it did nothing, or an empty string.
+_HANDLERS: Mapping[EventKind, Handler] = {
+    EventKind.PAYMENT_FAILED: payments.payment_handle,
+    EventKind.PAYMENT_SUCCEEDED: payments.payment_handle,
+    EventKind.PAYMENT_PENDING: payments.payment_handle,
+    EventKind.PAYMENT_LINKED: links.link_handle,
+    EventKind.INVOICE_FAILED: invoices.invoice_failed,
+    EventKind.INVOICE_PAID: invoices.invoice_paid,
+    EventKind.INVOICE_UPDATED: invoices.invoice_updated,
+    EventKind.INVOICE_VOIDED: invoices.invoice_voided,
+    EventKind.INVOICE_UNCOLLECTIBLE: invoices.invoice_uncollectible,
+    EventKind.SUBSCRIPTION_ENDED: invoices.subscription_ended,
+    EventKind.REFUND_UPDATED: refunds.refund_handle,
+    EventKind.DISPUTE_UPDATED: disputes.dispute_handle,
+    EventKind.METHOD_UPDATED: methods.method_updated,
+    EventKind.METHOD_REMOVED: methods.method_removed,
+}
+
+
+def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now: datetime) -> Handled:
+    """Apply one event of `connection`'s provider. Idempotent: the same fact told again changes nothing.
+
+    `now` is when we learn it; times of attempts come from the event. Raises EventWaits if it cannot be placed yet, and
+    InvalidInput for facts that cannot be true; nothing is written then.
+    """
+    stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
+    with transaction.atomic():
+        subject = subject_find(event, connection, now)
+        reason = _HANDLERS[event.kind](event, connection, subject, stamp)
+    return Handled(effect=not reason, reason=reason)

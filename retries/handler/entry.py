@@ -1,0 +1,84 @@
+"""Common first half of the handlers: the locks, and what an event teaches about customer, method and invoice."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from invoices.models import Customer, Invoice
+from invoices.services.billing import invoice_create, invoice_describe, invoice_name, payment_link
+from invoices.services.ledger import Stamp, invoice_lock
+from invoices.services.parties import customer_describe, customer_lock
+from providers.base import InvoiceFacts, MethodFacts, PaymentEvent
+from retries.handler.resolve import Subject
+from retries.locking import Scope
+from tokens.models import Card
+from tokens.services import MethodKeys, cards_lock, method_apply, method_ensure
+
+# Failures told late belong to the moment we learned of them: a horizon must not be over before the first try.
+_OLD = timedelta(days=7)
+
+
+@dataclass(slots=True)
+class Entry:
+    """Locked customer and cards, with the method the event named; the invoice follows by `enter_invoice`."""
+
+    customer: Customer
+    cards: list[Card]
+    method: MethodKeys | None
+    revived: bool
+
+
+def enter(event: PaymentEvent, customer_pk: int, stamp: Stamp) -> Entry:
+    """Lock the customer and all cards in order, after taking in what the event says about them."""
+    customer = customer_lock(customer_pk)
+    if event.customer is not None and event.customer.id == customer.connector_customer_id:
+        customer_describe(customer, event.customer)
+    method = event_method(event)
+    keys, revived = None, False
+    payment_id = event.payment.payment_id if event.payment else ""
+    if method is not None:
+        keys = method_ensure(customer=customer, method=method, now=stamp.now, payment_id=payment_id)
+    cards = cards_lock(customer, also=[keys.card_pk] if keys else ())
+    if method is not None and keys is not None:
+        revived = method_apply(customer=customer, cards=cards, keys=keys, method=method)
+    return Entry(customer=customer, cards=cards, method=keys, revived=revived)
+
+
+def event_method(event: PaymentEvent) -> MethodFacts | None:
+    """The payment method an event describes, wherever it stands; an invoice may name only the token."""
+    method = event.method or (event.payment.method if event.payment else None)
+    if method is None and event.invoice is not None and event.invoice.token:
+        return MethodFacts(token=event.invoice.token)
+    return method
+
+
+def enter_invoice(
+    event: PaymentEvent, entry: Entry, subject: Subject, facts: InvoiceFacts, stamp: Stamp
+) -> Scope:
+    """The invoice locked, created if new, named and described by what the event says."""
+    if subject.invoice_pk is not None:
+        invoice = invoice_lock(subject.invoice_pk)
+    else:
+        invoice = invoice_create(
+            customer=entry.customer, facts=facts, provider_invoice_id=facts.id or None, stamp=stamp
+        )
+    if facts.id and invoice.provider_invoice_id is None and not _name_taken(invoice, facts.id):
+        invoice_name(invoice, facts.id, stamp)
+    if event.invoice is not None:
+        invoice_describe(invoice, event.invoice, told_at=event.occurred_at, stamp=stamp)
+    for payment_id in {facts.payment_id, event.payment.payment_id if event.payment else ""}:
+        payment_link(invoice, payment_id)
+    return Scope(customer=entry.customer, cards=entry.cards, invoice=invoice)
+
+
+def _name_taken(invoice: Invoice, name: str) -> bool:
+    return Invoice.objects.filter(connection_id=invoice.connection_id, provider_invoice_id=name).exists()
+
+
+def scope_of(entry: Entry, invoice_pk: int) -> Scope:
+    return Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(invoice_pk))
+
+
+def opened_at(failed_at: datetime, now: datetime) -> datetime:
+    """When the case of a failure begins: then, or now if it is told long after."""
+    return failed_at if now - failed_at <= _OLD else now
+

@@ -1,0 +1,169 @@
+"""The biller's view: an invoice failed, was paid, changed, was voided or given up."""
+
+from invoices.models import Attempt, Connection, Invoice, Transaction
+from invoices.services.billing import charge_create, open_charge
+from invoices.services.ledger import Stamp, invoice_lock, move
+from invoices.states import INVOICE_OPEN, InvoiceStatus, Origin, TransactionKind, TransactionStatus
+from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
+from retries.handler.entry import Entry, enter, enter_invoice, opened_at
+from retries.handler.payments import JOIN_WITHIN, payment_report, report_decline
+from retries.handler.resolve import EventWaits, Subject, SAME_CHARGE_WITHIN
+from retries.locking import Scope, open_case
+from retries.services import outcomes
+from retries.services.cancel import invoice_end
+from retries.services.cases import case_ensure
+from retries.services.planning import case_plan, job_end
+
+_NO_CUSTOMER = "The invoice names no customer, so nobody could be asked or charged again."
+
+
+def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """A failed collection as the biller tells it, mostly without the reason: the payment's own event brings that."""
+    facts = event.invoice
+    assert facts is not None
+    if subject.customer_pk is None:
+        return _NO_CUSTOMER
+    entry = enter(event, subject.customer_pk, stamp)
+    scope = enter_invoice(event, entry, subject, facts, stamp)
+    if scope.invoice.status not in INVOICE_OPEN or scope.invoice.due_minor == 0:
+        return "" if subject.invoice_pk is None else "The invoice is already closed in this ledger."
+    if not _already_reported(scope.invoice, facts):
+        _refuse_while_sending(scope.invoice)
+        payment = _payment_of(scope.invoice, facts)
+        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
+        report_decline(scope, attempt, DeclineFacts(), connection, event, event.occurred_at, stamp)
+        return ""
+    case = case_ensure(scope, opened_at=opened_at(event.occurred_at, stamp.now), stamp=stamp)
+    if scope.invoice.provider_invoice_id is not None and case.hold_until is not None and case.code:
+        case.hold_until = None
+        case.save(update_fields=["hold_until"])
+    case_plan(scope, case, stamp)
+    return ""
+
+
+def _payment_of(invoice: Invoice, facts: InvoiceFacts) -> PaymentFacts:
+    return PaymentFacts(
+        charge_id=facts.charge_id,
+        payment_id=facts.payment_id,
+        amount_minor=invoice.due_minor,
+        currency=invoice.currency,
+        invoice_id=facts.id,
+    )
+
+
+def _already_reported(invoice: Invoice, facts: InvoiceFacts) -> bool:
+    """True if the failed try that the biller speaks of is in the ledger already.
+
+    By its charge id if it is named, else by number: the biller counts its tries, and so do we.
+    """
+    theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
+    if facts.charge_id:
+        return theirs.filter(provider_id=facts.charge_id).exists()
+    return theirs.exclude(origin=Origin.OURS).count() >= max(1, facts.attempt_count or 1)
+
+
+def _refuse_while_sending(invoice: Invoice) -> None:
+    if Attempt.objects.filter(invoice=invoice, origin=Origin.OURS, status="SENDING").exists():
+        raise EventWaits("A charge of this invoice is being sent; the event is matched when its result is known.")
+
+
+def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """The biller has booked the invoice as paid, by whatever means."""
+    facts = event.invoice
+    assert facts is not None
+    if subject.customer_pk is None:
+        return _NO_CUSTOMER
+    entry = enter(event, subject.customer_pk, stamp)
+    scope = enter_invoice(event, entry, subject, facts, stamp)
+    invoice = scope.invoice
+    if invoice.status not in INVOICE_OPEN:
+        return ""
+    if facts.charge_id:
+        known = Attempt.objects.filter(
+            connection=connection, kind=TransactionKind.CHARGE, provider_id=facts.charge_id
+        ).first()
+        if known is not None and known.invoice_id != invoice.pk:
+            return "The payment of this invoice is already booked for another one."
+        if known is not None:
+            attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
+            outcomes.charge_has_succeeded(
+                scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp
+            )
+            return ""
+    _refuse_while_sending(invoice)
+    if invoice.due_minor == 0:
+        _settle_without_money(scope, stamp)
+        return ""
+    attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
+    outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
+    return ""
+
+
+def _settle_without_money(scope: Scope, stamp: Stamp) -> None:
+    """Nothing is due any more (credited): the invoice settles, its open charge and job end."""
+    invoice = scope.invoice
+    charge = open_charge(invoice)
+    if charge is not None and charge.status != TransactionStatus.PROCESSING:
+        move(charge, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
+    move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
+    job_end(scope, stamp)
+    case = open_case(invoice)
+    if case is not None:
+        outcomes.case_recovered(scope, case, None, stamp)
+
+
+def invoice_updated(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """News about an invoice; only one that this ledger knows is of interest."""
+    facts = event.invoice
+    assert facts is not None
+    if subject.invoice_pk is None or subject.customer_pk is None:
+        return "Nothing has failed on this invoice yet."
+    if facts.status == "paid":
+        return invoice_paid(event, connection, subject, stamp)
+    if facts.status == "void":
+        return invoice_voided(event, connection, subject, stamp)
+    if facts.status == "uncollectible":
+        return invoice_uncollectible(event, connection, subject, stamp)
+    entry = enter(event, subject.customer_pk, stamp)
+    scope = enter_invoice(event, entry, subject, facts, stamp)
+    case = open_case(scope.invoice)
+    if case is not None:
+        case_plan(scope, case, stamp)
+    return ""
+
+
+def invoice_voided(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """The biller took the invoice back: nothing is owed any more."""
+    return _end(event, subject, stamp, "canceled", write_off=False)
+
+
+def invoice_uncollectible(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """The biller has given the invoice up."""
+    return _end(event, subject, stamp, "written_off", write_off=True)
+
+
+def _end(event: PaymentEvent, subject: Subject, stamp: Stamp, reason: str, *, write_off: bool) -> str:
+    if subject.invoice_pk is None or subject.customer_pk is None:
+        return "This ledger does not know the invoice, so there is nothing to stop."
+    entry = enter(event, subject.customer_pk, stamp)
+    scope = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(subject.invoice_pk))
+    if scope.invoice.status not in INVOICE_OPEN:
+        return "The invoice is already closed in this ledger."
+    invoice_end(scope, reason=reason, write_off=write_off, stamp=stamp)
+    return ""
+
+
+def subscription_ended(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """The subscription is over: its open invoices are no longer charged."""
+    if subject.customer_pk is None or not event.subscription_id:
+        return "This ledger knows no open invoice of the subscription."
+    entry = enter(event, subject.customer_pk, stamp)
+    open_ones = Invoice.objects.filter(
+        customer=entry.customer, subscription_id=event.subscription_id, status__in=INVOICE_OPEN
+    ).order_by("pk")
+    ended = False
+    for pk in open_ones.values_list("pk", flat=True):
+        scope = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(pk))
+        invoice_end(scope, reason="subscription_ended", write_off=False, stamp=stamp)
+        ended = True
+    return "" if ended else "This ledger knows no open invoice of the subscription."

@@ -1,0 +1,46 @@
+"""Which invoice a payment belongs to, where the format tells it in an event of its own (Stripe from basil on)."""
+
+from invoices.models import Connection, Invoice, ProviderPayment
+from invoices.services.billing import invoice_name, payment_link
+from invoices.services.ledger import Stamp, invoice_lock
+from invoices.services.parties import customer_lock
+from invoices.services.reviews import review_open
+from invoices.states import ReviewKind
+from providers.base import PaymentEvent
+from retries.handler.resolve import EventWaits, Subject
+from datetime import timedelta
+
+_PATIENCE = timedelta(seconds=30)
+
+
+def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """PAYMENT_LINKED: joins the two halves. Both known as different invoices is a question for staff."""
+    payment = event.payment
+    assert payment is not None
+    named = Invoice.objects.filter(connection=connection, provider_invoice_id=payment.invoice_id).first()
+    link = ProviderPayment.objects.filter(
+        connection=connection, provider_payment_id=payment.payment_id
+    ).select_related("invoice").first()
+    if named is None and link is None:
+        raise EventWaits("Neither the invoice nor the payment is known yet.", retry_after=_PATIENCE)
+    if link is None:
+        assert named is not None
+        payment_link(named, payment.payment_id)
+        return ""
+    customer_lock(link.invoice.customer_id)
+    born = invoice_lock(link.invoice_id)
+    if named is None:
+        if born.provider_invoice_id is None:
+            invoice_name(born, payment.invoice_id, stamp)
+        return ""
+    if named.pk != born.pk:
+        review_open(
+            invoice=born,
+            kind=ReviewKind.UNMATCHED_PAYMENT,
+            subject_type="invoice",
+            subject_id=born.public_id,
+            facts={"payment": payment.payment_id, "belongs_to": named.public_id},
+            choices=["noted"],
+            stamp=stamp,
+        )
+    return ""

@@ -1,0 +1,203 @@
+"""Reports about payments: a failed, pending or successful try, told by however many events, is one attempt."""
+
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+
+from invoices.models import Attempt, Connection, Invoice, Transaction
+from invoices.services.attempts import ReportedAttempt, attempt_report
+from invoices.services.billing import charge_create, open_charge
+from invoices.services.ledger import Stamp, move
+from invoices.states import (
+    ATTEMPT_OPEN,
+    INVOICE_OPEN,
+    AttemptStatus,
+    InvoiceStatus,
+    Origin,
+    TransactionKind,
+    TransactionStatus,
+)
+from providers.base import DeclineFacts, EventKind, InvoiceFacts, PaymentEvent, PaymentFacts
+from recovery_site.common.db import for_no_key_update
+from retries.handler.entry import Entry, enter, enter_invoice, opened_at
+from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
+from retries.locking import Scope, open_case
+from retries.services import outcomes
+from retries.services.cases import case_ensure
+
+# How long a payment that cannot name its invoice may still be claimed by one before it is charged on its own.
+JOIN_WITHIN = timedelta(minutes=10)
+_PENDING = timedelta(days=7)
+
+
+def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """PAYMENT_FAILED, PAYMENT_SUCCEEDED and PAYMENT_PENDING."""
+    payment = event.payment
+    assert payment is not None
+    if subject.customer_pk is None:
+        return "The payment names no customer, so nobody could be asked or charged again."
+    if payment.amount_minor == 0:
+        return "A payment of zero moves no money."
+    entry = enter(event, subject.customer_pk, stamp)
+    facts = event.invoice or _facts_of(payment, event.occurred_at)
+    scope = enter_invoice(event, entry, subject, facts, stamp)
+    attempt = _known_attempt(scope.invoice, subject, event)
+    if attempt is None:
+        _refuse_while_sending(scope.invoice)
+        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
+    _learn(attempt, payment, entry)
+    _apply(scope, attempt, event, connection, stamp)
+    return ""
+
+
+def _facts_of(payment: PaymentFacts, at: datetime) -> InvoiceFacts:
+    """An invoice as far as its payment tells."""
+    return InvoiceFacts(
+        id=payment.invoice_id,
+        amount_minor=payment.amount_minor,
+        currency=payment.currency,
+        payment_id=payment.payment_id,
+        issued_at=at,
+    )
+
+
+def _known_attempt(invoice: Invoice, subject: Subject, event: PaymentEvent) -> Attempt | None:
+    """The attempt this event tells of: by reference or charge id, else a placeholder of the same payment and time."""
+    attempts = for_no_key_update(Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE))
+    if subject.attempt_pk is not None:
+        return attempts.get(pk=subject.attempt_pk)
+    payment = event.payment
+    assert payment is not None
+    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
+    status = {
+        EventKind.PAYMENT_FAILED: AttemptStatus.DECLINED,
+        EventKind.PAYMENT_SUCCEEDED: AttemptStatus.SUCCEEDED,
+        EventKind.PAYMENT_PENDING: AttemptStatus.AWAITING,
+    }[event.kind]
+    nameless = attempts.exclude(origin=Origin.OURS).filter(
+        Q(status__in=(status, AttemptStatus.AWAITING)), attempted_at__range=around
+    )
+    if payment.charge_id:
+        nameless = nameless.filter(provider_id__isnull=True)
+    if payment.payment_id:
+        same = nameless.filter(provider_payment_id=payment.payment_id).order_by("id").first()
+        return same or nameless.filter(provider_payment_id="", provider_id__isnull=True).order_by("id").first()
+    return nameless.filter(provider_payment_id="").order_by("id").first()
+
+
+def _refuse_while_sending(invoice: Invoice) -> None:
+    """DESIGN section 6: beside our own SENDING attempt a foreign charge cannot be told from ours yet."""
+    if Attempt.objects.filter(invoice=invoice, origin=Origin.OURS, status=AttemptStatus.SENDING).exists():
+        raise EventWaits("A charge of this invoice is being sent; the event is matched when its result is known.")
+
+
+def payment_report(
+    scope: Scope, entry: Entry | None, payment: PaymentFacts, occurred_at: datetime, stamp: Stamp
+) -> Attempt:
+    """Insert an attempt that somebody else made, with a charge transaction to stand in."""
+    invoice = scope.invoice
+    charge = charge_for_report(invoice, payment.amount_minor, payment.currency, stamp)
+    if charge.status in (TransactionStatus.INIT, TransactionStatus.RETRYING):
+        if invoice.status == InvoiceStatus.INIT:
+            move(invoice, "start", invoice=invoice, stamp=stamp)
+        move(charge, "submit", invoice=invoice, stamp=stamp)
+    keys = entry.method if entry else None
+    return attempt_report(
+        invoice,
+        ReportedAttempt(
+            transaction=charge,
+            amount_minor=payment.amount_minor,
+            currency=payment.currency,
+            attempted_at=payment.occurred_at or occurred_at,
+            provider_id=payment.charge_id,
+            provider_payment_id=payment.payment_id,
+            token_pk=keys.token_pk if keys else None,
+            card_pk=keys.card_pk if keys else None,
+        ),
+    )
+
+
+def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> Transaction:
+    """The charge a reported attempt belongs to: the open one, a new one, or for a closed invoice its last."""
+    charge = open_charge(invoice)
+    if charge is not None and charge.currency == currency:
+        return charge
+    last = Transaction.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).order_by("-id").first()
+    if last is not None and last.currency == currency and (invoice.status not in INVOICE_OPEN or charge is not None):
+        return last
+    if last is not None and last.currency == currency and last.status == TransactionStatus.FAILED:
+        return last
+    if charge is not None:
+        # Money in another currency: it cannot belong to the open charge, and only one may be open.
+        return charge
+    return charge_create(invoice, amount_minor=amount_minor, currency=currency, stamp=stamp)
+
+
+def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> None:
+    """Fill in ids and method that an earlier report did not carry."""
+    fields = []
+    if payment.charge_id and attempt.provider_id is None:
+        attempt.provider_id = payment.charge_id
+        fields.append("provider_id")
+    if payment.payment_id and not attempt.provider_payment_id:
+        attempt.provider_payment_id = payment.payment_id
+        fields.append("provider_payment_id")
+    if entry.method is not None and attempt.token_id is None:
+        attempt.token_id, attempt.card_id = entry.method.token_pk, entry.method.card_pk
+        fields += ["token", "card"]
+    if fields:
+        attempt.save(update_fields=fields)
+
+
+def _apply(scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Connection, stamp: Stamp) -> None:
+    payment = event.payment
+    assert payment is not None
+    failed_at = payment.occurred_at or event.occurred_at
+    if event.kind is EventKind.PAYMENT_SUCCEEDED:
+        if attempt.status != AttemptStatus.SUCCEEDED:
+            captured = payment.captured_minor if payment.captured_minor is not None else payment.amount_minor
+            outcomes.charge_has_succeeded(scope, attempt, captured_minor=captured, provider={}, stamp=stamp)
+    elif event.kind is EventKind.PAYMENT_PENDING:
+        if attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
+            outcomes.charge_is_awaited(scope, attempt, expected_by=failed_at + _PENDING, provider={}, stamp=stamp)
+    elif attempt.status in ATTEMPT_OPEN:
+        report_decline(scope, attempt, payment.decline or DeclineFacts(), connection, event, failed_at, stamp)
+    elif attempt.status == AttemptStatus.DECLINED and not attempt.raw_code and payment.decline is not None:
+        if payment.decline.raw_code or payment.decline.network_code:
+            outcomes.decline_was_named(
+                scope,
+                attempt,
+                decline=payment.decline,
+                provider_name=event.provider,
+                failed_at=failed_at,
+                stamp=stamp,
+            )
+
+
+def report_decline(
+    scope: Scope,
+    attempt: Attempt,
+    decline: DeclineFacts,
+    connection: Connection,
+    event: PaymentEvent,
+    failed_at: datetime,
+    stamp: Stamp,
+) -> None:
+    """A reported failure: opens the case if it is the first, then the same road as our own declines."""
+    case = open_case(scope.invoice)
+    nameless = event.payment is not None and not event.payment.names_invoice
+    codeless = not (decline.raw_code or decline.network_code)
+    if case is None and scope.invoice.status in INVOICE_OPEN:
+        case = case_ensure(scope, opened_at=opened_at(failed_at, stamp.now), stamp=stamp)
+        if (nameless and scope.invoice.provider_invoice_id is None) or codeless:
+            case.hold_until = failed_at + JOIN_WITHIN
+            case.save(update_fields=["hold_until"])
+    outcomes.charge_was_declined(
+        scope,
+        attempt,
+        decline=decline,
+        provider_name=event.provider,
+        provider={},
+        failed_at=failed_at,
+        stamp=stamp,
+    )

@@ -1,0 +1,25 @@
+"""Refunds that a provider reports, ours among them."""
+
+from datetime import timedelta
+
+from invoices.models import Attempt, Connection
+from invoices.services.ledger import Stamp
+from invoices.services.refunds import refund_record
+from providers.base import PaymentEvent
+from retries.handler.resolve import EventWaits, Subject
+from retries.locking import scope_lock
+
+_PATIENCE = timedelta(minutes=1)
+
+
+def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
+    """REFUND_UPDATED: each refund becomes, or moves, one REFUND transaction of the charge it gives back."""
+    if not event.refunds:
+        return "The event names no refund."
+    if subject.attempt_pk is None:
+        raise EventWaits("The refunded payment is not known yet.", retry_after=_PATIENCE)
+    paid = Attempt.objects.select_related("transaction").get(pk=subject.attempt_pk)
+    scope = scope_lock(customer_pk=paid.customer_id, invoice_pk=paid.invoice_id)
+    for facts in event.refunds:
+        refund_record(scope.invoice, paid, facts, stamp)
+    return ""

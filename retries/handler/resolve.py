@@ -1,0 +1,153 @@
+"""Whose event is it? Finds the customer, the invoice and the attempt that an event speaks of, without any lock."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+
+from invoices.models import Attempt, Connection, Invoice, ProviderPayment
+from invoices.services.parties import customer_ensure
+from invoices.states import Origin, TransactionKind
+from providers.base import PaymentEvent, PaymentFacts
+from recovery_site.common.errors import RecoveryError
+from tokens.models import Token
+
+# Reports of one charge by several event types arrive within this time of each other.
+SAME_CHARGE_WITHIN = timedelta(hours=1)
+
+
+class EventWaits(RecoveryError):
+    """The event cannot be placed yet; it stays RECEIVED and is tried again after `retry_after`."""
+
+    code = "event_waits"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta(seconds=2)) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Primary keys of what an event is about; None where it is not known to the ledger yet."""
+
+    customer_pk: int | None
+    invoice_pk: int | None
+    attempt_pk: int | None
+
+
+def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> Subject:
+    """Look up what the event names, most certain first. Creates the customer if the event names a new one.
+
+    An invoice the ledger knows decides the customer: its row is the lock, whatever the event says.
+    """
+    attempt = _attempt(event, connection)
+    invoice = attempt.invoice if attempt is not None else _invoice(event, connection)
+    if invoice is not None:
+        return Subject(invoice.customer_id, invoice.pk, attempt.pk if attempt else None)
+    customer_pk = _customer(event, connection, now)
+    if customer_pk is None:
+        return Subject(None, None, None)
+    invoice_pk = _unnamed_invoice(event, customer_pk) if event.invoice is not None or event.payment is not None else None
+    return Subject(customer_pk, invoice_pk, None)
+
+
+def _attempt(event: PaymentEvent, connection: Connection) -> Attempt | None:
+    ours = Attempt.objects.filter(connection=connection).select_related("invoice")
+    payment = event.payment
+    if payment is not None:
+        if payment.reference and (found := ours.filter(public_id=payment.reference).first()):
+            return found
+        if payment.charge_id:
+            return ours.filter(kind=TransactionKind.CHARGE, provider_id=payment.charge_id).first()
+        return None
+    for facts in (event.dispute, *event.refunds):
+        if facts is None:
+            continue
+        if facts.charge_id and (found := ours.filter(kind="CHARGE", provider_id=facts.charge_id).first()):
+            return found
+        if facts.payment_id:
+            by_payment = ours.filter(kind="CHARGE", provider_payment_id=facts.payment_id)
+            if found := by_payment.order_by("-captured_minor", "-id").first():
+                return found
+    return None
+
+
+def _invoice(event: PaymentEvent, connection: Connection) -> Invoice | None:
+    invoices = Invoice.objects.filter(connection=connection)
+    names = []
+    if event.invoice is not None:
+        names.append(event.invoice.id)
+    if event.payment is not None and event.payment.invoice_id:
+        names.append(event.payment.invoice_id)
+    if names and (found := invoices.filter(provider_invoice_id=names[0]).first()):
+        return found
+    for payment_id in _payment_ids(event):
+        linked = ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment_id)
+        if (link := linked.select_related("invoice").first()) is not None:
+            return link.invoice
+    return None
+
+
+def _payment_ids(event: PaymentEvent) -> list[str]:
+    found = [
+        event.payment.payment_id if event.payment else "",
+        event.invoice.payment_id if event.invoice else "",
+    ]
+    return [payment_id for payment_id in found if payment_id]
+
+
+def _customer(event: PaymentEvent, connection: Connection, now: datetime) -> int | None:
+    if event.customer is not None:
+        return customer_ensure(connection=connection, facts=event.customer, now=min(now, event.occurred_at))
+    method = event.method or (event.payment.method if event.payment else None)
+    if method is not None:
+        return (
+            Token.objects.filter(connection=connection, provider_token=method.token)
+            .values_list("customer_id", flat=True)
+            .first()
+        )
+    return None
+
+
+def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
+    """Join the two halves that some formats send apart: a payment that cannot name its invoice, and that invoice.
+
+    Only where exactly one candidate of the same customer has the same amount and currency at the same time: an invoice
+    whose attempt has no charge id yet (for a payment), or one that has no name yet (for an invoice).
+    """
+    if event.payment is not None and event.invoice is None:
+        if event.payment.names_invoice:
+            return None
+        return _placeholder_of(event.payment, event.occurred_at, customer_pk)
+    facts = event.invoice
+    if facts is None:
+        return None
+    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
+    return _only(
+        Invoice.objects.filter(
+            customer_id=customer_pk,
+            provider_invoice_id__isnull=True,
+            amount_minor=facts.amount_minor,
+            currency=facts.currency,
+            attempts__attempted_at__range=around,
+        )
+    )
+
+
+def _placeholder_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: int) -> int | None:
+    around = (occurred_at - SAME_CHARGE_WITHIN, occurred_at + SAME_CHARGE_WITHIN)
+    placeholder = Q(
+        attempts__provider_id__isnull=True,
+        attempts__provider_payment_id="",
+        attempts__kind=TransactionKind.CHARGE,
+        attempts__attempted_at__range=around,
+        attempts__amount_minor=payment.amount_minor,
+        attempts__currency=payment.currency,
+    ) & ~Q(attempts__origin=Origin.OURS)
+    return _only(Invoice.objects.filter(placeholder, customer_id=customer_pk))
+
+
+def _only(invoices: QuerySet[Invoice]) -> int | None:
+    found = list(invoices.values_list("pk", flat=True).distinct()[:2])
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,132 @@
+"""Failure episodes: opened at the first failure, carrying what rules the plan, closed with a reason."""
+
+from datetime import datetime
+
+from django.db.models import Max
+
+from invoices.models import Attempt, Invoice
+from invoices.services.ledger import Stamp, alert, record_event
+from invoices.states import Origin
+from retries.classification import Classification
+from retries.locking import Scope, open_case
+from retries.models import Case, PolicyVersion
+from retries.policy import preset_document
+from retries.segments import segment_of
+from retries.selectors import policy_of, segment_facts, verdict_to_json
+from retries.states import NextStep
+
+
+def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
+    """The invoice's open case, opened now if there is none: segment and policy version are pinned at opening.
+
+    Writes `case.opened`, and an alert where the segment wants one at the first failure.
+    """
+    invoice = scope.invoice
+    case = open_case(invoice)
+    if case is not None:
+        return case
+    version = policy_version_current(invoice.merchant_id)
+    policy = policy_of(version)
+    segment = segment_of(policy.segments, segment_facts(scope.customer, invoice, stamp.now))
+    case = Case(
+        merchant_id=invoice.merchant_id,
+        connection_id=invoice.connection_id,
+        customer_id=invoice.customer_id,
+        invoice=invoice,
+        policy_version=version,
+        segment=segment,
+        amount_minor=invoice.due_minor,
+        currency=invoice.currency,
+        opened_at=opened_at,
+        next_step=NextStep.STAFF,
+        why="Has just failed; the next step is being decided.",
+    )
+    case.save(force_insert=True)
+    record_event(
+        invoice=invoice,
+        kind="case.opened",
+        stamp=stamp,
+        subject_type="case",
+        subject_id=case.public_id,
+        to_state=case.status,
+        data={"segment": segment, "policy_version": version.version, "amount_minor": case.amount_minor},
+    )
+    if policy.alerts_at_first_failure(segment):
+        alert(invoice, "first_failure", f"First failure of a customer in segment {segment}.", stamp)
+    return case
+
+
+def policy_version_current(merchant_id: int) -> PolicyVersion:
+    """The merchant's newest policy; a merchant without one gets the shipped preset as version 1."""
+    newest = PolicyVersion.objects.filter(merchant_id=merchant_id).order_by("-version").first()
+    if newest is not None:
+        return newest
+    version, _ = PolicyVersion.objects.get_or_create(
+        merchant_id=merchant_id,
+        version=1,
+        defaults={"document": preset_document("standard"), "note": "Shipped preset: standard"},
+    )
+    return version
+
+
+def policy_version_create(*, merchant_id: int, document: dict[str, object], note: str, created_by: str) -> PolicyVersion:
+    """Store a new version for cases opened from now on; running cases keep theirs. Raises PolicyError."""
+    newest = PolicyVersion.objects.filter(merchant_id=merchant_id).aggregate(version=Max("version"))["version"] or 0
+    version = PolicyVersion(
+        merchant_id=merchant_id, version=newest + 1, document=document, note=note[:200], created_by=created_by
+    )
+    policy_of(version)
+    version.save(force_insert=True)
+    return version
+
+
+def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | None, at: datetime, code: str) -> None:
+    """Keep the failure that rules the plan from now on.
+
+    One that happened before the one already kept (a late event) does not overrule it, unless that came without a code.
+    """
+    kept = case.failure.get("at")
+    if kept is not None and case.code and datetime.fromisoformat(kept) > at:
+        return
+    case.failure = {"at": at.isoformat(), "token": token_pk, "verdict": verdict_to_json(verdict)}
+    case.category, case.code = verdict.category.value, code[:100]
+    case.first_category = case.first_category or case.category
+    case.save(update_fields=["failure", "category", "code", "first_category"])
+
+
+def case_close(scope: Scope, case: Case, move: str, *, reason: str, stamp: Stamp, attempt: Attempt | None = None) -> None:
+    """End an open case by `move` (recover, lose, cancel, write_off); writes `case.closed`."""
+    before = case.status
+    getattr(case, move)()
+    case.closed_at, case.close_reason = stamp.now, reason[:60]
+    case.next_step, case.next_step_at, case.why = NextStep.NONE, None, reason[:500]
+    case.paused_by = ""
+    fields = ["status", "closed_at", "close_reason", "next_step", "next_step_at", "why", "paused_by"]
+    if move == "recover":
+        case.recovered_minor = case.amount_minor
+        case.recovered_by = _recovered_by(attempt)
+        fields += ["recovered_minor", "recovered_by"]
+    case.save(update_fields=fields)
+    record_event(
+        invoice=scope.invoice,
+        kind="case.closed",
+        stamp=stamp,
+        subject_type="case",
+        subject_id=case.public_id,
+        from_state=before,
+        to_state=case.status,
+        data={"reason": reason, "recovered_by": case.recovered_by, "amount_minor": case.amount_minor},
+    )
+
+
+def _recovered_by(attempt: Attempt | None) -> str:
+    """retry, card_update, staff or customer for our own attempts; provider or outside for what others did."""
+    if attempt is None:
+        return "outside"
+    if attempt.origin != Origin.OURS:
+        return attempt.origin.lower()
+    return "retry" if attempt.trigger == "automatic" else attempt.trigger
+
+
+def latest_case(invoice: Invoice) -> Case | None:
+    return Case.objects.filter(invoice=invoice).order_by("-id").first()

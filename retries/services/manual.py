@@ -1,0 +1,205 @@
+"""What people do to an invoice: retry, pause, resume, cancel, and answer what no machine can know."""
+
+from datetime import datetime
+
+from django.db import transaction
+
+from invoices.models import Attempt, Invoice, ReviewItem
+from invoices.services.ledger import Stamp, move, record_event
+from invoices.services.reviews import review_resolve
+from invoices.states import (
+    ATTEMPT_OPEN,
+    INVOICE_OPEN,
+    AttemptStatus,
+    InvoiceStatus,
+    ReviewKind,
+    TransactionKind,
+    Trigger,
+)
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import Conflict, NotFound
+from retries.locking import Scope, open_case, scope_lock
+from retries.models import Case, RetryJob
+from retries.selectors import case_policy, trigger_usage
+from retries.services import outcomes
+from retries.services.cancel import invoice_end
+from retries.services.cases import case_ensure
+from retries.services.planning import case_plan, case_set_step, job_book, job_park
+from retries.states import JobStatus, NextStep
+from tokens.selectors import TokenOption, token_options
+
+
+def legal_actions(invoice: Invoice, case: Case | None) -> frozenset[str]:
+    """Names of the actions that would not be refused for the invoice's state: for buttons."""
+    actions = set()
+    if invoice.status in INVOICE_OPEN:
+        actions |= {"cancel", "write_off"}
+        if invoice.due_minor > 0:
+            actions.add("retry")
+        if case is not None:
+            actions.add("resume" if case.paused_by else "pause")
+    return frozenset(actions)
+
+
+def _scope(invoice_pk: int) -> Scope:
+    customer_pk = Invoice.objects.values_list("customer_id", flat=True).filter(pk=invoice_pk).first()
+    if customer_pk is None:
+        raise NotFound("This invoice does not exist.")
+    return scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+
+
+@transaction.atomic
+def retry_now(
+    *,
+    invoice_pk: int,
+    stamp: Stamp,
+    reason: str,
+    token_pk: int | None = None,
+    due_at: datetime | None = None,
+) -> RetryJob:
+    """Book a manual retry, at once or for `due_at`, with the chosen or the best token; audited as `staff.retry`.
+
+    It takes the customer's slot from a scheduled retry. Raises Conflict where a charge must not be sent: closed
+    invoice, charge in flight or its result unknown, no usable token, a network limit in the way (with its end).
+    """
+    scope = _scope(invoice_pk)
+    invoice = scope.invoice
+    if invoice.status not in INVOICE_OPEN or invoice.due_minor == 0:
+        raise Conflict(f"Invoice {invoice} is {invoice.status}: nothing is due that could be retried.")
+    if Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=ATTEMPT_OPEN).exists():
+        raise Conflict("The result of an earlier charge is still open; wait for it, or resolve it in the staff queue.")
+    running = RetryJob.objects.filter(invoice=invoice, status=JobStatus.RUNNING).exists()
+    if running:
+        raise Conflict("A retry of this invoice is running right now; wait for its result.")
+    case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
+    granted = case_policy(case).for_segment(case.segment).budgets.get("staff")
+    if granted is not None and trigger_usage(case, Trigger.STAFF) >= granted:
+        raise Conflict(f"The policy's {granted} manual retries of this case are used up.")
+    option = _choose(scope, token_pk, due_at or stamp.now)
+    record_event(
+        invoice=invoice,
+        kind="staff.retry",
+        stamp=stamp,
+        data={"reason": reason[:300], "token": option.public_id, "due_at": (due_at or stamp.now).isoformat()},
+    )
+    if invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(invoice, "resume", invoice=invoice, stamp=stamp, data={"reason": reason[:300]})
+    elif invoice.status == InvoiceStatus.INIT:
+        move(invoice, "start", invoice=invoice, stamp=stamp)
+    case.paused_by = ""
+    case.save(update_fields=["paused_by"])
+    return job_book(
+        scope,
+        case,
+        token_pk=option.pk,
+        due_at=option.allowed_at,
+        trigger=Trigger.STAFF,
+        why=f"Manual retry with the {option.label}: {reason}",
+        decision={"kind": "staff", "reason": reason[:300], "decided_at": stamp.now.isoformat()},
+        stamp=stamp,
+        urgent=True,
+    )
+
+
+def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> TokenOption:
+    options = token_options(
+        customer=scope.customer,
+        cards=scope.cards,
+        invoice_pk=scope.invoice.pk,
+        amount_minor=scope.invoice.due_minor,
+        currency=scope.invoice.currency,
+        not_before=due_at,
+    )
+    if token_pk is not None:
+        options = [option for option in options if option.pk == token_pk]
+    if not options:
+        raise Conflict("This customer has no payment method that could be charged.")
+    option = options[0]
+    if not option.usable:
+        raise Conflict(f"The {option.label} {option.obstacle}; choose another payment method.")
+    if option.allowed_at > due_at:
+        raise Conflict(
+            f"The {option.label} may not be charged before {option.allowed_at:%Y-%m-%d %H:%M} UTC"
+            f" ({option.limit_text}); book the retry for then."
+        )
+    return option
+
+
+@transaction.atomic
+def case_pause(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
+    """Stop automatic retries of this invoice until somebody resumes them; the slot goes to the next invoice."""
+    scope = _scope(invoice_pk)
+    case = open_case(scope.invoice)
+    if case is None or scope.invoice.status not in INVOICE_OPEN:
+        raise Conflict("There is no open case that could be paused.")
+    if case.paused_by:
+        raise Conflict(f"This case is already paused by {case.paused_by}.")
+    case.paused_by = stamp.actor[:100]
+    case.save(update_fields=["paused_by"])
+    record_event(invoice=scope.invoice, kind="staff.pause", stamp=stamp, data={"reason": reason[:300]})
+    if RetryJob.objects.filter(invoice=scope.invoice, status=JobStatus.RUNNING, attempt__isnull=False).exists():
+        return
+    job_park(scope, stamp, f"Paused: {reason}")
+    if case.next_step not in (NextStep.AWAITING, NextStep.RESOLVING, NextStep.SENDING):
+        case_set_step(case, scope.invoice, NextStep.PAUSED, None, f"Paused: {reason}", stamp)
+
+
+@transaction.atomic
+def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
+    """Take the pause back and plan anew from what is known now."""
+    scope = _scope(invoice_pk)
+    case = open_case(scope.invoice)
+    if case is None or not case.paused_by:
+        raise Conflict("This case is not paused.")
+    case.paused_by = ""
+    case.save(update_fields=["paused_by"])
+    record_event(invoice=scope.invoice, kind="staff.resume", stamp=stamp, data={"reason": reason[:300]})
+    case_plan(scope, case, stamp)
+
+
+@transaction.atomic
+def invoice_cancel(*, invoice_pk: int, stamp: Stamp, reason: str, write_off: bool = False) -> None:
+    """Give the invoice up for good. A charge in flight is not stopped: its success raises "paid after cancel"."""
+    scope = _scope(invoice_pk)
+    if scope.invoice.status not in INVOICE_OPEN:
+        raise Conflict(f"Invoice {scope.invoice} is {scope.invoice.status} and cannot be canceled.")
+    record_event(invoice=scope.invoice, kind="staff.cancel", stamp=stamp, data={"reason": reason[:300]})
+    invoice_end(scope, reason="written_off" if write_off else "canceled", write_off=write_off, stamp=stamp)
+
+
+@transaction.atomic
+def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) -> None:
+    """Staff's answer for an attempt nobody else can resolve: it was charged, or it surely was not."""
+    attempt = Attempt.objects.filter(pk=attempt_pk).first()
+    if attempt is None:
+        raise NotFound("This attempt does not exist.")
+    scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
+    attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk).select_related("connection")).get()
+    if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
+        raise Conflict(f"This attempt is {attempt.get_status_display().lower()}; there is nothing to answer any more.")
+    answer = "charged" if charged else "not_charged"
+    record_event(
+        invoice=scope.invoice,
+        kind="staff.resolve",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        data={"answer": answer, "note": note[:300]},
+    )
+    kinds = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
+    for item in ReviewItem.objects.filter(subject_id=attempt.public_id, kind__in=kinds, resolved_at=None):
+        review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+    if charged:
+        outcomes.charge_has_succeeded(
+            scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp
+        )
+    else:
+        outcomes.charge_did_not_happen(
+            scope,
+            attempt,
+            code="not_charged",
+            provider_name=attempt.connection.provider,
+            retry_after=None,
+            failed_at=stamp.now,
+            stamp=stamp,
+        )

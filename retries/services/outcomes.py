@@ -1,0 +1,248 @@
+"""What a charge's result does to everything around it: attempt, transaction, token, card, invoice, case, job, slot.
+
+The same functions serve our own replies, webhooks, polls and staff, so that a result means the same on every road.
+All need the locks of DESIGN section 6 and run in the caller's transaction.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from invoices.models import Attempt, Transaction
+from invoices.services.attempts import (
+    attempt_await,
+    attempt_decline,
+    attempt_error,
+    attempt_lose_track,
+    attempt_name_decline,
+    attempt_succeed,
+    charges_in_flight,
+)
+from invoices.services.billing import PaymentEffect, charge_create, charge_succeeded
+from invoices.services.ledger import Stamp, alert, move
+from invoices.services.parties import connection_pause
+from invoices.services.reviews import reviews_close
+from invoices.states import AttemptStatus, InvoiceStatus, ReviewKind, TransactionStatus
+from providers.base import DeclineFacts
+from providers.decline_tables import decline_tables
+from retries.categories import Category, Scope as Reach
+from retries.classification import Classification, ClassificationInput, TransportError, classify
+from retries.locking import Scope, open_case
+from retries.models import Case
+from retries.selectors import decline_overrides
+from retries.services.cases import case_close, case_ensure, case_note_failure
+from retries.services.planning import case_plan, case_set_step, job_end
+from retries.states import NextStep
+from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
+
+# Resolution starts this long after sending: before, the provider may still be working on it.
+RESOLVE_AFTER = timedelta(minutes=10)
+# Errors of a request that surely did not become a charge, by the name the clients give them.
+_TRANSPORT = {
+    "network_error": TransportError.UNSENT,
+    "unsent": TransportError.UNSENT,
+    "rate_limit_exceeded": TransportError.RATE_LIMITED,
+    "authentication_failed": TransportError.UNAUTHORIZED,
+}
+
+
+def verdict_on(attempt: Attempt, provider: str, decline: DeclineFacts) -> Classification:
+    """Classify a decline with the provider's tables and the merchant's overrides."""
+    failure = ClassificationInput(
+        provider=provider,
+        raw_code=decline.raw_code,
+        network=attempt.card.network if attempt.card else "unknown",
+        network_code=decline.network_code,
+        advice_code=decline.advice_code,
+        provider_advice=decline.provider_advice,
+        message_present=bool(decline.message),
+        sent_to_network=decline.sent_to_network,
+    )
+    overrides = decline_overrides(attempt.merchant_id, provider, decline.raw_code)
+    return classify(failure, decline_tables(provider), overrides)
+
+
+def charge_has_succeeded(
+    scope: Scope, attempt: Attempt, *, captured_minor: int, provider: Mapping[str, Any], stamp: Stamp
+) -> PaymentEffect:
+    """The attempt brought in `captured_minor`; `provider` holds columns learned with it (provider_id ...).
+
+    Closes the case as recovered when the invoice settles; plans the remainder of a partial capture.
+    """
+    late = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+    invoice = scope.invoice
+    attempt_succeed(attempt, invoice, captured_minor=captured_minor, provider=provider, stamp=stamp)
+    if late:
+        alert(invoice, "late_success", "A charge that counted as failed has succeeded after all.", stamp)
+    reviews_close(
+        invoice=invoice,
+        kinds=[ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT],
+        subject_id=attempt.public_id,
+        stamp=stamp,
+    )
+    if attempt.token_id is not None:
+        token_succeed(token_pk=attempt.token_id, now=stamp.now)
+    charge = attempt.transaction
+    if charge.status == TransactionStatus.DONE:
+        # The transaction was settled by another attempt: this one is further money and needs a charge of its own.
+        charge = charge_create(
+            invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp
+        )
+        Attempt.objects.filter(pk=attempt.pk).update(transaction=charge)
+    effect = charge_succeeded(invoice, charge, captured_minor=captured_minor, stamp=stamp)
+    job_end(scope, stamp, done=True)
+    case = open_case(invoice)
+    if case is not None and effect == PaymentEffect.SETTLED:
+        case_recovered(scope, case, attempt, stamp)
+    elif case is not None and effect == PaymentEffect.PARTIAL:
+        case_plan(scope, case, stamp.because("partial capture"))
+    return effect
+
+
+def case_recovered(scope: Scope, case: Case, attempt: Attempt | None, stamp: Stamp) -> None:
+    """The debt of an open case is paid; `attempt` (None: credited) says who brought the money in."""
+    case_close(scope, case, "recover", reason="paid", stamp=stamp, attempt=attempt)
+
+
+def charge_was_declined(
+    scope: Scope,
+    attempt: Attempt,
+    *,
+    decline: DeclineFacts,
+    provider_name: str,
+    provider: Mapping[str, Any],
+    failed_at: datetime,
+    stamp: Stamp,
+) -> Classification:
+    """The provider said no: classify, mark token and card, let the transaction wait or end, plan what is next."""
+    verdict = verdict_on(attempt, provider_name, decline)
+    attempt_decline(
+        attempt,
+        scope.invoice,
+        decline=decline,
+        category=verdict.category.value,
+        explanation=verdict.explanation,
+        provider=provider,
+        stamp=stamp,
+    )
+    reviews_close(
+        invoice=scope.invoice,
+        kinds=[ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT],
+        subject_id=attempt.public_id,
+        stamp=stamp,
+    )
+    _mark_method(scope, attempt, verdict, decline, failed_at)
+    _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
+    return verdict
+
+
+def decline_was_named(
+    scope: Scope, attempt: Attempt, *, decline: DeclineFacts, provider_name: str, failed_at: datetime, stamp: Stamp
+) -> None:
+    """A decline recorded without its code now has one: classify again and plan anew."""
+    verdict = verdict_on(attempt, provider_name, decline)
+    attempt_name_decline(
+        attempt,
+        scope.invoice,
+        decline=decline,
+        category=verdict.category.value,
+        explanation=verdict.explanation,
+        stamp=stamp,
+    )
+    _mark_method(scope, attempt, verdict, decline, failed_at)
+    _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
+
+
+def charge_did_not_happen(
+    scope: Scope,
+    attempt: Attempt,
+    *,
+    code: str,
+    provider_name: str,
+    retry_after: timedelta | None,
+    failed_at: datetime,
+    stamp: Stamp,
+) -> Classification:
+    """ERRORED: provably unsent or refused before any charge. A configuration error of the connection pauses it."""
+    transport = _TRANSPORT.get(code)
+    failure = ClassificationInput(
+        provider=provider_name,
+        raw_code="" if transport else code,
+        transport_error=transport,
+        sent_to_network=False,
+    )
+    verdict = classify(failure, decline_tables(provider_name))
+    attempt_error(
+        attempt, scope.invoice, code=code, category=verdict.category.value, explanation=verdict.explanation, stamp=stamp
+    )
+    reviews_close(
+        invoice=scope.invoice, kinds=[ReviewKind.UNKNOWN_ATTEMPT], subject_id=attempt.public_id, stamp=stamp
+    )
+    if verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.CONNECTION:
+        connection_pause(connection_pk=attempt.connection_id, reason=verdict.explanation)
+    _failed(scope, attempt, verdict, failed_at, code, stamp, not_before=stamp.now + retry_after if retry_after else None)
+    return verdict
+
+
+def charge_is_unknown(scope: Scope, attempt: Attempt, *, why: str, stamp: Stamp) -> None:
+    """Nobody knows: UNKNOWN, never FAILED. The job ends and the slot is free; resolution is the next step."""
+    check_at = max(stamp.now, attempt.attempted_at + RESOLVE_AFTER)
+    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
+    _in_flight(scope, NextStep.RESOLVING, check_at, "Nobody knows yet whether the last charge went through; it is being looked up.", stamp)
+
+
+def charge_is_awaited(
+    scope: Scope, attempt: Attempt, *, expected_by: datetime, provider: Mapping[str, Any], stamp: Stamp
+) -> None:
+    """The money is on its way (ACH, SEPA, vouchers): AWAITING until `expected_by`."""
+    attempt_await(attempt, scope.invoice, expected_by=expected_by, provider=provider, stamp=stamp)
+    _in_flight(scope, NextStep.AWAITING, expected_by, "The bank has not settled the last charge yet.", stamp)
+
+
+def _in_flight(scope: Scope, step: NextStep, at: datetime, why: str, stamp: Stamp) -> None:
+    case = open_case(scope.invoice)
+    if case is not None:
+        case_set_step(case, scope.invoice, step, at, why, stamp)
+    job_end(scope, stamp, done=True)
+
+
+def _mark_method(
+    scope: Scope, attempt: Attempt, verdict: Classification, decline: DeclineFacts, failed_at: datetime
+) -> None:
+    """Remember what the answer says about the token and the card, for every invoice that could use them."""
+    card = scope.card(attempt.card_id)
+    code = decline.raw_code or decline.network_code or decline.advice_code
+    if card is not None:
+        group = [other for other in scope.cards if other.budget_group == card.budget_group]
+        if verdict.stop:
+            reason = decline.advice_code or decline.network_code or code
+            cards_stop(cards=group, code=reason, revivable=verdict.revivable, now=failed_at)
+        elif verdict.wait is not None:
+            cards_wait(cards=group, until=failed_at + verdict.wait)
+    hard = verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
+    if attempt.token_id is not None and hard:
+        token_decline(token_pk=attempt.token_id, code=code, now=failed_at)
+
+
+def _failed(
+    scope: Scope,
+    attempt: Attempt,
+    verdict: Classification,
+    failed_at: datetime,
+    code: str,
+    stamp: Stamp,
+    *,
+    not_before: datetime | None = None,
+) -> None:
+    """The transaction waits (or ends with a canceled invoice), the case keeps the failure, the next step is planned."""
+    invoice, charge = scope.invoice, Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id)
+    if invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
+        if charge.status == TransactionStatus.PROCESSING:
+            move(charge, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=verdict.explanation[:500])
+        job_end(scope, stamp, exhausted=True)
+        return
+    if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(invoice):
+        move(charge, "retry_later", invoice=invoice, stamp=stamp)
+    case = case_ensure(scope, opened_at=failed_at, stamp=stamp)
+    case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=code)
+    case_plan(scope, case, stamp, not_before=not_before)

@@ -1,0 +1,369 @@
+"""Turns decisions into rows: the job, the case's next step and its reason, and the customer's slot.
+
+Everything here runs under the locks of DESIGN section 6 (customer, cards, invoice) and in the caller's transaction.
+"""
+
+from datetime import datetime
+
+from invoices.models import Attempt, Connection, Customer, Invoice, Transaction
+from invoices.selectors.parties import charging_obstacle
+from invoices.services.billing import charge_for_due, open_charge
+from invoices.services.ledger import Stamp, alert, invoice_lock, move, record_event
+from invoices.services.reviews import review_open
+from invoices.states import (
+    AttemptStatus,
+    ConnectionMode,
+    InvoiceStatus,
+    ReviewKind,
+    TransactionKind,
+    TransactionStatus,
+    Trigger,
+)
+from retries.decisions import SWAP_ADVANTAGE, Allowance, Failure, Plan, Situation, decide, retry_instant
+from retries.locking import Scope, open_case
+from retries.models import Case, RetryJob
+from retries.priority import expected_value, priority_band
+from retries.planning import CaseProgress, plan_retry
+from retries.selectors import case_failure, case_policy, case_usage, customer_zone, failure_kind
+from retries.services.cases import case_close
+from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
+from tokens.selectors import TokenOption, token_options
+
+_IN_FLIGHT = {
+    AttemptStatus.SENDING: NextStep.SENDING,
+    AttemptStatus.AWAITING: NextStep.AWAITING,
+    AttemptStatus.UNKNOWN: NextStep.RESOLVING,
+}
+
+
+def case_plan(scope: Scope, case: Case, stamp: Stamp, *, not_before: datetime | None = None) -> Plan:
+    """Decide the invoice's next step and write it: job, case, states, events, review items.
+
+    Writes `case.planned` when the step, its time or its reason changed. `not_before` is a provider's Retry-After.
+    """
+    invoice = scope.invoice
+    failure = case_failure(case)
+    allowance = _allowance(case, failure, scope.customer)
+    situation = _situation(scope, case, stamp.now, not_before)
+    instant = retry_instant(situation, failure, allowance)
+    options = token_options(
+        customer=scope.customer,
+        cards=scope.cards,
+        invoice_pk=invoice.pk,
+        amount_minor=invoice.due_minor,
+        currency=invoice.currency,
+        not_before=instant or stamp.now,
+    )
+    plan = decide(situation, failure, allowance, instant, options)
+    _apply(scope, case, plan, failure, options, stamp)
+    return plan
+
+
+def _allowance(case: Case, failure: Failure, customer: Customer) -> Allowance:
+    policy = case_policy(case)
+    chosen = policy.for_segment(case.segment)
+    usage = case_usage(case, failure)
+    progress = CaseProgress(
+        opened_at=case.opened_at,
+        failed_at=failure.at,
+        retries_of_kind=usage.of_kind,
+        automatic_retries=usage.automatic,
+        seed=f"{case.public_id}:{usage.automatic}",
+    )
+    return Allowance(
+        retry=plan_retry(policy, case.segment, failure.verdict, progress, customer_zone(customer)),
+        horizon_at=case.opened_at + chosen.horizon,
+        grace_until=case.opened_at + chosen.grace,
+    )
+
+
+def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | None) -> Situation:
+    invoice = scope.invoice
+    connection = Connection.objects.get(pk=invoice.connection_id)
+    flight = (
+        Attempt.objects.filter(
+            invoice=invoice, kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT)
+        )
+        .only("status", "expected_by", "next_check_at")
+        .first()
+    )
+    waits = [instant for instant in (not_before, case.hold_until) if instant is not None]
+    return Situation(
+        now=now,
+        paused_by=case.paused_by,
+        in_flight=_IN_FLIGHT[AttemptStatus(flight.status)] if flight else None,
+        in_flight_until=(flight.expected_by or flight.next_check_at) if flight else None,
+        observe_only=connection.mode == ConnectionMode.OBSERVE,
+        provider_keeps=_provider_keeps(connection, invoice),
+        provider_retry_at=invoice.provider_retry_at,
+        connection_paused=charging_obstacle(connection),
+        automatic_barred=case.automatic_barred,
+        not_before=max(waits, default=None),
+    )
+
+
+def _provider_keeps(connection: Connection, invoice: Invoice) -> bool:
+    """True while the biller's own retries go on and the connection says to wait for them."""
+    if connection.take_over_after is None:
+        return True
+    if connection.take_over_after == 0 or invoice.provider_retry_at is None:
+        return False
+    return invoice.provider_attempt_count <= connection.take_over_after
+
+
+def _apply(
+    scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp
+) -> None:
+    if plan.step == NextStep.BOOKED:
+        _book(scope, case, plan, failure, options, stamp)
+        return
+    if plan.review:
+        _review(scope.invoice, case, plan, stamp)
+    if plan.step in (NextStep.SENDING, NextStep.AWAITING, NextStep.RESOLVING):
+        case_set_step(case, scope.invoice, plan.step, plan.at, plan.why, stamp)
+        return
+    if plan.step == NextStep.PAUSED:
+        job_park(scope, stamp, plan.why)
+        if not case.paused_by:
+            case.paused_by = "configuration"
+            case.save(update_fields=["paused_by"])
+    else:
+        job_end(scope, stamp, exhausted=plan.exhausted)
+        _charge_end(scope.invoice, plan, stamp)
+    if plan.exhausted and case.exhausted_at is None:
+        case.exhausted_at = stamp.now
+        case.save(update_fields=["exhausted_at"])
+        alert(scope.invoice, "exhausted", "No further automatic retry is possible for this invoice.", stamp)
+    if plan.lost:
+        case_close(scope, case, "lose", reason=plan.why, stamp=stamp)
+    else:
+        case_set_step(case, scope.invoice, plan.step, plan.at, plan.why, stamp)
+
+
+def _review(invoice: Invoice, case: Case, plan: Plan, stamp: Stamp) -> None:
+    kind = ReviewKind(plan.review)
+    choices = {
+        ReviewKind.CONFIGURATION: ["repaired", "give_up"],
+        ReviewKind.FRAUD: ["noted"],
+        ReviewKind.NO_PLAN: ["paid", "not_paid"],
+    }[kind]
+    review_open(
+        invoice=invoice,
+        kind=kind,
+        subject_type="case",
+        subject_id=case.public_id,
+        facts={"why": plan.why, "category": case.category, "code": case.code},
+        choices=choices,
+        stamp=stamp,
+    )
+
+
+def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
+    """No machine will charge this transaction again: it FAILED, and the invoice with it."""
+    charge = open_charge(invoice)
+    if charge is not None and charge.status in (TransactionStatus.RETRYING, TransactionStatus.INIT):
+        move(charge, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=plan.why[:500])
+    if invoice.status == InvoiceStatus.PROCESSING and open_charge(invoice) is None:
+        move(invoice, "fail", invoice=invoice, stamp=stamp, data={"why": plan.why})
+
+
+def case_set_step(
+    case: Case, invoice: Invoice, step: NextStep, at: datetime | None, why: str, stamp: Stamp
+) -> None:
+    """Write the case's next step and reason; an event only if something changed."""
+    if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
+        return
+    case.next_step, case.next_step_at, case.why = step, at, why[:500]
+    case.save(update_fields=["next_step", "next_step_at", "why"])
+    record_event(
+        invoice=invoice,
+        kind="case.planned",
+        stamp=stamp,
+        subject_type="case",
+        subject_id=case.public_id,
+        data={"step": step.value, "at": at.isoformat() if at else None, "why": case.why},
+    )
+
+
+def _book(
+    scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp
+) -> None:
+    assert plan.at is not None
+    decision = {
+        "kind": failure_kind(failure),
+        "category": failure.verdict.category.value,
+        "code": case.code,
+        "source": failure.verdict.source,
+        "failed_at": failure.at.isoformat(),
+        "considered": [
+            {
+                "token": option.public_id,
+                "usable": option.usable,
+                "obstacle": option.obstacle,
+                "allowed_at": option.allowed_at.isoformat(),
+                "limit": option.limit_text,
+                "remaining": option.remaining,
+            }
+            for option in options[:10]
+        ],
+        "policy_version": case.policy_version.version,
+        "segment": case.segment,
+        "decided_at": stamp.now.isoformat(),
+    }
+    if scope.invoice.status == InvoiceStatus.INIT:
+        move(scope.invoice, "start", invoice=scope.invoice, stamp=stamp)
+    elif scope.invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(scope.invoice, "resume", invoice=scope.invoice, stamp=stamp)
+    job_book(
+        scope,
+        case,
+        token_pk=plan.token_pk,
+        due_at=plan.at,
+        trigger=Trigger.AUTOMATIC,
+        why=plan.why,
+        decision=decision,
+        stamp=stamp,
+    )
+
+
+def job_book(
+    scope: Scope,
+    case: Case,
+    *,
+    token_pk: int | None,
+    due_at: datetime,
+    trigger: Trigger,
+    why: str,
+    decision: dict[str, object],
+    stamp: Stamp,
+    urgent: bool = False,
+) -> RetryJob:
+    """Book the next attempt of what is due: SCHEDULED if the customer's slot is free, else QUEUED behind its holder.
+
+    `urgent` (staff, customer, card update) and an advantage of more than an hour take the slot from a SCHEDULED job,
+    never from a RUNNING one.
+    """
+    invoice = scope.invoice
+    charge = charge_for_due(invoice, stamp)
+    job = _job_of(invoice, charge)
+    holder = slot_holder(scope, besides=job)
+    if holder is not None and _may_demote(holder, due_at, urgent):
+        _demote(holder, invoice, stamp)
+        holder = None
+    wanted = JobStatus.QUEUED if holder else JobStatus.SCHEDULED
+    if job is None:
+        job = _job_new(invoice, charge, wanted)
+    elif job.status != wanted:
+        getattr(job, "queue" if holder else "schedule")()
+    job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
+    job.why, job.decision, job.requested_by = why[:500], decision, stamp.actor
+    job.band = priority_band(invoice, case, stamp.now)
+    job.expected_value_minor = expected_value(invoice.due_minor, case.category)
+    job.attempt, job.claim_token, job.lease_until, job.last_error = None, None, None, ""
+    job.save()
+    if holder is None:
+        case_set_step(case, invoice, NextStep.BOOKED, due_at, why, stamp)
+    else:
+        number = str(holder.invoice)
+        case_set_step(
+            case, invoice, NextStep.QUEUED, due_at, f"Queued behind invoice {number} of the same customer. {why}", stamp
+        )
+    return job
+
+
+def _job_of(invoice: Invoice, charge: Transaction) -> RetryJob | None:
+    """The open job of this charge, locked; an open job of a replaced charge is canceled."""
+    found = None
+    for job in RetryJob.objects.select_for_update(no_key=True).filter(
+        invoice=invoice, kind=TransactionKind.CHARGE, status__in=JOB_OPEN
+    ):
+        if job.transaction_id == charge.pk:
+            found = job
+        else:
+            job.cancel()
+            job.save(update_fields=["status"])
+    return found
+
+
+def _job_new(invoice: Invoice, charge: Transaction, status: JobStatus) -> RetryJob:
+    return RetryJob(
+        merchant_id=invoice.merchant_id,
+        connection_id=invoice.connection_id,
+        customer_id=invoice.customer_id,
+        invoice=invoice,
+        transaction=charge,
+        status=status,
+    )
+
+
+def slot_holder(scope: Scope, *, besides: RetryJob | None = None) -> RetryJob | None:
+    """The job that holds this customer's slot; covered by the customer's lock."""
+    jobs = RetryJob.objects.filter(customer=scope.customer, kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
+    if besides is not None:
+        jobs = jobs.exclude(pk=besides.pk)
+    return jobs.select_related("invoice").first()
+
+
+def _may_demote(holder: RetryJob, due_at: datetime, urgent: bool) -> bool:
+    return holder.status == JobStatus.SCHEDULED and (urgent or holder.due_at - due_at > SWAP_ADVANTAGE)
+
+
+def _demote(holder: RetryJob, winner: Invoice, stamp: Stamp) -> None:
+    locked = invoice_lock(holder.invoice_id)
+    holder.queue()
+    holder.save(update_fields=["status"])
+    case = open_case(locked)
+    if case is not None:
+        case_set_step(
+            case, locked, NextStep.QUEUED, holder.due_at, f"Queued behind invoice {winner} of the same customer.", stamp
+        )
+
+
+def job_end(scope: Scope, stamp: Stamp, *, exhausted: bool = False, done: bool = False) -> None:
+    """End the invoice's open charge job and hand the slot on. A RUNNING job ends DONE or EXHAUSTED, others CANCELED."""
+    for job in RetryJob.objects.select_for_update(no_key=True).filter(
+        invoice=scope.invoice, kind=TransactionKind.CHARGE, status__in=JOB_OPEN
+    ):
+        if job.status == JobStatus.RUNNING and (done or exhausted):
+            getattr(job, "finish" if done else "exhaust")()
+        else:
+            job.cancel()
+        job.save(update_fields=["status"])
+    slot_release(scope, stamp)
+
+
+def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
+    """PAUSED jobs keep their transaction but give the slot back; a RUNNING one is queued first."""
+    for job in RetryJob.objects.select_for_update(no_key=True).filter(
+        invoice=scope.invoice,
+        kind=TransactionKind.CHARGE,
+        status__in=(JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RUNNING),
+    ):
+        if job.status == JobStatus.RUNNING:
+            job.queue()
+            job.claim_token, job.lease_until = None, None
+        job.pause()
+        job.why = why[:500]
+        job.save(update_fields=["status", "why", "claim_token", "lease_until"])
+    slot_release(scope, stamp)
+
+
+def slot_release(scope: Scope, stamp: Stamp) -> None:
+    """If nobody holds the customer's slot, the queued job worth most (then the oldest) takes it."""
+    if slot_holder(scope) is not None:
+        return
+    queued = (
+        RetryJob.objects.select_for_update(no_key=True, of=("self",))
+        .filter(customer=scope.customer, kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
+        .order_by("-expected_value_minor", "id")
+        .first()
+    )
+    if queued is None:
+        return
+    locked = scope.invoice if queued.invoice_id == scope.invoice.pk else invoice_lock(queued.invoice_id)
+    queued.due_at = max(queued.due_at, stamp.now)
+    queued.schedule()
+    queued.save(update_fields=["status", "due_at"])
+    case = open_case(locked)
+    if case is not None:
+        case_set_step(case, locked, NextStep.BOOKED, queued.due_at, queued.why, stamp)

@@ -1,0 +1,66 @@
+"""Brings back what waited for the customer once there is something new to charge."""
+
+from collections.abc import Sequence
+
+from invoices.models import Customer
+from invoices.services.ledger import Stamp, invoice_lock, move
+from invoices.states import InvoiceStatus, Trigger
+from retries.locking import Scope, open_case
+from retries.models import Case
+from retries.selectors import case_policy, trigger_usage
+from retries.services.planning import case_plan, job_book
+from retries.states import CaseStatus, NextStep
+from tokens.models import Card
+from tokens.selectors import token_options
+
+# What a new card may bring back: not what staff or a broken configuration holds.
+_WAITING = (NextStep.CUSTOMER, NextStep.BOOKED, NextStep.QUEUED)
+
+
+def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, stamp: Stamp) -> int:
+    """Book the new or revived token at once for every open case of the customer that waits; returns how many.
+
+    Barred cases (lost dispute, return that may not be presented again) stay with the customer's own payment.
+    """
+    resumed = 0
+    waiting = Case.objects.filter(customer=customer, status=CaseStatus.OPEN, next_step__in=_WAITING)
+    for invoice_pk in waiting.values_list("invoice_id", flat=True).order_by("invoice_id"):
+        scope = Scope(customer=customer, cards=list(cards), invoice=invoice_lock(invoice_pk))
+        case = open_case(scope.invoice)
+        if case is None or case.automatic_barred or scope.invoice.due_minor == 0:
+            continue
+        resumed += _resume(scope, case, token_pk, stamp)
+    return resumed
+
+
+def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp) -> bool:
+    granted = case_policy(case).for_segment(case.segment).budgets.get("card_update")
+    if granted is not None and trigger_usage(case, Trigger.CARD_UPDATE) >= granted:
+        case_plan(scope, case, stamp)
+        return False
+    options = token_options(
+        customer=scope.customer,
+        cards=scope.cards,
+        invoice_pk=scope.invoice.pk,
+        amount_minor=scope.invoice.due_minor,
+        currency=scope.invoice.currency,
+        not_before=stamp.now,
+    )
+    option = next((option for option in options if option.pk == token_pk and option.usable), None)
+    if option is None:
+        case_plan(scope, case, stamp)
+        return False
+    if scope.invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(scope.invoice, "resume", invoice=scope.invoice, stamp=stamp, data={"trigger": "card_update"})
+    job_book(
+        scope,
+        case,
+        token_pk=option.pk,
+        due_at=option.allowed_at,
+        trigger=Trigger.CARD_UPDATE,
+        why=f"The customer's payment method was updated: tries the {option.label}.",
+        decision={"kind": "card_update", "decided_at": stamp.now.isoformat(), "limit": option.limit_text},
+        stamp=stamp,
+        urgent=True,
+    )
+    return True

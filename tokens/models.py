@@ -1,0 +1,78 @@
+"""Cards and the tokens that name them. No number is ever stored: a card is the provider's fingerprint."""
+
+import uuid
+from functools import partial
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from accounts.models import Merchant
+from invoices.models import Connection, Customer
+from recovery_site.common.ids import public_id
+from tokens.states import TokenStatus
+
+
+class Card(models.Model):
+    """The underlying card (or bank account) of a connection; the row whose lock guards its budget.
+
+    Cards that share `budget_group` are locked and counted together: a replacement joins the group of the card it
+    replaces, so nothing is copied and nothing is forgotten.
+    """
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
+    public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "crd"), editable=False)
+    fingerprint = models.CharField(max_length=200)
+    budget_group = models.UUIDField(default=uuid.uuid4, db_index=True)
+    kind = models.CharField(max_length=20, default="card")
+    network = models.CharField(max_length=20, default="unknown")
+    last4 = models.CharField(max_length=4, blank=True, default="")
+    exp_month = models.PositiveSmallIntegerField(null=True, blank=True)
+    exp_year = models.PositiveSmallIntegerField(null=True, blank=True)
+    funding = models.CharField(max_length=20, blank=True, default="")
+    country = models.CharField(max_length=2, blank=True, default="")
+    # A network's "never again" answer. `stop_revivable` is false for stops that a new expiry does not lift.
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    stop_code = models.CharField(max_length=40, blank=True, default="")
+    stop_revivable = models.BooleanField(default=True)
+    # A network's "not before" answer (Mastercard advice codes).
+    wait_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["connection", "fingerprint"], name="card_once_per_connection")]
+
+    def __str__(self) -> str:
+        return f"{self.network} •••• {self.last4}" if self.last4 else f"{self.network} card"
+
+
+class Token(models.Model):
+    """A payment processor token of a customer. DECLINED: a hard decline, over only when the card behind it changes."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="tokens")
+    card = models.ForeignKey(Card, on_delete=models.PROTECT, related_name="tokens")
+    public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "tok"), editable=False)
+    provider_token = models.CharField(max_length=200)
+    status = models.CharField(max_length=10, choices=TokenStatus.choices, default=TokenStatus.LIVE)
+    decline_code = models.CharField(max_length=100, blank=True, default="")
+    declined_at = models.DateTimeField(null=True, blank=True)
+    is_default = models.BooleanField(default=False)
+    last_success_at = models.DateTimeField(null=True, blank=True)
+    added_by_payment_id = models.CharField(max_length=200, blank=True, default="")
+    first_seen_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["connection", "provider_token"], name="token_once_per_connection"),
+            models.UniqueConstraint(
+                fields=["customer"], condition=Q(is_default=True), name="token_one_default_per_customer"
+            ),
+        ]
+        indexes = [models.Index(fields=["customer", "id"], name="token_by_customer")]
+
+    def __str__(self) -> str:
+        return f"{self.card}"

@@ -1,0 +1,189 @@
+"""Cards and tokens: learned from events, stopped by networks, revived by updates. All under the customer's lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Q
+
+from invoices.models import Customer
+from providers.base import CardFacts, MethodFacts
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import InvalidInput
+from tokens.models import Card, Token
+from tokens.networks import normalise_network
+from tokens.states import TokenStatus
+
+@dataclass(frozen=True, slots=True)
+class MethodKeys:
+    """Primary keys of a token and of the card its latest description names (not always the token's card yet)."""
+
+    token_pk: int
+    card_pk: int
+
+
+def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, payment_id: str = "") -> MethodKeys:
+    """The token and its card, created if new. Takes no lock on existing rows, so that `cards_lock` can take all in order.
+
+    A token without a fingerprint gets a card of its own. Raises InvalidInput for an impossible token.
+    """
+    if not method.token or len(method.token) > 200:
+        raise InvalidInput("A payment method's token must have 1 to 200 characters.")
+    known = Token.objects.filter(connection_id=customer.connection_id, provider_token=method.token).first()
+    if known is not None and (method.card is None or not method.card.fingerprint):
+        return MethodKeys(known.pk, known.card_id)
+    card_pk = _card_ensure(customer, method)
+    if known is not None:
+        return MethodKeys(known.pk, card_pk)
+    Token.objects.bulk_create(
+        [
+            Token(
+                merchant_id=customer.merchant_id,
+                connection_id=customer.connection_id,
+                customer=customer,
+                card_id=card_pk,
+                provider_token=method.token,
+                added_by_payment_id=payment_id,
+                first_seen_at=now,
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    token_pk = Token.objects.values_list("pk", flat=True).get(
+        connection_id=customer.connection_id, provider_token=method.token
+    )
+    return MethodKeys(token_pk, card_pk)
+
+
+def _fingerprint(method: MethodFacts) -> str:
+    if method.card is not None and method.card.fingerprint:
+        return method.card.fingerprint[:200]
+    return f"token:{method.token}"[:200]
+
+
+def _card_ensure(customer: Customer, method: MethodFacts) -> int:
+    fingerprint = _fingerprint(method)
+    facts = method.card or CardFacts()
+    Card.objects.bulk_create(
+        [
+            Card(
+                merchant_id=customer.merchant_id,
+                connection_id=customer.connection_id,
+                fingerprint=fingerprint,
+                kind=method.kind[:20],
+                network=normalise_network(facts.network if method.kind == "card" else method.kind),
+                **_details(facts),
+            )
+        ],
+        ignore_conflicts=True,
+    )
+    return Card.objects.values_list("pk", flat=True).get(
+        connection_id=customer.connection_id, fingerprint=fingerprint
+    )
+
+
+def _details(facts: CardFacts) -> dict[str, object]:
+    return {
+        "last4": facts.last4[-4:],
+        "exp_month": facts.exp_month,
+        "exp_year": facts.exp_year,
+        "funding": facts.funding[:20],
+        "country": facts.country[:2].upper(),
+    }
+
+
+def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
+    """Lock every card of the customer (and those in `also`) and all that share a budget group, by primary key.
+
+    The second lock of every money operation; returns the locked rows.
+    """
+    groups = Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also)).values("budget_group")
+    return list(for_no_key_update(Card.objects.filter(budget_group__in=groups).order_by("pk")))
+
+
+def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys, method: MethodFacts) -> bool:
+    """Take over what the provider says about a token and its card, both locked. Returns True if a dead token lives again.
+
+    A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3). A card
+    that replaces another under the same token joins the old one's budget group: counted together, nothing copied.
+    """
+    token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
+    by_pk = {card.pk: card for card in cards}
+    old, new = by_pk[token.card_id], by_pk[keys.card_pk]
+    changed = new.pk != old.pk
+    if changed:
+        _join_group(new, old, cards)
+        token.card = new
+    fresh = _card_describe(new, method.card) if method.card is not None else False
+    revived = token.status == TokenStatus.DECLINED and (changed or fresh or method.updated) and _revivable(old, new)
+    if revived:
+        token.status, token.decline_code, token.declined_at = TokenStatus.LIVE, "", None
+        new.stopped_at, new.stop_code = None, ""
+        new.save(update_fields=["stopped_at", "stop_code"])
+    if method.is_default and not token.is_default:
+        Token.objects.filter(customer=customer, is_default=True).update(is_default=False)
+        token.is_default = True
+    token.save(update_fields=["card", "status", "decline_code", "declined_at", "is_default"])
+    return revived
+
+
+def _revivable(old: Card, new: Card) -> bool:
+    return all(card.stopped_at is None or card.stop_revivable for card in (old, new))
+
+
+def _join_group(new: Card, old: Card, cards: Sequence[Card]) -> None:
+    leaving = new.budget_group
+    for card in cards:
+        if card.budget_group == leaving:
+            card.budget_group = old.budget_group
+            card.save(update_fields=["budget_group"])
+    if not old.stop_revivable and old.stopped_at is not None:
+        new.stopped_at, new.stop_code, new.stop_revivable = old.stopped_at, old.stop_code, False
+        new.save(update_fields=["stopped_at", "stop_code", "stop_revivable"])
+
+
+def _card_describe(card: Card, facts: CardFacts) -> bool:
+    """Fill in and correct a card's details; True if its expiry moved to a later month."""
+    before = (card.exp_year or 0, card.exp_month or 0)
+    values = {key: value for key, value in _details(facts).items() if value}
+    if facts.network:
+        values["network"] = normalise_network(facts.network)
+    changed = [key for key, value in values.items() if getattr(card, key) != value]
+    for key in changed:
+        setattr(card, key, values[key])
+    if changed:
+        card.save(update_fields=changed)
+    return before != (0, 0) and (card.exp_year or 0, card.exp_month or 0) > before
+
+
+def token_decline(*, token_pk: int, code: str, now: datetime) -> None:
+    """A hard decline: this token is not charged again until the card behind it changes."""
+    Token.objects.filter(pk=token_pk, status=TokenStatus.LIVE).update(
+        status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now
+    )
+
+
+def token_succeed(*, token_pk: int, now: datetime) -> None:
+    """A success proves the token alive; what was counted before stays counted."""
+    Token.objects.filter(pk=token_pk).exclude(status=TokenStatus.REMOVED).update(
+        last_success_at=now, status=TokenStatus.LIVE, decline_code="", declined_at=None
+    )
+
+
+def token_remove(*, token_pk: int) -> None:
+    """The provider forgot the token; it can never be charged again."""
+    Token.objects.filter(pk=token_pk).update(status=TokenStatus.REMOVED, is_default=False)
+
+
+def cards_stop(*, cards: Sequence[Card], code: str, revivable: bool, now: datetime) -> None:
+    """The network said never again: every (locked) card of this budget group is refused from now on."""
+    for card in cards:
+        card.stopped_at, card.stop_code, card.stop_revivable = now, code[:40], revivable
+        card.save(update_fields=["stopped_at", "stop_code", "stop_revivable"])
+
+
+def cards_wait(*, cards: Sequence[Card], until: datetime) -> None:
+    """The network said not before `until`, for the (locked) cards of one group; a later word never shortens it."""
+    for card in cards:
+        card.wait_until = max(until, card.wait_until or until)
+        card.save(update_fields=["wait_until"])
