@@ -14,7 +14,6 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-ind
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
-export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run test test-long lint format bench lock stop clean
 .NOTPARALLEL:
@@ -65,7 +64,7 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format .
 
 bench: setup
-	@set -e; for file in benchmarks/bench_*.py; do $(PY) "$$file" $(BENCH_ARGS); done
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file" >&2; $(PY) "$$file" $(BENCH_ARGS); done
 
 lock: $(STAMP)
 	$(UV_COMPILE) -o requirements/dev.lock requirements/dev.in

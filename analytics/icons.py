@@ -38,4 +38,6 @@ def _icon(paths: str) -> SafeString:
     )
 
 
-ICONS: Final[Mapping[str, SafeString]] = MappingProxyType({name: _icon(paths) for name, paths in _PATHS.items()})
+ICONS: Final[Mapping[str, SafeString]] = MappingProxyType(
+    {name: _icon(paths) for name, paths in _PATHS.items()}
+)

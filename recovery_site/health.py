@@ -48,7 +48,9 @@ def checks(now: datetime) -> list[Check]:
             inbox_check(database_now),
         ]
     except DatabaseError:
-        found = [Check("database", "failed", "PostgreSQL does not answer: check DATABASE_URL and the server.")]
+        found = [
+            Check("database", "failed", "PostgreSQL does not answer: check DATABASE_URL and the server.")
+        ]
     return [*found, redis_check()]
 
 
@@ -57,5 +59,7 @@ def redis_check() -> Check:
     try:
         get_redis_connection("limits").ping()
     except (redis.RedisError, OSError):
-        return Check("redis", "degraded", "Redis does not answer: check REDIS_URL; PostgreSQL ranks tokens meanwhile.")
+        return Check(
+            "redis", "degraded", "Redis does not answer: check REDIS_URL; PostgreSQL ranks tokens meanwhile."
+        )
     return Check("redis", "ok", "Redis answers.")

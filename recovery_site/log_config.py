@@ -73,6 +73,8 @@ def logging_config(*, as_json: bool, level: str) -> dict[str, Any]:
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.utils.autoreload": {"level": "WARNING"},
             "axes": {"level": "WARNING"},
+            # It tells every task's start and end; ours log what the task did.
+            "django-q": {"level": "WARNING"},
         },
     }
 

@@ -206,7 +206,6 @@ Q_CLUSTER: dict[str, Any] = {
     "ack_failures": True,
     "max_attempts": 1,
     "catch_up": False,
-    "log_level": "WARNING",
     "ALT_CLUSTERS": {"inbox": {**_cluster(INBOX_WORKERS, INBOX_TASK_TIMEOUT), "scheduler": False}},
 }
 
@@ -278,7 +277,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = DATA_DIR / "static" if PRODUCTION else None  # elsewhere files are served from where they are
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -291,7 +290,7 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = not PRODUCTION
-WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_AUTOREFRESH = DEBUG or TESTING  # looks when asked, instead of listing every file at the start
 
 # --- People who log in ----------------------------------------------------------------------------
 

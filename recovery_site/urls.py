@@ -11,6 +11,7 @@ urlpatterns = [
     path("accounts/logout/", home.LogOut.as_view(), name="logout"),
     path("dashboard/", include("analytics.urls")),
     path("console/", include("recovery_site.console.urls")),
+    path("webhooks/", include("webhooks.urls")),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
     path("admin/", admin.site.urls),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from retries.categories import Category
+from retries.categories import Category, Scope
 from retries.classification import Classification
 from retries.planning import RetryPlan
 from retries.states import NextStep
@@ -55,7 +55,8 @@ class Situation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`step` is one of promise 3's next steps; `why` is the sentence people read. For BOOKED, `at` and `token_pk` say
-    when and with what; `exhausted` ends the machine's tries; `lost` closes the case; `review` asks staff why-kind."""
+    when and with what; `exhausted` ends the machine's tries; `lost` closes the case, at its deadline (`final`) with the
+    policy's final action; `review` is the kind of question put to staff."""
 
     step: NextStep
     at: datetime | None = None
@@ -63,6 +64,7 @@ class Plan:
     why: str = ""
     exhausted: bool = False
     lost: bool = False
+    final: bool = False
     review: str = ""
 
 
@@ -85,10 +87,22 @@ def retry_instant(situation: Situation, failure: Failure, allowance: Allowance) 
 
     A hard decline says nothing about the customer's other tokens: they may be tried at once.
     """
-    earliest = failure.at if failure.verdict.category is Category.HARD_DECLINE else allowance.retry.at
+    earliest = allowance.retry.at
+    if failure.verdict.category is Category.HARD_DECLINE or _repaired(situation, failure):
+        earliest = failure.at
     if earliest is None:
         return None
     return max(earliest, situation.not_before or earliest, situation.now)
+
+
+def _needs_repair(failure: Failure) -> bool:
+    """Only a person can tell when a configuration error of one invoice or token is repaired."""
+    return failure.verdict.category is Category.CONFIG_ERROR and failure.verdict.scope is not Scope.CONNECTION
+
+
+def _repaired(situation: Situation, failure: Failure) -> bool:
+    """The whole connection was the trouble, and it is no longer paused: all that waited for it go on."""
+    return failure.verdict.category is Category.CONFIG_ERROR and not situation.connection_paused
 
 
 def decide(
@@ -112,7 +126,7 @@ def decide(
         )
     if situation.observe_only or situation.provider_keeps:
         return _leave_to_provider(situation, allowance)
-    if situation.connection_paused or verdict.category is Category.CONFIG_ERROR:
+    if situation.connection_paused or _needs_repair(failure):
         reason = situation.connection_paused or verdict.explanation
         return Plan(step=NextStep.PAUSED, why=f"Waits until the configuration is repaired: {reason}", review="configuration")
     if situation.automatic_barred:
@@ -162,7 +176,9 @@ def _refusal(failure: Failure, allowance: Allowance) -> str:
 
 def _ask(situation: Situation, allowance: Allowance, reason: str) -> Plan:
     if situation.now >= allowance.grace_until:
-        return Plan(step=NextStep.NONE, lost=True, exhausted=True, why=f"Given up at the deadline: {reason}.")
+        return Plan(
+            step=NextStep.NONE, lost=True, final=True, exhausted=True, why=f"Given up at the deadline: {reason}."
+        )
     return Plan(
         step=NextStep.CUSTOMER, at=allowance.grace_until, exhausted=True, why=f"Waits for the customer: {reason}."
     )

@@ -2,7 +2,9 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +13,8 @@ from django.conf import settings
 from django.db import connection
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+
+from recovery_site.embedded.manager import remove_services
 
 # Nothing asserts on wall-clock speed, so no example has a deadline; `make test-long` digs deeper.
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
@@ -52,6 +56,16 @@ def redis_client(_redis_connection: redis.Redis) -> redis.Redis:
     """A raw client of this worker's own database, empty at the start of the test."""
     _redis_connection.flushdb()
     return _redis_connection
+
+
+@pytest.fixture
+def services_dir() -> Iterator[Path]:
+    """A place for `ensure_services` to run a PostgreSQL and a Redis of the test's own, which it may kill."""
+    with tempfile.TemporaryDirectory(prefix="recovery-test-") as parent:
+        Path(parent).chmod(0o711)  # pytest's own directories are private, and root's servers are not root
+        directory = Path(parent) / ".data"
+        yield directory
+        remove_services(directory)
 
 
 @pytest.fixture

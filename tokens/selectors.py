@@ -54,15 +54,17 @@ def token_options(
     amount_minor: int,
     currency: str,
     not_before: datetime,
+    besides: int | None = None,
 ) -> list[TokenOption]:
     """Every token of the customer, best first: usable, earliest allowed, last to succeed, default, oldest.
 
     `cards` as returned by `cards_lock` (all cards of all budget groups): under that lock the answer stays true.
+    `besides`: an attempt that is not counted, because it is the one in question.
     Three queries whatever the number of tokens.
     """
     tokens = list(Token.objects.filter(customer=customer))
-    marks = card_marks(cards, not_before)
-    invoice_marks = _invoice_marks(invoice_pk)
+    marks = card_marks(cards, not_before, besides)
+    invoice_marks = _invoice_marks(invoice_pk, besides)
     by_pk = {card.pk: card for card in cards}
     options = []
     for token in tokens:
@@ -111,7 +113,7 @@ def _rank(option: TokenOption) -> tuple[bool, datetime, float, bool, int]:
     return not option.usable, option.allowed_at, success, not option.is_default, option.pk
 
 
-def card_marks(cards: Iterable[Card], now: datetime) -> dict[UUID, list[AttemptMark]]:
+def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None) -> dict[UUID, list[AttemptMark]]:
     """Counting attempts per budget group, oldest first."""
     groups = {card.pk: card.budget_group for card in cards}
     network = {card.pk: card.network for card in cards}
@@ -120,6 +122,7 @@ def card_marks(cards: Iterable[Card], now: datetime) -> dict[UUID, list[AttemptM
         Attempt.objects.filter(
             card_id__in=groups, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=now - _CARD_HORIZON
         )
+        .exclude(pk=besides)
         .order_by("attempted_at")
         .values_list("card_id", "attempted_at", "amount_minor", "currency", "status", "returned_at")
     )
@@ -130,9 +133,11 @@ def card_marks(cards: Iterable[Card], now: datetime) -> dict[UUID, list[AttemptM
     return marks
 
 
-def _invoice_marks(invoice_pk: int) -> list[AttemptMark]:
-    rows = Attempt.objects.filter(invoice_id=invoice_pk, kind=TransactionKind.CHARGE, counts=True).values_list(
-        "attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network"
+def _invoice_marks(invoice_pk: int, besides: int | None) -> list[AttemptMark]:
+    rows = (
+        Attempt.objects.filter(invoice_id=invoice_pk, kind=TransactionKind.CHARGE, counts=True)
+        .exclude(pk=besides)
+        .values_list("attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network")
     )
     return [
         AttemptMark(at, amount_minor, currency, _declined(status, returned_at), network or "unknown")

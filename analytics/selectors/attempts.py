@@ -78,7 +78,9 @@ def top_decline_codes(merchant: Merchant, period: Period) -> list[CodeCount]:
         .order_by("-attempts", "raw_code")[:_CODES_SHOWN]
     )
     return [
-        CodeCount(row["connection__provider"], row["raw_code"], row["category"], row["attempts"], row["invoices"])
+        CodeCount(
+            row["connection__provider"], row["raw_code"], row["category"], row["attempts"], row["invoices"]
+        )
         for row in rows
     ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 
 from django.db import connection
 from django.db.models import Count, F, IntegerField, Sum, Value
@@ -39,7 +39,9 @@ class AtRisk:
 
     def of(self, currency: str) -> list[StepAmount]:
         order = {step: rank for rank, step in enumerate(NextStep.values)}
-        return sorted((row for row in self.steps if row.currency == currency), key=lambda row: order[row.step])
+        return sorted(
+            (row for row in self.steps if row.currency == currency), key=lambda row: order[row.step]
+        )
 
     def total_minor(self, currency: str) -> int:
         return sum(row.amount_minor for row in self.steps if row.currency == currency)
@@ -59,7 +61,8 @@ def revenue_at_risk(merchant: Merchant) -> AtRisk:
     )
     return AtRisk(
         tuple(
-            StepAmount(row["next_step"], row["invoice__currency"], int(row["amount"] or 0), row["cases"]) for row in rows
+            StepAmount(row["next_step"], row["invoice__currency"], int(row["amount"] or 0), row["cases"])
+            for row in rows
         )
     )
 
@@ -185,7 +188,13 @@ def recovered_money(merchant: Merchant, period: Period) -> list[RecoveredMoney]:
     return sorted(found.values(), key=lambda money: (-money.cases, money.currency))
 
 
-TIME_BUCKETS = (("Within 1 day", 1), ("1 to 3 days", 3), ("3 to 7 days", 7), ("7 to 14 days", 14), ("14 to 28 days", 28))
+TIME_BUCKETS = (
+    ("Within 1 day", 1),
+    ("1 to 3 days", 3),
+    ("3 to 7 days", 7),
+    ("7 to 14 days", 14),
+    ("14 to 28 days", 28),
+)
 TIME_BEYOND = "Over 28 days"
 
 
@@ -250,8 +259,3 @@ def _rows(sql: str, merchant: Merchant, period: Period, **more: object) -> Itera
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())
-
-
-def case_age_days(opened_at: datetime, now: datetime) -> int:
-    """Whole days since a case opened."""
-    return max(0, (now - opened_at).days)

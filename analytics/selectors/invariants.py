@@ -79,14 +79,14 @@ WHERE (
     SELECT count(*) FROM (
         SELECT 1
         FROM invoices_attempt b
-        JOIN tokens_card other ON other.id = b.card_id
+        LEFT JOIN tokens_card other ON other.id = b.card_id
         WHERE b.kind = 'CHARGE' AND b.counts AND b.id <> made.id
           AND (b.attempted_at, b.id) < (made.attempted_at, made.id)
           AND (CASE WHEN made.calendar
                THEN b.attempted_at >= date_trunc('month', made.attempted_at, 'UTC')
                ELSE b.attempted_at > made.attempted_at - make_interval(secs => made.seconds) END)
           AND (CASE WHEN made.key = 'invoice'
-               THEN b.invoice_id = made.invoice_id AND other.network = made.network
+               THEN b.invoice_id = made.invoice_id AND COALESCE(other.network, 'unknown') IN (made.network, 'unknown')
                ELSE other.budget_group = made.budget_group END)
           AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency = made.currency))
           AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))

@@ -5,7 +5,8 @@
   {% category_badge case.category %}        decline category with its chart colour
   {{ minor|money:currency }}                $12.34
   {% when value %} {% ago value now %}      <time> in the active time zone / relative to `now`
-  {% icon "alert" %}                        decorative inline SVG
+  {% icon "bell" %}                         decorative inline SVG (analytics/icons.py)
+  {% define "revenue_at_risk" %}            the definition beside a figure, as a disclosure
   {% shell_nav %} {% merchant_switcher %} {% user_menu %}   used by base.html only
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 from django import template
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -24,6 +25,7 @@ from django.utils.safestring import SafeString
 from accounts.current import current_merchant
 from accounts.models import Merchant
 from accounts.selectors import merchants_for
+from analytics.definitions import DEFINITIONS, Definition
 from analytics.icons import ICONS
 from analytics.selectors.shell import ShellCounts, shell_counts
 from analytics.words import category_name, state_label, state_tone
@@ -47,7 +49,9 @@ def badge(kind: str, state: str) -> SafeString:
 def category_badge(category: str) -> SafeString:
     """A decline category with the colour it has in the charts."""
     return format_html(
-        '<span class="badge" data-category="{}">{}</span>', category.lower() or "other", category_name(category)
+        '<span class="badge" data-category="{}">{}</span>',
+        category.lower() or "other",
+        category_name(category),
     )
 
 
@@ -123,11 +127,10 @@ def _merchant(request: HttpRequest | None) -> Merchant | None:
         return None
 
 
-def _optional_url(name: str) -> str:
-    try:
-        return reverse(name)
-    except NoReverseMatch:
-        return ""
+@register.inclusion_tag("components/definition.html")
+def define(key: str) -> dict[str, Definition]:
+    """The definition of a figure; KeyError for a figure that has none."""
+    return {"definition": DEFINITIONS[key]}
 
 
 @register.inclusion_tag("components/nav.html", takes_context=True)
@@ -141,10 +144,9 @@ def shell_nav(context: Mapping[str, Any]) -> dict[str, Any]:
         {"url": reverse("dashboard"), "icon": "chart", "label": "Dashboard", "exact": True},
         {"url": reverse("dashboard-invoices"), "icon": "invoice", "label": "Invoices"},
         {
-            "url": _optional_url("console:queue") or "/console/queue/",
+            "url": reverse("console:queue"),
             "icon": "inbox",
             "label": "Staff queue",
-            "short": "Queue",
             "count": counts.reviews_text,
             "noun": "waiting",
         },

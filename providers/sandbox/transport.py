@@ -80,7 +80,7 @@ class _Adapter(HTTPAdapter):
 
 
 class Transport:
-    """One session for one base URL. `timeout_seconds` bounds a whole call but for name resolution."""
+    """One session for one base URL. `timeout_seconds` bounds a call; only name resolution comes on top."""
 
     def __init__(self, base_url: str, *, api_key: str, timeout_seconds: float) -> None:
         self._base_url = base_url.rstrip("/")
@@ -117,7 +117,7 @@ class Transport:
             )
             with response:
                 text = self._read(response, started)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             if _never_sent(error):
                 raise Unsent(_name(error)) from error
             raise Unanswered(_name(error)) from error
@@ -128,7 +128,8 @@ class Transport:
     def _read(self, response: requests.Response, started: float) -> str:
         """The whole body; a server that drips bytes must not outlast the time-out, nor flood the memory."""
         data = bytearray()
-        for chunk in response.iter_content(8192):
+        # read1: what has arrived; a plain read would wait for whole chunks, however slowly they drip.
+        while chunk := response.raw.read1(8192, decode_content=True):
             data += chunk
             if len(data) > MAX_ANSWER_BYTES:
                 raise Unanswered("answer too large")
@@ -137,14 +138,14 @@ class Transport:
         return data.decode("utf-8", errors="replace")
 
 
-def _never_sent(error: requests.RequestException) -> bool:
+def _never_sent(error: requests.RequestException | HTTPError) -> bool:
     if isinstance(error, requests.ConnectTimeout):
         return True
     cause = error.args[0] if isinstance(error, RequestsConnectionError) and error.args else None
     return isinstance(cause, MaxRetryError) and isinstance(cause.reason, ConnectTimeoutError)
 
 
-def _name(error: requests.RequestException) -> str:
+def _name(error: requests.RequestException | HTTPError) -> str:
     """What went wrong as a class name: messages of the HTTP libraries repeat addresses and headers."""
     cause: Any = error.args[0] if error.args else error
     reason = getattr(cause, "reason", None)

@@ -26,7 +26,9 @@ def write_result(
         raise ProviderUncertain(f"Whether the {what} happened is not known. {error.message}") from None
     if answer.fault is Fault.UNKNOWN:
         raise ProviderUncertain(
-            f"Whether the {what} happened is not known: Stripe {answer.reason}.", status=answer.status
+            f"Whether the {what} happened is not known: Stripe {answer.reason}.",
+            status=answer.status,
+            request_id=answer.request_id,
         )
     return ChargeResult(
         outcome=Outcome.ERRORED,
@@ -62,5 +64,6 @@ def unavailable(problem: Problem) -> ProviderUnavailable:
         f"Stripe {problem.reason}; nothing changed, it is asked again later.",
         provider_code=problem.code,
         status=problem.status,
+        request_id=problem.request_id,
         retry_after=problem.retry_after,
     )

@@ -120,7 +120,7 @@ class StripeClient:
             "amount": amount,
             "metadata": {facts.REFERENCE_KEY: request.reference},
         }
-        if request.reason in _REFUND_REASONS:
+        if request.reason in _REFUND_REASONS and not self._emulator:
             params["reason"] = request.reason
         answer = self._exchange.post("/v1/refunds", params, request.idempotency_key)
         return write_result(answer, refund_result, "refund")
@@ -195,9 +195,9 @@ class StripeClient:
         }
         if request.customer:
             params["customer"] = request.customer
-        if request.description:
-            params["description"] = request.description[:1000]
         if not self._emulator:
+            if request.description:
+                params["description"] = request.description[:1000]
             # Any method that works without sending the payer elsewhere; else Stripe wants a return URL.
             params["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "never"}
         return params

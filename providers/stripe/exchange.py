@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import stripe
@@ -46,13 +47,15 @@ class Problem:
     reason: str
     code: str = ""
     status: int | None = None
+    request_id: str = ""
     error: Node = field(default_factory=lambda: Node({}, "error"))
     retry_after: timedelta | None = None
 
     @property
     def record(self) -> dict[str, Any]:
-        kept = {name: self.error.code(name) for name in ("type", "code", "decline_code", "param")}
-        return {"http_status": self.status, **{name: value for name, value in kept.items() if value}}
+        kept = {name: _safe_code(self.error, name) for name in ("type", "code", "decline_code", "param")}
+        known = {"request_id": self.request_id, **kept}
+        return {"http_status": self.status, **{name: value for name, value in known.items() if value}}
 
 
 Answer = Reply | Problem
@@ -90,7 +93,9 @@ class Exchange:
             return Problem(
                 fault=Fault.UNKNOWN, reason=f"sent an answer that is not Stripe's ({type(error).__name__})"
             )
-        record = {"http_status": response.code, "request_id": _header(response.headers, "request-id")[:100]}
+        record: dict[str, Any] = {"http_status": response.code}
+        if request_id := _header(response.headers, "request-id"):
+            record["request_id"] = request_id[:100]
         if _header(response.headers, "idempotent-replayed") == "true":
             record["replayed"] = True
         if not isinstance(response.data, dict):
@@ -103,32 +108,30 @@ class Exchange:
 def _problem(error: stripe.StripeError) -> Problem:
     body = error.json_body.get("error") if isinstance(error.json_body, dict) else None
     node = Node(body if isinstance(body, dict) else {}, "error")
-    status = error.http_status
     code = _safe_code(node, "code") or _safe_code(node, "type")
+    told: dict[str, Any] = {
+        "status": error.http_status,
+        "request_id": _header(error.headers, "request-id")[:100],
+        "error": node,
+    }
+    refused = partial(Problem, fault=Fault.REFUSED_REQUEST, **told)
     if isinstance(error, stripe.CardError):
-        return Problem(fault=Fault.REFUSED_PAYMENT, reason="declined", code=code, status=status, error=node)
+        return Problem(fault=Fault.REFUSED_PAYMENT, reason="declined", code=code, **told)
     if isinstance(error, stripe.RateLimitError):
         # A lock time-out is 429 too, but concerns one object, not the account's rate.
-        return Problem(
-            fault=Fault.REFUSED_REQUEST,
-            reason="is asked too often",
-            code=code if code == "lock_timeout" else RATE_LIMITED,
-            status=status,
-            error=node,
-            retry_after=_retry_after(error.headers),
-        )
+        limit = code if code == "lock_timeout" else RATE_LIMITED
+        return refused(reason="is asked too often", code=limit, retry_after=_retry_after(error.headers))
     if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
         reason = "refuses the API key; replace it in the connection's settings"
-        return Problem(
-            fault=Fault.REFUSED_REQUEST, reason=reason, code=UNAUTHORISED, status=status, error=node
-        )
+        return refused(reason=reason, code=UNAUTHORISED)
     if isinstance(error, stripe.InvalidRequestError) and node:
-        reason = f"refused the request ({code or status})"
-        return Problem(fault=Fault.REFUSED_REQUEST, reason=reason, code=code, status=status, error=node)
+        return refused(reason=f"refused the request ({code or error.http_status})", code=code)
     # Also: another request under the same key is under way (409), or was made with other values (400).
     what = "idempotency_error" if isinstance(error, stripe.IdempotencyError) else code
-    detail = ", ".join(part for part in (f"HTTP {status}" if status else "", what) if part)
-    return Problem(fault=Fault.UNKNOWN, reason=f"gave no usable answer ({detail})", code=what, status=status)
+    detail = ", ".join(
+        part for part in (f"HTTP {error.http_status}" if error.http_status else "", what) if part
+    )
+    return Problem(fault=Fault.UNKNOWN, reason=f"gave no usable answer ({detail})", code=what, **told)
 
 
 def _safe_code(error: Node, name: str) -> str:

@@ -40,6 +40,14 @@ class CurrentTransactionId(Func):
     arity = 0
 
 
+class DatabaseClock(Func):
+    """`clock_timestamp()`: the wall clock of every lease, not the start of the transaction."""
+
+    function = "clock_timestamp"
+    arity = 0
+    output_field = models.DateTimeField()
+
+
 class TransactionIdField(models.Field):  # type: ignore[type-arg]
     """PostgreSQL `xid8`, filled by the database; compared only inside SQL."""
 

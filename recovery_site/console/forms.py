@@ -26,9 +26,6 @@ class ReasonForm(forms.Form):
 class RetryForm(ReasonForm):
     """A manual retry: which payment method (the best one if none is chosen) and when (now if nothing is said; UTC)."""
 
-    token = forms.ChoiceField(
-        required=False, error_messages={"invalid_choice": "Choose one of the customer's payment methods."}
-    )
     due_at = forms.DateTimeField(
         required=False, error_messages={"invalid": "Write the time like 2026-11-21 09:00 (UTC), or leave it empty."}
     )
@@ -37,9 +34,12 @@ class RetryForm(ReasonForm):
         super().__init__(data)
         self._now = now
         self._pks = {token.public_id: token.pk for token in tokens}
-        field = self.fields["token"]
-        assert isinstance(field, forms.ChoiceField)
-        field.choices = [("", "The best one"), *((token.public_id, token.label) for token in tokens)]
+        choices = [("", "The best one"), *((token.public_id, token.label) for token in tokens)]
+        self.fields["token"] = forms.ChoiceField(
+            choices=choices,
+            required=False,
+            error_messages={"invalid_choice": "Choose one of the customer's payment methods."},
+        )
 
     def clean_due_at(self) -> datetime | None:
         """Read as UTC; a time in the past is a mistake worth telling."""

@@ -1,8 +1,9 @@
-"""Finds an invoice by any id somebody may hold in their hands: ours, the provider's, or the number on the invoice."""
+"""Finds an invoice by any id somebody may hold: ours, the provider's, or the number on the invoice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from accounts.models import Merchant
 from invoices.models import Attempt, Connection, Dispute, Invoice, ProviderPayment, ReviewItem, Transaction
@@ -45,46 +46,47 @@ def invoice_find(reference: str, merchants: QuerySet[Merchant]) -> Invoice:
 
 
 def _by_public_id(reference: str, merchants: QuerySet[Merchant]) -> list[int]:
-    prefix = reference.partition("_")[0]
-    if prefix not in _PUBLIC:
+    kind = _PUBLIC.get(reference.partition("_")[0])
+    if kind is None:
         return []
-    query = _PUBLIC[prefix](reference).filter(merchant__in=merchants)
-    return [pk for pk in query[:2] if pk is not None]
+    model, field, invoice = kind
+    rows = model.objects.filter(merchant__in=merchants, **{field: reference}).values_list(invoice, flat=True)
+    return [pk for pk in rows[:2] if pk is not None]
 
 
-_PUBLIC: dict[str, Callable[[str], QuerySet[int]]] = {
-    "inv": lambda text: Invoice.objects.filter(public_id=text).values_list("pk", flat=True),
-    "txn": lambda text: Transaction.objects.filter(public_id=text).values_list("invoice_id", flat=True),
-    "att": lambda text: Attempt.objects.filter(public_id=text).values_list("invoice_id", flat=True),
-    "recovery-att": lambda text: Attempt.objects.filter(idempotency_key=text).values_list("invoice_id", flat=True),
-    "dsp": lambda text: Dispute.objects.filter(public_id=text).values_list("invoice_id", flat=True),
-    "rev": lambda text: ReviewItem.objects.filter(public_id=text).values_list("invoice_id", flat=True),
-    "cas": lambda text: Case.objects.filter(public_id=text).values_list("invoice_id", flat=True),
-    "job": lambda text: RetryJob.objects.filter(public_id=text).values_list("invoice_id", flat=True),
+_PUBLIC: Mapping[str, tuple[Any, str, str]] = {
+    "inv": (Invoice, "public_id", "pk"),
+    "txn": (Transaction, "public_id", "invoice_id"),
+    "att": (Attempt, "public_id", "invoice_id"),
+    "recovery-att": (Attempt, "idempotency_key", "invoice_id"),
+    "dsp": (Dispute, "public_id", "invoice_id"),
+    "rev": (ReviewItem, "public_id", "invoice_id"),
+    "cas": (Case, "public_id", "invoice_id"),
+    "job": (RetryJob, "public_id", "invoice_id"),
 }
 
 
 def _by_provider_id(reference: str, merchants: QuerySet[Merchant]) -> list[int]:
     """The unique indexes of these columns begin with the connection, so the connections are named too."""
     connections = Connection.objects.filter(merchant__in=merchants).values("pk")
-    kinds = TransactionKind.values
-    queries: Sequence[QuerySet[int]] = (
-        Invoice.objects.filter(connection__in=connections, provider_invoice_id=reference).values_list("pk", flat=True),
-        ProviderPayment.objects.filter(connection__in=connections, provider_payment_id=reference).values_list(
-            "invoice_id", flat=True
-        ),
-        Attempt.objects.filter(connection__in=connections, kind__in=kinds, provider_id=reference).values_list(
-            "invoice_id", flat=True
-        ),
-        Attempt.objects.filter(connection__in=connections, provider_payment_id=reference).values_list(
-            "invoice_id", flat=True
-        ),
-        Dispute.objects.filter(connection__in=connections, provider_id=reference).values_list("invoice_id", flat=True),
-    )
-    found = queries[0].union(*queries[1:])
-    return sorted(found[:_MANY])
+    found: set[int] = set()
+    for model, field, invoice in _PROVIDER:
+        rows = model.objects.filter(connection__in=connections, **{field: reference})
+        if field == "provider_id" and model is Attempt:
+            rows = rows.filter(kind__in=TransactionKind.values)
+        found.update(rows.values_list(invoice, flat=True)[:_MANY])
+    return sorted(found)[:_MANY]
+
+
+_PROVIDER: Sequence[tuple[Any, str, str]] = (
+    (Invoice, "provider_invoice_id", "pk"),
+    (ProviderPayment, "provider_payment_id", "invoice_id"),
+    (Attempt, "provider_id", "invoice_id"),
+    (Attempt, "provider_payment_id", "invoice_id"),
+    (Dispute, "provider_id", "invoice_id"),
+)
 
 
 def _by_number(reference: str, merchants: QuerySet[Merchant]) -> list[int]:
-    query = Invoice.objects.filter(Q(number=reference), merchant__in=merchants)
+    query = Invoice.objects.filter(number=reference, merchant__in=merchants)
     return list(query.order_by("pk").values_list("pk", flat=True)[:_MANY])

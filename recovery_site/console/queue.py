@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from django.utils.dateparse import parse_datetime
 
 from accounts.models import Merchant
-from invoices.models import Attempt, ReviewItem
+from invoices.models import Attempt, Invoice, ReviewItem
 from invoices.states import ReviewKind
 from recovery_site.console.answers import Answer, answers_of, guidance, waits_for_staff
 from recovery_site.console.sentences import actor_name
@@ -98,9 +98,16 @@ def queue_page(*, merchant: Merchant, user_pk: int | None, wanted: Filter, now: 
     following = ""
     if len(items) > _PAGE:
         last = shown[-1]
-        following = f"{(last.resolved_at if wanted.show == 'answered' else last.opened_at).isoformat()}~{last.pk}"
+        place = last.resolved_at or last.opened_at
+        following = f"{place.isoformat()}~{last.pk}"
     kinds = [(kind.value, str(kind.label)) for kind in ReviewKind]
     return QueuePage(now=now, questions=questions, kinds=kinds, following=following)
+
+
+def invoice_questions(invoice: Invoice, *, user_pk: int | None, now: datetime) -> list[Question]:
+    """The open questions about one invoice, oldest first."""
+    items = ReviewItem.objects.filter(invoice=invoice, resolved_at__isnull=True)
+    return _questions(list(items.select_related("invoice__customer", "owner").order_by("opened_at")), user_pk, now)
 
 
 def _items(merchant: Merchant, user_pk: int | None, wanted: Filter) -> QuerySet[ReviewItem]:

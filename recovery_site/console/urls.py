@@ -6,7 +6,6 @@ from recovery_site.console import views
 
 app_name = "console"
 urlpatterns = [
-    path("find/", views.find, name="find"),
     path("queue/", views.queue, name="queue"),
     path("queue/<slug:public_id>/take/", views.queue_take, name="queue-take"),
     path("queue/<slug:public_id>/answer/", views.queue_answer, name="queue-answer"),

@@ -1,6 +1,6 @@
 """The pages of the staff console. Thin: find what the person may see, call a service, show a page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -11,7 +11,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.current import choose_merchant, current_merchant
-from accounts.selectors import merchants_for
 from invoices.models import Invoice
 from invoices.services.reviews import review_take
 from recovery_site.common import clock
@@ -19,10 +18,10 @@ from recovery_site.common.errors import RecoveryError
 from recovery_site.console.actions import ACTIONS, act, staff_stamp
 from recovery_site.console.answers import review_answer
 from recovery_site.console.forms import REASON_LENGTH, ReasonForm, RetryForm
-from recovery_site.console.lookup import invoice_pks_find
 from recovery_site.console.permissions import invoice_for, may_act, require_acting, review_for
-from recovery_site.console.queue import Filter, queue_page
-from recovery_site.console.story import InvoiceStory, invoice_story
+from recovery_site.console.queue import Filter, invoice_questions, queue_page
+from recovery_site.console.story import invoice_story
+from recovery_site.console.story.types import InvoiceStory
 
 # How often the page asks for news, in seconds: while something is expected, and when all is quiet.
 _POLL_OPEN, _POLL_CLOSED = 5, 30
@@ -49,8 +48,11 @@ def _context(
     request: HttpRequest, invoice: Invoice, story: InvoiceStory, form: ReasonForm | None = None, asked: str = ""
 ) -> Mapping[str, Any]:
     acting = may_act(request.user, invoice.merchant)
+    questions = invoice_questions(invoice, user_pk=request.user.pk, now=story.now)
     return {
         "story": story,
+        "questions": questions,
+        "questions_key": _key(f"{one.public_id}{one.owner}" for one in questions),
         "invoice": story.invoice,
         "may_act": acting,
         "actions": [ACTIONS[name] for name in ACTIONS if name in story.actions] if acting else [],
@@ -58,21 +60,30 @@ def _context(
         "asked": asked,
         "reason_length": REASON_LENGTH,
         "poll_seconds": _POLL_CLOSED if story.next_step.step == "none" else _POLL_OPEN,
-        "actions_key": "-".join(sorted(story.actions)),
+        "actions_key": _key(story.actions),
     }
 
 
-@login_required
+def _key(parts: Iterable[str]) -> str:
+    """Stands for a part of the page, so that the page can say which version of it is on the screen."""
+    return "-".join(sorted(parts))
+
+
 @require_GET
 def invoice_live(request: HttpRequest, public_id: str) -> HttpResponse:
-    """The parts of the page that change by themselves. `seq`: the newest event the page shows; the longer parts are
-    sent only if there is a newer one, the buttons only if other moves are legal than those in `actions`."""
+    """The parts of the page that change by themselves.
+
+    The query says what is on the screen: `seq` the newest event, `actions` and `questions` the keys of those parts.
+    A part is sent again only if it differs, so that nobody loses a half-written reason to news about something else.
+    """
+    if not request.user.is_authenticated:
+        return HttpResponse(status=204, headers={"HX-Refresh": "true"})
     invoice = invoice_for(request.user, public_id)
-    story = invoice_story(invoice, now=clock.now())
-    context = {
-        **_context(request, invoice, story),
-        "changed": request.GET.get("seq") != str(story.invoice.last_seq),
-        "moved": request.GET.get("actions") != "-".join(sorted(story.actions)),
+    context = dict(_context(request, invoice, invoice_story(invoice, now=clock.now())))
+    context |= {
+        "changed": request.GET.get("seq") != str(context["invoice"].last_seq),
+        "moved": request.GET.get("actions") != context["actions_key"],
+        "asked_anew": request.GET.get("questions") != context["questions_key"],
     }
     return render(request, "console/invoice_live.html", context)
 
@@ -100,19 +111,6 @@ def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpRespon
         return _page(request, invoice, form=form, asked=action, status=error.http_status)
     messages.success(request, done)
     return redirect("console:invoice", public_id=invoice.public_id)
-
-
-@login_required
-@require_GET
-def find(request: HttpRequest) -> HttpResponse:
-    """Any id to its invoice; several candidates are listed, none says so."""
-    reference = request.GET.get("q", "").strip()
-    pks = invoice_pks_find(reference, merchants_for(request.user))
-    invoices = list(Invoice.objects.filter(pk__in=pks).select_related("merchant", "customer").order_by("pk"))
-    if len(invoices) == 1:
-        return redirect("console:invoice", public_id=invoices[0].public_id)
-    context = {"q": reference, "invoices": invoices}
-    return render(request, "console/find.html", context, status=200 if invoices or not reference else 404)
 
 
 @login_required

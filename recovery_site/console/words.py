@@ -86,7 +86,7 @@ def card_label(network: str, last4: str) -> str:
 
 def rule_words(rule: Rule) -> str:
     """`Visa's 15 declines in 30 days for the same amount`: a rule as people speak of it."""
-    whose = "This service's own limit of" if rule.network == "unknown" else f"{network_title(rule.network)}'s"
+    whose = "our own limit of" if rule.network == "unknown" else f"{network_title(rule.network)}'s"
     what = "declines" if rule.counts is Counts.DECLINES else "attempts"
     window = "a calendar month" if rule.window is None else rule.window_text
     scope = {Key.CARD: "", Key.CARD_AMOUNT: " for the same amount", Key.INVOICE: " for one invoice"}[rule.key]

@@ -93,8 +93,7 @@ class _Check:
         return self._switches() or self._flights() or self._token()
 
     def _switches(self) -> str:
-        merchant = Merchant.objects.get(pk=self.job.merchant_id)
-        if not merchant.charging_enabled or GlobalSwitch.objects.filter(charging_enabled=False).exists():
+        if charging_switched_off(self.job.merchant_id):
             self.held = True
             return "charging is switched off"
         return charging_obstacle(self.connection)
@@ -129,6 +128,14 @@ class _Check:
         if self.option.allowed_at > self.now:
             return f"the {self.option.label} must wait ({self.option.limit_text})"
         return ""
+
+
+def charging_switched_off(merchant_pk: int) -> bool:
+    """The merchant's or the global kill switch is on."""
+    return (
+        Merchant.objects.filter(pk=merchant_pk, charging_enabled=False).exists()
+        or GlobalSwitch.objects.filter(charging_enabled=False).exists()
+    )
 
 
 def _replan(scope: Scope, job: RetryJob, check: _Check, stamp: Stamp) -> Refused:

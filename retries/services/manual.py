@@ -5,6 +5,7 @@ from datetime import datetime
 from django.db import transaction
 
 from invoices.models import Attempt, Invoice, ReviewItem
+from invoices.selectors.parties import charging_obstacle
 from invoices.services.ledger import Stamp, move, record_event
 from invoices.services.reviews import review_resolve
 from invoices.states import (
@@ -18,6 +19,7 @@ from invoices.states import (
 )
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, NotFound
+from retries.categories import Category
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import Case, RetryJob
 from retries.selectors import case_policy, trigger_usage
@@ -88,6 +90,10 @@ def retry_now(
         move(invoice, "start", invoice=invoice, stamp=stamp)
     case.paused_by = ""
     case.save(update_fields=["paused_by"])
+    return _book(scope, case, option, reason, stamp)
+
+
+def _book(scope: Scope, case: Case, option: TokenOption, reason: str, stamp: Stamp) -> RetryJob:
     return job_book(
         scope,
         case,
@@ -154,7 +160,10 @@ def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
     case.paused_by = ""
     case.save(update_fields=["paused_by"])
     record_event(invoice=scope.invoice, kind="staff.resume", stamp=stamp, data={"reason": reason[:300]})
-    case_plan(scope, case, stamp)
+    if case.category == Category.CONFIG_ERROR and not charging_obstacle(case.connection):
+        _book(scope, case, _choose(scope, None, stamp.now), reason, stamp)
+    else:
+        case_plan(scope, case, stamp)
 
 
 @transaction.atomic

@@ -22,7 +22,7 @@ from invoices.services.billing import PaymentEffect, charge_create, charge_succe
 from invoices.services.ledger import Stamp, alert, move
 from invoices.services.parties import connection_pause
 from invoices.services.reviews import reviews_close
-from invoices.states import AttemptStatus, InvoiceStatus, ReviewKind, TransactionStatus
+from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
 from retries.categories import Category, Scope as Reach
@@ -132,6 +132,7 @@ def charge_was_declined(
         stamp=stamp,
     )
     _mark_method(scope, attempt, verdict, decline, failed_at)
+    _mark_connection(attempt, verdict)
     _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
     return verdict
 
@@ -178,8 +179,7 @@ def charge_did_not_happen(
     reviews_close(
         invoice=scope.invoice, kinds=[ReviewKind.UNKNOWN_ATTEMPT], subject_id=attempt.public_id, stamp=stamp
     )
-    if verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.CONNECTION:
-        connection_pause(connection_pk=attempt.connection_id, reason=verdict.explanation)
+    _mark_connection(attempt, verdict)
     _failed(scope, attempt, verdict, failed_at, code, stamp, not_before=stamp.now + retry_after if retry_after else None)
     return verdict
 
@@ -199,11 +199,26 @@ def charge_is_awaited(
     _in_flight(scope, NextStep.AWAITING, expected_by, "The bank has not settled the last charge yet.", stamp)
 
 
+def awaiting_extended(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
+    """The bank gets its usual time once more; the case says until when."""
+    case = open_case(scope.invoice)
+    if case is not None:
+        why = "The bank has not settled the last charge in its usual time; it gets that time once more."
+        case_set_step(case, scope.invoice, NextStep.AWAITING, attempt.expected_by, why, stamp)
+
+
 def _in_flight(scope: Scope, step: NextStep, at: datetime, why: str, stamp: Stamp) -> None:
     case = open_case(scope.invoice)
     if case is not None:
         case_set_step(case, scope.invoice, step, at, why, stamp)
     job_end(scope, stamp, done=True)
+
+
+def _mark_connection(attempt: Attempt, verdict: Classification) -> None:
+    """Our own call was refused for the connection's configuration: nothing more is sent through it until repaired."""
+    ours = attempt.origin == Origin.OURS
+    if ours and verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.CONNECTION:
+        connection_pause(connection_pk=attempt.connection_id, reason=verdict.explanation)
 
 
 def _mark_method(

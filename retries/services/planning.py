@@ -23,6 +23,7 @@ from retries.decisions import SWAP_ADVANTAGE, Allowance, Failure, Plan, Situatio
 from retries.locking import Scope, open_case
 from retries.models import Case, RetryJob
 from retries.priority import expected_value, priority_band
+from retries.policy import FinalAction
 from retries.planning import CaseProgress, plan_retry
 from retries.selectors import case_failure, case_policy, case_usage, customer_zone, failure_kind
 from retries.services.cases import case_close
@@ -135,23 +136,36 @@ def _apply(
         case.save(update_fields=["exhausted_at"])
         alert(scope.invoice, "exhausted", "No further automatic retry is possible for this invoice.", stamp)
     if plan.lost:
-        case_close(scope, case, "lose", reason=plan.why, stamp=stamp)
+        _lose(scope, case, plan, stamp)
     else:
         case_set_step(case, scope.invoice, plan.step, plan.at, plan.why, stamp)
+
+
+def _lose(scope: Scope, case: Case, plan: Plan, stamp: Stamp) -> None:
+    """Close the case without money; at its deadline the policy's final action decides what becomes of the invoice."""
+    action = case_policy(case).for_segment(case.segment).final_action if plan.final else FinalAction.LEAVE_OPEN
+    case_close(scope, case, "write_off" if action is FinalAction.WRITE_OFF else "lose", reason=plan.why, stamp=stamp)
+    if action in (FinalAction.CANCEL, FinalAction.WRITE_OFF):
+        reason = "written_off" if action is FinalAction.WRITE_OFF else "canceled"
+        move(
+            scope.invoice, "cancel", invoice=scope.invoice, stamp=stamp, cancel_reason=reason, data={"reason": reason}
+        )
 
 
 def _review(invoice: Invoice, case: Case, plan: Plan, stamp: Stamp) -> None:
     kind = ReviewKind(plan.review)
     choices = {
-        ReviewKind.CONFIGURATION: ["repaired", "give_up"],
+        ReviewKind.CONFIGURATION: ["repaired"],
         ReviewKind.FRAUD: ["noted"],
         ReviewKind.NO_PLAN: ["paid", "not_paid"],
     }[kind]
+    # A broken connection is one question however many invoices wait for it.
+    whole = kind is ReviewKind.CONFIGURATION and bool(case.connection.paused_reason)
     review_open(
         invoice=invoice,
         kind=kind,
-        subject_type="case",
-        subject_id=case.public_id,
+        subject_type="connection" if whole else "case",
+        subject_id=case.connection.public_id if whole else case.public_id,
         facts={"why": plan.why, "category": case.category, "code": case.code},
         choices=choices,
         stamp=stamp,

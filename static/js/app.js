@@ -46,4 +46,58 @@
     const form = event.target.closest("form[data-auto-submit]");
     if (form && event.target.matches("select")) form.requestSubmit();
   });
+
+  // Charts: what a column stands for, at the pointer. The table below the chart has the same numbers.
+  let tip = null;
+  document.addEventListener("pointerover", (event) => {
+    const column = event.target.closest?.("[data-tip]");
+    if (tip) {
+      tip.remove();
+      tip = null;
+    }
+    if (!column) return;
+    const plot = column.closest("[data-chart]");
+    tip = document.createElement("div");
+    tip.className = "tip";
+    tip.setAttribute("aria-hidden", "true");
+    tip.textContent = column.dataset.tip;
+    plot.append(tip);
+    const box = plot.getBoundingClientRect();
+    const at = column.querySelector(".column-hit").getBoundingClientRect();
+    const wanted = at.right - box.left + 6;
+    const left = wanted + tip.offsetWidth > box.width ? at.left - box.left - tip.offsetWidth - 6 : wanted;
+    tip.style.left = `${Math.max(0, left)}px`;
+  });
+
+  // Live parts: polled by htmx, paused by the reader, and never swapped under the hand of somebody who uses them.
+  const live = document.querySelector("[data-live]");
+  const state = document.querySelector("[data-live-state]");
+  if (live && state && window.htmx) {
+    const text = state.querySelector("[data-live-text]");
+    const dot = state.querySelector(".dot");
+    const button = state.querySelector("[data-live-toggle]");
+    let paused = false;
+    state.hidden = false;
+
+    const show = (tone, words) => {
+      dot.dataset.tone = tone;
+      text.textContent = words;
+    };
+    button.addEventListener("click", () => {
+      paused = !paused;
+      button.setAttribute("aria-pressed", String(paused));
+      button.textContent = paused ? "Resume" : "Pause";
+      show(paused ? "neutral" : "success", paused ? "Paused" : "Live");
+    });
+    live.addEventListener("htmx:beforeRequest", (event) => {
+      if (paused || document.hidden) event.preventDefault();
+    });
+    live.addEventListener("htmx:afterRequest", (event) => {
+      if (!paused) show(event.detail.successful ? "success" : "danger", event.detail.successful ? "Live" : "No connection");
+    });
+    document.body.addEventListener("htmx:oobBeforeSwap", (event) => {
+      const part = event.detail.target;
+      if (part.contains(document.activeElement) || part.querySelector("details[open]")) event.detail.shouldSwap = false;
+    });
+  }
 })();

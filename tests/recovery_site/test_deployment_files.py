@@ -3,12 +3,18 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pytest_django.live_server_helper import LiveServer
+
+from recovery_site.common.clock import database_now
+from retries.models import Beat
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +41,47 @@ def test_compose_starts_web_and_worker_only_after_the_migrations(compose: dict[s
     assert services["migrate"]["depends_on"] == {
         name: {"condition": "service_healthy"} for name in ("postgres", "valkey")
     }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_health_check_tells_a_dead_worker_from_a_live_one(
+    compose: dict[str, Any], process_environment: dict[str, str]
+) -> None:
+    _, program, *arguments = compose["services"]["worker"]["healthcheck"]["test"]
+    assert program == "python"
+
+    def ask() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=CHECKOUT,
+            env=process_environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    dead = ask()
+    assert dead.returncode == 1
+    assert dead.stderr == "No worker has given a sign of life for five minutes.\n"
+    Beat.objects.create(name="worker", at=database_now() - timedelta(minutes=6))
+    assert ask().returncode == 1
+    Beat.objects.update(at=database_now())
+    assert ask().returncode == 0
+
+
+def test_webs_health_check_asks_under_the_public_name(
+    compose: dict[str, Any], live_server: LiveServer
+) -> None:
+    _, _, option, code = compose["services"]["web"]["healthcheck"]["test"]
+    assert "http://127.0.0.1:8000/health/live" in code
+    code = code.replace("http://127.0.0.1:8000", live_server.url)
+    for name, status in (("localhost", 0), ("elsewhere.example.com", 1)):
+        environment = {"PUBLIC_URL": f"https://{name}"}
+        done = subprocess.run(
+            [sys.executable, option, code], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == status, done.stderr
 
 
 def test_compose_holds_no_secret_and_opens_no_port_to_the_world(compose: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -35,13 +34,8 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run 
 
 
 @pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A data directory that any account can walk into (pytest's own temporary directories are private)."""
-    with tempfile.TemporaryDirectory(prefix="recovery-test-") as parent:
-        Path(parent).chmod(0o711)
-        directory = Path(parent) / ".data"
-        yield directory
-        manager.remove_services(directory)
+def data_dir(services_dir: Path) -> Path:
+    return services_dir
 
 
 def recorded(data_dir: Path, server: str) -> ServerProcess:

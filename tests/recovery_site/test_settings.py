@@ -443,7 +443,8 @@ def test_process_started_by_a_test_works_on_its_databases(process_environment: d
     assert name.startswith("test_recovery")
     program = (
         "import django; django.setup(); from django.conf import settings; from django.db import connection\n"
-        "connection.cursor(); print(connection.settings_dict['NAME'], settings.REDIS_URL.rpartition('/')[2])\n"
+        "connection.cursor()\n"
+        "print(connection.settings_dict['NAME'], settings.REDIS_URL.rpartition('/')[2])\n"
     )
     inherited = {key: value for key, value in os.environ.items() if key not in NOWHERE}
     for environment in [process_environment, *([inherited] if settings.EMBEDDED_SERVICES else [])]:

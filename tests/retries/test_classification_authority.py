@@ -94,6 +94,17 @@ def test_other_advice_of_mastercard(advice, category, retry_class, actor):
     assert (answer.category, answer.retry_class, answer.actor) == (category, retry_class, actor)
 
 
+@pytest.mark.parametrize("advice", ["05", "43"])
+def test_advice_that_is_not_about_a_retry_softens_nothing(advice):
+    answer = verdict("stripe", "expired_card", network="mastercard", advice_code=advice)
+    assert (answer.category, answer.retry_class) == (Category.HARD_DECLINE, RetryClass.AFTER_CUSTOMER_ACTION)
+
+
+@pytest.mark.parametrize("code", ["api_key_expired", "fraudulent"])
+def test_advice_about_card_data_cures_neither_our_mistakes_nor_suspicion(code):
+    assert verdict("stripe", code, provider_advice="confirm_card_data") == verdict("stripe", code)
+
+
 def test_advice_codes_are_mastercards_alone():
     answer = verdict("stripe", "insufficient_funds", network="visa", advice_code="03")
     assert (answer.category, answer.stop) == (Category.INSUFFICIENT_FUNDS, False)
@@ -167,6 +178,18 @@ def test_an_override_replaces_the_table_and_ordinary_advice():
         "merchant override version 1",
     )
     assert verdict("adyen", "2", overrides).category is Category.SOFT_DECLINE
+
+
+def test_an_override_is_a_persons_word_that_no_hint_adjusts():
+    overrides = [StoredOverride("stripe", "do_not_honor", 1, "INSUFFICIENT_FUNDS")]
+    answer = verdict("stripe", "do_not_honor", overrides, provider_says_retry=False)
+    assert (answer.retry_class, answer.machine_may_retry) == (RetryClass.LATER, True)
+
+
+def test_an_override_cannot_even_rename_a_stop():
+    overrides = [StoredOverride("stripe", "do_not_honor", 1, "FRAUD_FLAGGED")]
+    answer = verdict("stripe", "do_not_honor", overrides, network="visa", network_code="14")
+    assert (answer.category, answer.stop) == (Category.HARD_DECLINE, True)
 
 
 def test_the_highest_version_of_an_override_counts_in_any_order():

@@ -191,7 +191,8 @@ def test_quiet_hours_over_midnight(asked, allowed):
 
 def test_quiet_hours_within_a_day():
     lunch = QuietHours(time(12), time(13, 30))
-    assert next_allowed_instant(at("2026-06-10T12:10:00"), UTC, lunch) == at("2026-06-10T13:30:00")
+    for asked in ("2026-06-10T12:00:00", "2026-06-10T12:10:00", "2026-06-10T13:29:59"):
+        assert next_allowed_instant(at(asked), UTC, lunch) == at("2026-06-10T13:30:00")
     assert next_allowed_instant(at("2026-06-10T11:59:59"), UTC, lunch) == at("2026-06-10T11:59:59")
 
 

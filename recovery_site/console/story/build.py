@@ -1,6 +1,6 @@
 """Rows into a story: plain copying, with the words people read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from invoices.models import Attempt, Dispute, Event, ReviewItem, Transaction
@@ -8,7 +8,7 @@ from invoices.selectors.parties import charging_obstacle
 from recovery_site.common.money import format_money
 from recovery_site.console.sentences import AttemptName, Told, actor_name, cause_text, sentence
 from recovery_site.console.story.gather import Rows
-from recovery_site.console.story.nextstep import humanised
+from recovery_site.console.story.glossary import Glossary
 from recovery_site.console.story.types import (
     AttemptFacts,
     CaseFacts,
@@ -24,8 +24,6 @@ from recovery_site.console.story.types import (
 )
 from recovery_site.console.words import card_label, category_title, category_words, plain
 from retries.models import Case
-from tokens.rules import Rule
-from tokens.selectors import network_rules
 
 
 def invoice_facts(rows: Rows) -> InvoiceFacts:
@@ -118,18 +116,14 @@ def job_facts(rows: Rows) -> JobFacts | None:
         token=job.token.public_id if job.token else "",
         token_label=card_label(job.token.card.network, job.token.card.last4) if job.token else "",
         trigger=job.get_trigger_display(),
-        why=humanised(job.why, _rules_of(rows)),
+        why=rows.glossary.say(job.why),
         band=job.band,
         requested_by=actor_name(job.requested_by, rows.people),
         last_error=job.last_error,
     )
 
 
-def _rules_of(rows: Rows) -> list[Rule]:
-    return [rule for network in {token.card.network for token in rows.tokens} for rule in network_rules(network)]
-
-
-def attempt_facts(attempt: Attempt, rules: Sequence[Rule]) -> AttemptFacts:
+def attempt_facts(attempt: Attempt, glossary: Glossary) -> AttemptFacts:
     card = attempt.card
     captured = Money(attempt.captured_minor, attempt.currency) if attempt.captured_minor is not None else None
     failed = bool(attempt.category or attempt.raw_code)
@@ -162,14 +156,13 @@ def attempt_facts(attempt: Attempt, rules: Sequence[Rule]) -> AttemptFacts:
         expected_by=attempt.expected_by,
         returned_at=attempt.returned_at,
         counts=attempt.counts,
-        why=humanised(str(attempt.decision.get("why", "")), rules),
+        why=glossary.brief(str(attempt.decision.get("why", ""))),
         decision=attempt.decision,
     )
 
 
 def attempts_facts(rows: Rows) -> tuple[AttemptFacts, ...]:
-    rules = _rules_of(rows)
-    return tuple(attempt_facts(attempt, rules) for attempt in rows.attempts)
+    return tuple(attempt_facts(attempt, rows.glossary) for attempt in rows.attempts)
 
 
 def transaction_facts(row: Transaction, people: Mapping[str, str]) -> TransactionFacts:
@@ -235,7 +228,8 @@ def facts_in_words(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             text = format_money(value, currency) if currency else str(value)
             shown.append((plain(key.removesuffix("_minor")).capitalize(), text))
         elif "currency" not in key:
-            shown.append((plain(key).capitalize(), ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            shown.append((plain(key).capitalize(), text))
     return tuple(shown)
 
 
@@ -248,11 +242,10 @@ def timeline(rows: Rows) -> tuple[TimelineEntry, ...]:
         )
         for attempt in rows.attempts
     }
-    rules = _rules_of(rows)
-    return tuple(_entry(event, rows, names, rules) for event in rows.events)
+    return tuple(_entry(event, rows, names) for event in rows.events)
 
 
-def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName], rules: Sequence[Rule]) -> TimelineEntry:
+def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName]) -> TimelineEntry:
     line = sentence(
         Told(
             kind=event.kind,
@@ -269,8 +262,8 @@ def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName], rules: Se
     return TimelineEntry(
         seq=event.seq,
         kind=event.kind,
-        text=humanised(line.text, rules),
-        detail=humanised(line.detail, rules),
+        text=rows.glossary.say(line.text),
+        detail=rows.glossary.brief(line.detail),
         tone=line.tone,
         who=actor_name(event.actor, rows.people),
         cause=cause_text(event.cause),

@@ -9,6 +9,7 @@ from uuid import UUID
 from accounts.models import GlobalSwitch, User
 from invoices.models import Attempt, Dispute, Event, Invoice, ReviewItem, Transaction
 from invoices.states import TransactionKind
+from recovery_site.console.story.glossary import Glossary, glossary_of
 from retries.models import Case, RetryJob
 from retries.states import JOB_OPEN, JOB_SLOT, CaseStatus
 from tokens.budgets import AttemptMark
@@ -36,6 +37,7 @@ class Rows:
     marks: Mapping[UUID, Sequence[AttemptMark]]
     people: Mapping[str, str]
     switch: GlobalSwitch | None
+    glossary: Glossary
 
 
 def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
@@ -76,6 +78,7 @@ def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
         marks=card_marks(cards, now),
         people=people_of(_actors(events, transactions, reviews, job, case)),
         switch=GlobalSwitch.objects.filter(charging_enabled=False).first(),
+        glossary=glossary_of(tokens),
     )
 
 

@@ -1,4 +1,4 @@
-"""The one sentence that answers "what happens next, and why": the stored decision plus what only a reader knows."""
+"""What happens next, and why, in one sentence: the stored decision plus what only a reader knows."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -12,8 +12,6 @@ from recovery_site.console.story.types import NextStepFacts
 from recovery_site.console.words import distance_text, duration_text, moment_text, rule_words
 from retries.models import Case, RetryJob
 from retries.states import JobStatus, NextStep
-from tokens.rules import Rule
-from tokens.selectors import network_rules
 
 _TONES = {
     NextStep.BOOKED: "accent",
@@ -45,7 +43,7 @@ _LATE_AFTER = timedelta(minutes=2)
 
 
 def next_step(rows: Rows) -> NextStepFacts:
-    """The invoice's next step at `rows.now`, with its reason in one sentence and the circumstances beside it."""
+    """The invoice's next step at `rows.now`, its reason in one sentence and the circumstances beside it."""
     case = open_case_of(rows)
     if case is not None:
         step = NextStep(case.next_step)
@@ -70,17 +68,20 @@ def _facts(rows: Rows, step: NextStep, at: datetime | None, why: str, notes: Ite
 
 
 def _without_case(rows: Rows) -> tuple[NextStep, datetime | None, str]:
-    """An invoice that has not failed: its first charge, a closed invoice, or one that the provider still collects."""
-    open_now = [row for row in rows.attempts if row.status in ATTEMPT_OPEN and row.kind == TransactionKind.CHARGE]
+    """An invoice without an open case: in its first charge, closed, or still collected by the provider."""
+    charges = [row for row in rows.attempts if row.kind == TransactionKind.CHARGE]
+    open_now = [row for row in charges if row.status in ATTEMPT_OPEN]
     if open_now:
         step, why = _FLIGHT[AttemptStatus(open_now[-1].status)]
         return step, open_now[-1].expected_by or open_now[-1].next_check_at, why
     if rows.job is not None and rows.job.kind == TransactionKind.CHARGE:
         queued = rows.job.status == JobStatus.QUEUED
-        return NextStep.QUEUED if queued else NextStep.BOOKED, rows.job.due_at, rows.job.why or "A charge is booked."
+        why = rows.glossary.brief(rows.job.why) or "A charge is booked."
+        return NextStep.QUEUED if queued else NextStep.BOOKED, rows.job.due_at, why
     status = InvoiceStatus(rows.invoice.status)
     if status in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING):
-        return NextStep.PROVIDER, rows.invoice.provider_retry_at, "The provider collects this invoice; no failure was told."
+        why = "The provider collects this invoice; no failure was told."
+        return NextStep.PROVIDER, rows.invoice.provider_retry_at, why
     if status is InvoiceStatus.REFUNDING:
         return NextStep.NONE, None, "A refund is under way."
     if status is InvoiceStatus.PROCESS_FAILED:
@@ -98,14 +99,12 @@ def _closed(invoice: Invoice, status: InvoiceStatus, now: datetime) -> str:
 
 
 def _why_of_case(rows: Rows, case: Case, step: NextStep) -> str:
-    if step is NextStep.BOOKED and rows.job is not None:
-        waiting = _waits(rows, rows.job)
-        if waiting:
-            return waiting
+    if step is NextStep.BOOKED and rows.job is not None and (waiting := _waits(rows, rows.job)):
+        return waiting
+    why = case.why
     if step is NextStep.PAUSED and case.paused_by.startswith("user:"):
-        case_why = case.why.replace(case.paused_by, actor_name(case.paused_by, rows.people))
-        return humanised(case_why, _rules(rows))
-    return humanised(case.why, _rules(rows)) or "The next step is being decided."
+        why = why.replace(case.paused_by, actor_name(case.paused_by, rows.people))
+    return rows.glossary.brief(why) or "The next step is being decided."
 
 
 def _waits(rows: Rows, job: RetryJob) -> str:
@@ -114,42 +113,32 @@ def _waits(rows: Rows, job: RetryJob) -> str:
     if not limit:
         return ""
     until = moment_text(job.due_at, rows.now)
-    rule = next((rule for rule in _rules(rows) if str(rule) == limit), None)
+    rule = rows.glossary.rule(limit)
     if rule is None:
         return f"Waits until {until} because {limit[0].lower()}{limit[1:]}."
-    words = rule_words(rule)
-    return f"Waits until {until} because {words[0].lower() if words.startswith('This') else words[0]}{words[1:]} are used up until then."
+    return f"Waits until {until} because {rule_words(rule)} are used up until then."
 
 
 def limit_of(job: RetryJob) -> str:
-    """The rule that decided the job's time, as stored with the decision; empty if it was the policy's delay."""
+    """The rule that decided the job's time, as stored with the decision; empty if the policy's delay did."""
     considered = job.decision.get("considered")
     if not isinstance(considered, list) or job.token is None:
         return ""
-    chosen = next((row for row in considered if isinstance(row, dict) and row.get("token") == job.token.public_id), None)
-    return str(chosen.get("limit") or "") if chosen else ""
-
-
-def _rules(rows: Rows) -> list[Rule]:
-    networks = {token.card.network for token in rows.tokens}
-    return [rule for network in sorted(networks) for rule in network_rules(network)]
-
-
-def humanised(text: str, rules: Iterable[Rule]) -> str:
-    """Stored reasons name rules by their technical name; people read the words."""
-    for rule in rules:
-        text = text.replace(str(rule), rule_words(rule))
-    return text
+    for row in considered:
+        if isinstance(row, dict) and row.get("token") == job.token.public_id:
+            return str(row.get("limit") or "")
+    return ""
 
 
 def _notes(rows: Rows, case: Case | None, step: NextStep) -> list[str]:
-    """What the stored decision cannot know: switches, a broken connection, who is in front, who has the question."""
+    """What the stored decision cannot know: switches, a broken connection, who goes first, who has the question."""
     notes = []
     if step in (NextStep.BOOKED, NextStep.QUEUED):
         notes += _held(rows)
     if step is NextStep.QUEUED and rows.holder is not None:
         notes.append(_behind(rows.holder, rows.now))
-    if step is NextStep.BOOKED and not notes and rows.job is not None and rows.now - rows.job.due_at > _LATE_AFTER:
+    late_job = rows.job is not None and rows.now - rows.job.due_at > _LATE_AFTER
+    if step is NextStep.BOOKED and not notes and rows.job is not None and late_job:
         late = duration_text(rows.now - rows.job.due_at)
         notes.append(f"It has been due for {late} and leaves as soon as a worker takes it.")
     if rows.job is not None and rows.job.last_error:
@@ -165,7 +154,7 @@ def _held(rows: Rows) -> list[str]:
     notes = []
     if rows.switch is not None:
         reason = f": {rows.switch.reason}" if rows.switch.reason else ""
-        notes.append(f"Nothing is sent, because charging is switched off for everybody{reason}.".replace("..", "."))
+        notes.append(f"Nothing is sent, because charging is switched off for everybody{reason.rstrip('.')}.")
     if not rows.invoice.merchant.charging_enabled:
         notes.append(f"Nothing is sent, because charging is switched off for {rows.invoice.merchant.name}.")
     obstacle = charging_obstacle(rows.invoice.connection)
@@ -185,5 +174,6 @@ def _questions(rows: Rows) -> list[str]:
     for item in rows.reviews:
         if item.resolved_at is None:
             owner = f"{item.owner} has taken it" if item.owner else "nobody has taken it yet"
-            notes.append(f"Staff question since {moment_text(item.opened_at, rows.now)}: {item.get_kind_display()}; {owner}.")
+            since = moment_text(item.opened_at, rows.now)
+            notes.append(f"Staff question since {since}: {item.get_kind_display()}; {owner}.")
     return notes

@@ -1,0 +1,294 @@
+"""Resolution of attempts whose result nobody knows (DESIGN section 6): look up, adopt, resend under the same key, or
+ask staff. UNKNOWN is never FAILED, and a new key may follow only after the old one is surely dead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from invoices.models import Attempt
+from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.services.ledger import Stamp, record_event
+from invoices.services.reviews import review_open
+from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
+from providers.base import ChargeResult, ClientTraits, Lookup, Outcome, ProviderClient, ProviderUnavailable, ProviderUncertain
+from recovery_site.common.clock import database_now
+from recovery_site.common.db import for_no_key_update
+from retries.engine.prepare import charge_request, charging_switched_off
+from retries.engine.send import answer_apply, differences, mismatch_review
+from retries.locking import Scope, open_case, scope_lock
+from retries.services import outcomes
+from retries.services.planning import case_set_step
+from retries.states import NextStep
+from tokens.selectors import token_options
+
+log = structlog.get_logger()
+ABSENT_AFTER = timedelta(minutes=10)
+STAFF_AFTER = timedelta(hours=24)
+_CHECK_AGAIN = timedelta(minutes=30)
+
+
+class Resolved(StrEnum):
+    """What became of one attempt; the names are the counts of the `reconcile` command."""
+
+    ADOPTED = "adopted"
+    ABSENT = "absent"
+    RESENT = "resent"
+    STAFF = "staff"
+    WAITING = "waiting"
+    SKIPPED = "skipped"
+
+
+def lease_expire(attempt_pk: int, *, now: datetime) -> bool:
+    """A SENDING charge whose worker's lease ran out is UNKNOWN: its worker died, or its reply was lost."""
+    with _locked(attempt_pk) as (scope, attempt):
+        if attempt.status != AttemptStatus.SENDING or not _lease_over(attempt):
+            return False
+        stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
+        outcomes.charge_is_unknown(scope, attempt, why="The worker that sent it gave no result.", stamp=stamp)
+    log.info("reconcile", action="lease_expired", attempt=attempt.public_id, status=attempt.status)
+    return True
+
+
+def attempt_resolve_unknown(attempt_pk: int, *, now: datetime) -> Resolved:
+    """One look at an UNKNOWN attempt. A provider that cannot be read leaves the row as it is (after a day: staff)."""
+    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
+    connection = attempt.connection
+    if charging_obstacle(connection):
+        return Resolved.SKIPPED
+    client = connection_client(connection)
+    try:
+        found = _look_up(client, attempt)
+    except ProviderUnavailable as error:
+        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+        return _to_staff(attempt_pk, now, error.message) if _age(attempt, now) > STAFF_AFTER else Resolved.WAITING
+    if found is not None:
+        return _adopt(attempt_pk, found, now)
+    return _absent(attempt, client.traits, now)
+
+
+def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
+    if attempt.provider_id:
+        return client.charge_get(attempt.provider_id)
+    if client.traits.lookup is Lookup.NONE:
+        return None
+    return client.charge_find(attempt.public_id)
+
+
+def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
+    with _locked(attempt_pk) as (scope, attempt):
+        if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
+            return Resolved.WAITING
+        stamp = Stamp(actor="system:reconcile", cause="looked up at the provider", now=now)
+        wrong = differences(found, attempt.public_id, attempt.amount_minor, attempt.currency)
+        if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
+            wrong = "another token"
+        if wrong:
+            mismatch_review(scope, attempt, wrong, found, stamp)
+            _to_queue(scope, f"the provider's answer differs from what was sent ({wrong})", stamp)
+            _check_at(attempt, now + STAFF_AFTER)
+            return Resolved.STAFF
+        if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
+            return _still_awaiting(scope, attempt, stamp)
+        answer_apply(scope, attempt, found, attempt.connection.provider, stamp)
+    log.info("reconcile", action="adopted", attempt=attempt.public_id, status=attempt.status, stuck=_stuck(attempt, now))
+    return Resolved.ADOPTED
+
+
+def _absent(attempt: Attempt, traits: ClientTraits, now: datetime) -> Resolved:
+    """The provider does not show it. What that proves depends on the client."""
+    if attempt.status != AttemptStatus.UNKNOWN or not _lease_over(attempt) or _age(attempt, now) < ABSENT_AFTER:
+        return Resolved.WAITING
+    if _age(attempt, now) < traits.key_ttl / 2:
+        return _resend(attempt.pk, now)
+    if traits.lookup is Lookup.AUTHORITATIVE:
+        return _surely_absent(attempt.pk, now)
+    return _to_staff(attempt.pk, now, "The provider cannot say for sure whether the charge exists.")
+
+
+def _surely_absent(attempt_pk: int, now: datetime) -> Resolved:
+    with _locked(attempt_pk) as (scope, attempt):
+        if attempt.status != AttemptStatus.UNKNOWN:
+            return Resolved.WAITING
+        stamp = Stamp(actor="system:reconcile", cause="the provider never received it", now=now)
+        outcomes.charge_did_not_happen(
+            scope,
+            attempt,
+            code="network_error",
+            provider_name=attempt.connection.provider,
+            retry_after=None,
+            failed_at=now,
+            stamp=stamp,
+        )
+    log.info("reconcile", action="absent", attempt=attempt.public_id, status=attempt.status, stuck=_stuck(attempt, now))
+    return Resolved.ABSENT
+
+
+def _resend(attempt_pk: int, now: datetime) -> Resolved:
+    """The same attempt under the same key: through step 2's checks, the lease renewed, then sent with nothing open."""
+    stamp = Stamp(actor="system:reconcile", cause="resend under the same key", now=now)
+    with _locked(attempt_pk, durable=True) as (scope, attempt):
+        if attempt.status != AttemptStatus.UNKNOWN or not _lease_over(attempt):
+            return Resolved.WAITING
+        obstacle = _resend_obstacle(scope, attempt, now)
+        if obstacle:
+            _check_at(attempt, now + _CHECK_AGAIN)
+            log.info("reconcile", action="resend_refused", attempt=attempt.public_id, reason=obstacle)
+            return Resolved.WAITING
+        attempt.lease_until = database_now() + settings.RETRY_LOCK_TIMEOUT
+        attempt.resends += 1
+        attempt.next_check_at = now + _CHECK_AGAIN
+        attempt.save(update_fields=["lease_until", "resends", "next_check_at"])
+        record_event(
+            invoice=scope.invoice,
+            kind="attempt.resent",
+            stamp=stamp,
+            subject_type="attempt",
+            subject_id=attempt.public_id,
+            data={"resends": attempt.resends},
+        )
+        request = charge_request(
+            attempt,
+            scope.customer.connector_customer_id,
+            scope.invoice.public_id,
+            attempt.transaction.public_id,
+        )
+    client = connection_client(attempt.connection)
+    try:
+        answer = client.charge(request)
+    except ProviderUncertain as error:
+        log.info("reconcile", action="resent", attempt=attempt.public_id, status="UNKNOWN", reason=error.message)
+        return Resolved.RESENT
+    # An unsent resend says nothing about the first sending, so it must not end the attempt.
+    if answer.outcome is not Outcome.ERRORED:
+        _adopt(attempt_pk, answer, now)
+    return Resolved.RESENT
+
+
+def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
+    """Step 2's questions for an attempt that is already written down; its own mark does not count against it."""
+    invoice = scope.invoice
+    if invoice.status not in INVOICE_OPEN or (attempt.amount_minor, attempt.currency) != (
+        invoice.due_minor,
+        invoice.currency,
+    ):
+        return "the amount is no longer due"
+    if charging_switched_off(attempt.merchant_id):
+        return "charging is switched off"
+    sending = Attempt.objects.filter(
+        customer=scope.customer, kind=TransactionKind.CHARGE, origin=Origin.OURS, status=AttemptStatus.SENDING
+    )
+    if sending.exists():
+        return "another charge of this customer is being sent"
+    options = token_options(
+        customer=scope.customer,
+        cards=scope.cards,
+        invoice_pk=invoice.pk,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        not_before=now,
+        besides=attempt.pk,
+    )
+    option = next((option for option in options if option.pk == attempt.token_id), None)
+    if option is None or not option.usable:
+        return "the payment method may no longer be charged"
+    return "a network limit is in the way" if option.allowed_at > now else ""
+
+
+def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime) -> Resolved:
+    """A settlement that is due: read it; still pending is extended once by its own period, then asked of staff."""
+    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
+    if charging_obstacle(attempt.connection):
+        return Resolved.SKIPPED
+    try:
+        found = _look_up(connection_client(attempt.connection), attempt)
+    except ProviderUnavailable as error:
+        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+        return Resolved.WAITING
+    if found is not None:
+        return _adopt(attempt_pk, found, now)
+    with _locked(attempt_pk) as (scope, attempt):
+        if attempt.status != AttemptStatus.AWAITING:
+            return Resolved.WAITING
+        stamp = Stamp(actor="system:reconcile", cause="settlement is due", now=now)
+        return _still_awaiting(scope, attempt, stamp)
+
+
+def _still_awaiting(scope: Scope, attempt: Attempt, stamp: Stamp) -> Resolved:
+    due = attempt.expected_by or stamp.now
+    if not attempt.extended:
+        attempt.extended, attempt.expected_by = True, due + (due - attempt.attempted_at)
+        attempt.next_check_at = attempt.expected_by
+        attempt.save(update_fields=["extended", "expected_by", "next_check_at"])
+        outcomes.awaiting_extended(scope, attempt, stamp)
+        return Resolved.WAITING
+    _ask(scope, attempt, ReviewKind.OVERDUE_SETTLEMENT, "The bank has not settled it in twice the usual time.", stamp)
+    _check_at(attempt, stamp.now + STAFF_AFTER)
+    return Resolved.STAFF
+
+
+def _to_staff(attempt_pk: int, now: datetime, why: str) -> Resolved:
+    with _locked(attempt_pk) as (scope, attempt):
+        if attempt.status != AttemptStatus.UNKNOWN:
+            return Resolved.WAITING
+        stamp = Stamp(actor="system:reconcile", cause="unknown for too long", now=now)
+        _ask(scope, attempt, ReviewKind.UNKNOWN_ATTEMPT, why, stamp)
+        _check_at(attempt, now + STAFF_AFTER)
+    return Resolved.STAFF
+
+
+def _ask(scope: Scope, attempt: Attempt, kind: ReviewKind, why: str, stamp: Stamp) -> None:
+    review_open(
+        invoice=scope.invoice,
+        kind=kind,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        facts={
+            "why": why,
+            "amount_minor": attempt.amount_minor,
+            "currency": attempt.currency,
+            "sent_at": attempt.attempted_at.isoformat(),
+            "reference": attempt.public_id,
+            "provider_id": attempt.provider_id or "",
+        },
+        choices=["charged", "not_charged"],
+        stamp=stamp,
+    )
+    _to_queue(scope, why, stamp)
+
+
+def _to_queue(scope: Scope, why: str, stamp: Stamp) -> None:
+    case = open_case(scope.invoice)
+    if case is not None:
+        case_set_step(case, scope.invoice, NextStep.STAFF, None, f"A person has to find out: {why}", stamp)
+
+
+@contextmanager
+def _locked(attempt_pk: int, *, durable: bool = False) -> Iterator[tuple[Scope, Attempt]]:
+    """One transaction with all locks around a scope and its attempt."""
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    with transaction.atomic(durable=durable):
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        rows = Attempt.objects.filter(pk=attempt_pk).select_related("connection", "token", "transaction", "card")
+        yield scope, for_no_key_update(rows).get()
+
+
+def _lease_over(attempt: Attempt) -> bool:
+    return attempt.lease_until is None or attempt.lease_until < database_now()
+
+
+def _age(attempt: Attempt, now: datetime) -> timedelta:
+    return now - attempt.attempted_at
+
+
+def _stuck(attempt: Attempt, now: datetime) -> str:
+    return str(_age(attempt, now)).split(".")[0]
+
+
+def _check_at(attempt: Attempt, at: datetime) -> None:
+    attempt.next_check_at = at
+    attempt.save(update_fields=["next_check_at"])

@@ -1,0 +1,253 @@
+"""The phases of DESIGN section 11, each in batches, each row on its own: one that fails waits for the next tick."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from invoices.models import Attempt, Invoice, ReviewItem
+from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.services.ledger import Stamp
+from invoices.services.refunds import refund_record
+from invoices.services.reviews import review_open
+from invoices.states import (
+    ATTEMPT_OPEN,
+    AttemptStatus,
+    InvoiceStatus,
+    ReviewKind,
+    TransactionKind,
+)
+from providers.base import Outcome, ProviderUnavailable, RefundFacts, RefundStatus
+from recovery_site.common.db import DatabaseClock
+from retries.locking import open_case, scope_lock
+from retries.models import Case, RetryJob
+from retries.reconciliation.resolution import (
+    Resolved,
+    attempt_resolve_awaiting,
+    attempt_resolve_unknown,
+    lease_expire,
+)
+from retries.services.planning import case_plan, slot_release
+from retries.states import JOB_SLOT, CaseStatus, JobStatus, NextStep
+
+log = structlog.get_logger()
+BATCH = 50
+
+
+@dataclass(slots=True)
+class ReconcileCounts:
+    """Rows per phase and result; `errors` are rows left for the next tick."""
+
+    leases_expired: int = 0
+    charges: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Resolved, 0))
+    refunds: int = 0
+    steps_repaired: int = 0
+    deadlines: int = 0
+    slots_released: int = 0
+    errors: int = 0
+
+    def as_dict(self) -> dict[str, object]:
+        values = asdict(self)
+        values["charges"] = {str(name): count for name, count in self.charges.items()}
+        return values
+
+
+def reconcile(*, now: datetime, drain: bool = False) -> ReconcileCounts:
+    """One tick: at most 50 rows per phase, or with `drain` batch after batch until nothing is left to do."""
+    counts = ReconcileCounts()
+    _charges(now, counts, drain)
+    _refunds(now, counts, drain)
+    _steps(now, counts, drain)
+    _slots(now, counts, drain)
+    return counts
+
+
+def _each(rows: QuerySet[Attempt] | QuerySet[Case] | QuerySet[Invoice], work: Callable[[int], None], counts: ReconcileCounts, drain: bool) -> None:
+    """Give each row's primary key to `work`, once; a row that fails is logged, counted and left as it was."""
+    seen: set[int] = set()
+    while True:
+        batch = list(rows.exclude(pk__in=seen).order_by("pk").values_list("pk", flat=True)[:BATCH])
+        for pk in batch:
+            seen.add(pk)
+            try:
+                work(pk)
+            except Exception:  # the sweep loop: one row must not stop the others
+                counts.errors += 1
+                log.exception("reconcile_failed", row=pk)
+        if not drain or len(batch) < BATCH:
+            return
+
+
+def _charges(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+    charges = Attempt.objects.filter(kind=TransactionKind.CHARGE)
+
+    def expire(pk: int) -> None:
+        counts.leases_expired += lease_expire(pk, now=now)
+
+    def unknown(pk: int) -> None:
+        counts.charges[attempt_resolve_unknown(pk, now=now)] += 1
+
+    def awaiting(pk: int) -> None:
+        counts.charges[attempt_resolve_awaiting(pk, now=now)] += 1
+
+    _each(charges.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire, counts, drain)
+    _each(charges.filter(status=AttemptStatus.UNKNOWN, next_check_at__lte=now), unknown, counts, drain)
+    _each(charges.filter(status=AttemptStatus.AWAITING, next_check_at__lte=now), awaiting, counts, drain)
+
+
+def _refunds(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+    stuck = Attempt.objects.filter(
+        kind=TransactionKind.REFUND,
+        status__in=ATTEMPT_OPEN,
+        provider_id__isnull=False,
+        attempted_at__lte=now - settings.RECONCILE_REFUND_STUCK_AFTER,
+    )
+
+    def work(pk: int) -> None:
+        counts.refunds += _refund_sync(pk, now)
+
+    _each(stuck, work, counts, drain)
+
+
+_REFUND_STATUS = {
+    Outcome.SUCCEEDED: RefundStatus.SUCCEEDED,
+    Outcome.DECLINED: RefundStatus.FAILED,
+    Outcome.ERRORED: RefundStatus.FAILED,
+}
+
+
+def _refund_sync(attempt_pk: int, now: datetime) -> bool:
+    """Read one open refund; True if the provider's word has ended it."""
+    attempt = Attempt.objects.select_related("connection", "transaction__refund_of").get(pk=attempt_pk)
+    if charging_obstacle(attempt.connection) or attempt.provider_id is None:
+        return False
+    try:
+        found = connection_client(attempt.connection).refund_get(attempt.provider_id)
+    except ProviderUnavailable as error:
+        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+        return False
+    if found is None or found.outcome not in _REFUND_STATUS:
+        return False
+    facts = RefundFacts(
+        id=attempt.provider_id,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        status=_REFUND_STATUS[found.outcome],
+        reference=attempt.public_id,
+        failure_reason=found.decline.message or found.decline.raw_code if found.decline else found.error_code,
+    )
+    paid = Attempt.objects.filter(
+        transaction=attempt.transaction.refund_of, status=AttemptStatus.SUCCEEDED
+    ).latest("id")
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
+        refund_record(scope.invoice, paid, facts, Stamp("system:reconcile", "looked up at the provider", now))
+    log.info("reconcile", action="refund_synced", attempt=attempt.public_id, status=facts.status)
+    return True
+
+
+def _steps(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+    """Open cases whose next step is not real or is over, and open invoices without any."""
+
+    def repair(pk: int) -> None:
+        counts.steps_repaired += _replan(pk, now)
+
+    def deadline(pk: int) -> None:
+        counts.deadlines += _replan(pk, now)
+
+    def orphan(pk: int) -> None:
+        counts.steps_repaired += _orphan(pk, now)
+
+    _each(_cases_without_step(), repair, counts, drain)
+    over = Case.objects.filter(
+        status=CaseStatus.OPEN, next_step__in=(NextStep.CUSTOMER, NextStep.PROVIDER), next_step_at__lte=now
+    )
+    _each(over, deadline, counts, drain)
+    repaired = Case.objects.filter(
+        status=CaseStatus.OPEN,
+        next_step=NextStep.PAUSED,
+        paused_by="configuration",
+        connection__enabled=True,
+        connection__paused_reason="",
+        failure__verdict__scope="connection",
+    )
+    _each(repaired, repair, counts, drain)
+    homeless = Invoice.objects.filter(
+        ~Exists(Case.objects.filter(invoice=OuterRef("pk"), status=CaseStatus.OPEN)),
+        ~Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", status__in=ATTEMPT_OPEN)),
+        status=InvoiceStatus.PROCESSING,
+    )
+    _each(homeless, orphan, counts, drain)
+
+
+def _cases_without_step() -> QuerySet[Case]:
+    """Open cases that claim a step which no row carries."""
+    jobs = RetryJob.objects.filter(case=OuterRef("pk"))
+    flights = Attempt.objects.filter(invoice=OuterRef("invoice"), kind=TransactionKind.CHARGE)
+    questions = ReviewItem.objects.filter(invoice=OuterRef("invoice"), resolved_at__isnull=True)
+    return Case.objects.filter(status=CaseStatus.OPEN).filter(
+        Q(next_step=NextStep.BOOKED) & ~Exists(jobs.filter(status__in=JOB_SLOT))
+        | Q(next_step=NextStep.QUEUED) & ~Exists(jobs.filter(status=JobStatus.QUEUED))
+        | Q(next_step=NextStep.SENDING) & ~Exists(flights.filter(status=AttemptStatus.SENDING))
+        | Q(next_step=NextStep.AWAITING) & ~Exists(flights.filter(status=AttemptStatus.AWAITING))
+        | Q(next_step=NextStep.RESOLVING) & ~Exists(flights.filter(status=AttemptStatus.UNKNOWN))
+        | Q(next_step=NextStep.PAUSED, paused_by="")
+        | Q(next_step=NextStep.STAFF) & ~Exists(questions)
+    )
+
+
+def _replan(case_pk: int, now: datetime) -> bool:
+    case = Case.objects.get(pk=case_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=case.customer_id, invoice_pk=case.invoice_id)
+        locked = open_case(scope.invoice)
+        if locked is None or locked.pk != case_pk:
+            return False
+        if locked.paused_by == "configuration":
+            locked.paused_by = ""
+            locked.save(update_fields=["paused_by"])
+        plan = case_plan(scope, locked, Stamp("system:reconcile", "the next step was over or missing", now))
+    log.info("reconcile", action="planned", case=case.public_id, status=plan.step, stuck=str(now - case.opened_at))
+    return True
+
+
+def _orphan(invoice_pk: int, now: datetime) -> bool:
+    """An open invoice without case, job or attempt: nobody knows what to do, so staff must hear of it."""
+    customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=invoice_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        if scope.invoice.status != InvoiceStatus.PROCESSING or open_case(scope.invoice) is not None:
+            return False
+        review_open(
+            invoice=scope.invoice,
+            kind=ReviewKind.NO_PLAN,
+            subject_type="invoice",
+            subject_id=scope.invoice.public_id,
+            facts={"why": "The invoice is open, but nothing is planned for it."},
+            choices=["noted"],
+            stamp=Stamp("system:reconcile", "an open invoice without a next step", now),
+        )
+    return True
+
+
+def _slots(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+    """Customers with queued invoices and nobody in the slot."""
+    holders = RetryJob.objects.filter(
+        customer=OuterRef("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT
+    )
+    waiting = RetryJob.objects.filter(
+        ~Exists(holders), kind=TransactionKind.CHARGE, status=JobStatus.QUEUED
+    )
+
+    def release(pk: int) -> None:
+        job = RetryJob.objects.get(pk=pk)
+        with transaction.atomic():
+            scope = scope_lock(customer_pk=job.customer_id, invoice_pk=job.invoice_id)
+            slot_release(scope, Stamp("system:reconcile", "a free slot with invoices waiting", now))
+        counts.slots_released += 1
+
+    _each(waiting, release, counts, drain)
