@@ -1,4 +1,6 @@
-"""Which merchant a request is about: `?merchant=` in the URL, else the one chosen last, else the first by name."""
+"""Which merchant a request is about: `?merchant=` in the URL, else the one chosen last, else the first by
+name.
+"""
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest
@@ -14,7 +16,8 @@ _CACHED = "_current_merchant"
 def current_merchant(request: HttpRequest) -> Merchant:
     """The merchant of this request, always one the user may see; remembered in the session.
 
-    Raises Http404 for a merchant named in the URL that is not theirs, PermissionDenied for a user without any.
+    Raises Http404 for a merchant named in the URL that is not theirs, PermissionDenied for a user without
+    any.
     """
     cached: Merchant | None = getattr(request, _CACHED, None)
     if cached is not None:

@@ -1,14 +1,18 @@
-"""Geometry of the charts: numbers in, shapes in a 0..100 box out. Pure; templates/components draw them as SVG.
+"""Geometry of the charts: numbers in, shapes in a 0..100 box out. Pure; templates/components draw them as
+SVG.
 
-Shapes are stretched to the space there is, so they carry no text: labels stand in HTML around them. Coordinates are text
-with a point as decimal mark, whatever the locale.
+Shapes are stretched to the space there is, so they carry no text: labels stand in HTML around them.
+Coordinates are text with a point as decimal mark, whatever the locale.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, log10
+from typing import Final
 
+# A share of nothing.
+DASH: Final = "\N{EN DASH}"
 _GAP = 0.22
 _GRIDLINES = 4
 _X_LABELS = 5
@@ -67,15 +71,15 @@ class ColumnChart:
 
 
 def column_chart(labels: Sequence[str], series: Sequence[Series]) -> ColumnChart:
-    """Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length."""
+    """Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length.
+    Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length.
+    """
     if any(len(one.values) != len(labels) for one in series):
         raise ValueError("Every series needs one value per label.")
     totals = [sum(one.values[index] for one in series) for index in range(len(labels))]
     top = nice_ceiling(max(totals, default=0))
     step = 100 / max(1, len(labels))
-    columns = tuple(
-        _column(index, label, series, totals[index], top, step) for index, label in enumerate(labels)
-    )
+    columns = tuple(_column(index, label, series, totals[index], top, step) for index, label in enumerate(labels))
     marks = [top * index // _GRIDLINES for index in range(_GRIDLINES, -1, -1)]
     return ColumnChart(
         columns=columns,
@@ -94,9 +98,7 @@ def _column(index: int, label: str, series: Sequence[Series], total: int, top: i
         if value:
             height = 100 * value / top
             filled += value
-            shapes.append(
-                Shape(one.key, _text(x), _text(100 - 100 * filled / top), _text(width), _text(height))
-            )
+            shapes.append(Shape(one.key, _text(x), _text(100 - 100 * filled / top), _text(width), _text(height)))
     told = [f"{one.name}: {one.values[index]:,}" for one in reversed(series) if one.values[index]]
     return Column(
         label=label,
@@ -105,12 +107,14 @@ def _column(index: int, label: str, series: Sequence[Series], total: int, top: i
         shapes=tuple(shapes),
         values=tuple(one.values[index] for one in series),
         total=total,
-        tip="\n".join([f"{label} – {total:,}", *told]),
+        tip="\n".join([f"{label}: {total:,}", *told]),
     )
 
 
 def nice_ceiling(value: int) -> int:
-    """The smallest 4, 8, 12, 16, 20, 40 ... that is not below `value`, so that four gridlines fall on whole numbers."""
+    """The smallest 4, 8, 12, 16, 20, 40 ... that is not below `value`, so that four gridlines fall on whole
+    numbers.
+    """
     if value <= 4:
         return 4
     magnitude = 10 ** int(log10(value))
@@ -167,7 +171,7 @@ def spark_bars(values: Sequence[int]) -> tuple[Shape, ...]:
 def percent(part: int, whole: int) -> str:
     """`41 %`, `0.4 %` or `100 %`; never 0 or 100 unless it is exactly that. A dash for a share of nothing."""
     if whole <= 0:
-        return "–"
+        return DASH
     share = 100 * part / whole
     if 0 < share < 1:
         return f"{max(share, 0.1):.1f} %"

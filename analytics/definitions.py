@@ -1,7 +1,7 @@
 """What every figure means. The only place where a metric is defined: name, sentence, unit.
 
-Pages render these beside the figures (`{% define "key" %}`), selectors compute exactly what is said here, and nothing
-else may describe a metric. A figure without an entry cannot be shown.
+Pages render these beside the figures (`{% define "key" %}`), selectors compute exactly what is said here, and
+nothing else may describe a metric. A figure without an entry cannot be shown.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ _ALL = (
     Definition(
         "revenue_at_risk",
         "Revenue at risk",
-        "What is still due now on invoices with an open recovery case: the invoice's amount less what was paid and"
-        " credited. A case opens at the first failed payment and is open until it is recovered, lost, canceled or"
-        " written off.",
+        "What is still due now on invoices with an open recovery case: the invoice's amount less what was"
+        " paid and credited. A case opens at the first failed payment and is open until it is recovered,"
+        " lost, canceled or written off.",
         _MONEY,
     ),
     Definition(
@@ -40,16 +40,16 @@ _ALL = (
     Definition(
         "recovered_net",
         "Recovered, net",
-        "Amounts of the cases that closed as recovered in the period, less refunds, lost disputes and bank returns of"
-        " the same invoices since then, whenever these happened, never below zero for one case.",
+        "Amounts of the cases that closed as recovered in the period, less refunds, lost disputes and bank"
+        " returns of the same invoices since then, whenever these happened, never below zero for one case.",
         _MONEY,
     ),
     Definition(
         "cohort_recovery_rate",
         "Recovery rate",
-        "Of all cases opened in the period, the share that is recovered by now. Open cases stay in the denominator and"
-        " are shown apart; while any case of a group is open its rate can still rise and is marked as not final."
-        " Canceled and written-off cases count as not recovered.",
+        "Of all cases opened in the period, the share that is recovered by now. Open cases stay in the"
+        " denominator and are shown apart; while any case of a group is open its rate can still rise and is"
+        " marked as not final. Canceled and written-off cases count as not recovered.",
         "percent of cases; by amount: percent of the amount due when the cases opened, per currency",
     ),
     Definition(
@@ -61,23 +61,23 @@ _ALL = (
     Definition(
         "failures_by_category",
         "Failed attempts by category",
-        "Charge attempts made in the period that were declined, or that surely did not happen, by the category that"
-        " classification gave them; attempts of this service and those the provider reported alike. Days are days in"
-        " the merchant's time zone.",
+        "Charge attempts made in the period that were declined, or that surely did not happen, by the"
+        " category that classification gave them; attempts of this service and those the provider reported"
+        " alike. Days are days in the merchant's time zone.",
         "attempts",
     ),
     Definition(
         "top_decline_codes",
         "Decline codes",
-        "The provider's own codes of the failed attempts made in the period, most frequent first, with the category"
-        " each was given. One invoice can fail several times.",
+        "The provider's own codes of the failed attempts made in the period, most frequent first, with the"
+        " category each was given. One invoice can fail several times.",
         "attempts and distinct invoices",
     ),
     Definition(
         "recovered_by_attempt",
         "Recovered by attempt number",
-        "Cases that closed as recovered in the period, by the number of the successful attempt on the invoice (the"
-        " first payment is number 1). Paid without an attempt known here counts as outside.",
+        "Cases that closed as recovered in the period, by the number of the successful attempt on the"
+        " invoice (the first payment is number 1). Paid without an attempt known here counts as outside.",
         "share of recovered cases",
     ),
     Definition(
@@ -89,9 +89,9 @@ _ALL = (
     Definition(
         "time_to_recover",
         "Time to recover",
-        "From the opening of a case to its closing as recovered, for cases opened in the period. The bars are shares of"
-        " all cases opened; cases that are still open or were not recovered are shown apart. The percentiles are of"
-        " recovered cases only, so they can still grow while cases are open.",
+        "From the opening of a case to its closing as recovered, for cases opened in the period. The bars"
+        " are shares of all cases opened; cases that are still open or were not recovered are shown apart."
+        " The percentiles are of recovered cases only, so they can still grow while cases are open.",
         "share of cases; days",
     ),
     Definition(
@@ -103,29 +103,30 @@ _ALL = (
     Definition(
         "upcoming_retries",
         "Upcoming retries",
-        "Booked retries, soonest first. Each also holds its customer's only retry slot; other invoices of that customer"
-        " queue behind it.",
+        "Booked retries, soonest first. Each also holds its customer's only retry slot; other invoices of"
+        " that customer queue behind it.",
         "retries",
     ),
     Definition(
         "must_be_zero",
         "Must be zero",
-        "Promises of this service as counters, computed from the ledger itself. Anything but zero is a fault to look"
-        " into today.",
+        "Promises of this service as counters, computed from the ledger itself. Anything but zero is a"
+        " fault to look into today.",
         "cases of a broken promise",
     ),
     Definition(
         "after_hard_decline",
         "Retries after a hard decline",
-        "Automatic attempts of this service in the period on a token and card that had been hard declined before,"
-        " without a success, a card update or a try by a person in between.",
+        "Automatic attempts of this service in the period on a token and card that had been hard declined"
+        " before, without a success, a card update or a try by a person in between.",
         "attempts",
     ),
     Definition(
         "over_network_rule",
         "Attempts over a network's rule",
-        "Attempts of this service in the period that were made although the card or invoice had already used up a"
-        " limit of its network that was in force then, counted over the exact window before the attempt.",
+        "Attempts of this service in the period that were made although the card or invoice had already"
+        " used up a limit of its network that was in force then, counted over the exact window before the"
+        " attempt.",
         "attempts",
     ),
     Definition(
@@ -137,15 +138,15 @@ _ALL = (
     Definition(
         "without_next_step",
         "Open without a next step",
-        "Open cases whose next step has nothing behind it (a booked retry without a retry job, a staff case without a"
-        " question to staff, ...), and invoices in processing that nothing works on.",
+        "Open cases whose next step has nothing behind it (a booked retry without a retry job, a staff case"
+        " without a question to staff, ...), and invoices in processing that nothing works on.",
         "invoices",
     ),
     Definition(
         "queue_health",
         "Queue and workers",
-        "Retries that are due but not yet worked, the age of the newest sign of life of a worker, webhooks that wait or"
-        " failed, and deliveries that were given up.",
+        "Retries that are due but not yet worked, the age of the newest sign of life of a worker, webhooks"
+        " that wait or failed, and deliveries that were given up.",
         "rows; seconds of real time",
     ),
 )

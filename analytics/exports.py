@@ -1,4 +1,6 @@
-"""CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run."""
+"""CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run.
+CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,7 +53,9 @@ def csv_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[
 
 
 def neutral(cell: str) -> str:
-    """The cell as text that no spreadsheet takes for a formula: an apostrophe goes before a dangerous first character."""
+    """The cell as text that no spreadsheet takes for a formula: an apostrophe goes before a dangerous first
+    character.
+    """
     return f"'{cell}" if cell.lstrip(" ").startswith(_DANGEROUS) else cell
 
 

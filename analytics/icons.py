@@ -17,7 +17,7 @@ _PATHS = {
     ),
     "info": '<circle cx="12" cy="12" r="9"/><path d="M12 11v5.5M12 7.5v.5"/>',
     "chevron": '<path d="M8 10l4 4 4-4"/>',
-    "theme": '<circle cx="12" cy="12" r="8"/><path d="M12 4v16" /><path d="M12 4a8 8 0 0 1 0 16z" fill="currentColor"/>',
+    "theme": '<circle cx="12" cy="12" r="8"/><path d="M12 4a8 8 0 0 1 0 16z" fill="currentColor"/>',
     "logout": '<path d="M14 5H6v14h8"/><path d="M11 12h9M17 9l3 3-3 3"/>',
     "key": '<circle cx="8" cy="15" r="4"/><path d="M11 12l8-8M16 7l3 3"/>',
     "download": '<path d="M12 4v11M8 11l4 4 4-4M5 20h14"/>',
@@ -38,6 +38,4 @@ def _icon(paths: str) -> SafeString:
     )
 
 
-ICONS: Final[Mapping[str, SafeString]] = MappingProxyType(
-    {name: _icon(paths) for name, paths in _PATHS.items()}
-)
+ICONS: Final[Mapping[str, SafeString]] = MappingProxyType({name: _icon(paths) for name, paths in _PATHS.items()})

@@ -1,10 +1,13 @@
-"""From figures to what the dashboard's templates print: words, shares, shapes and the addresses of the rows behind them."""
+"""From figures to what the dashboard's templates print: words, shares, shapes and the addresses of the rows
+behind them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from analytics.charts import (
+    DASH,
     ColumnChart,
     Part,
     Series,
@@ -63,9 +66,7 @@ def risk_blocks(risk: AtRisk) -> list[RiskBlock]:
             )
             for row in rows
         )
-        blocks.append(
-            RiskBlock(currency, total, tuple((part, state_tone("step", part.key)) for part in parts), lines)
-        )
+        blocks.append(RiskBlock(currency, total, tuple((part, state_tone("step", part.key)) for part in parts), lines))
     return blocks
 
 
@@ -97,10 +98,7 @@ class MoneyLine:
 
 
 def recovered_lines(found: Sequence[RecoveredMoney], period: Period) -> list[MoneyLine]:
-    return [
-        MoneyLine(money, spark_bars([money.net_by_day.get(day, 0) for day in period.dates]))
-        for money in found
-    ]
+    return [MoneyLine(money, spark_bars([money.net_by_day.get(day, 0) for day in period.dates])) for money in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +130,7 @@ def rate_line(label: str, tally: Tally) -> RateLine:
 def cohort_lines(found: Cohorts, period: Period) -> list[RateLine]:
     """Newest cohort first; cohorts without cases are left out."""
     word = "" if period.days <= 7 else "From "
-    lines = [
-        rate_line(f"{word}{day_text(first)}", tally)
-        for first, tally in found.by_bucket.items()
-        if tally.total
-    ]
+    lines = [rate_line(f"{word}{day_text(first)}", tally) for first, tally in found.by_bucket.items() if tally.total]
     return lines[::-1]
 
 
@@ -260,15 +254,14 @@ def time_lines(found: TimeToRecover) -> list[TimeLine]:
     rows += [("Still open", found.open, "warning"), ("Ended unrecovered", found.ended, "neutral")]
     most = max(cases for _, cases, _ in rows)
     return [
-        TimeLine(label, cases, percent(cases, found.total), tone, bar_width(cases, most))
-        for label, cases, tone in rows
+        TimeLine(label, cases, percent(cases, found.total), tone, bar_width(cases, most)) for label, cases, tone in rows
     ]
 
 
 def percentile_text(days: float | None) -> str:
     """`5 h`, `2.4 days`, or a dash."""
     if days is None:
-        return "–"
+        return DASH
     return f"{days:.1f} days" if days >= 1 else f"{days * 24:.0f} h" if days * 24 >= 1 else "under 1 h"
 
 
@@ -278,7 +271,9 @@ def day_text(day: date) -> str:
 
 
 def chart_rows(chart: ColumnChart) -> Sequence[tuple[str, Mapping[str, int], int]]:
-    """The chart as a table for those who cannot see it: label, values by series name, total; days without any left out."""
+    """The chart as a table for those who cannot see it: label, values by series name, total; days without any
+    left out.
+    """
     return [
         (
             column.label,

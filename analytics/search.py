@@ -1,4 +1,6 @@
-"""Finding invoices by whatever a person has at hand: any id of ours or of a provider, an e-mail, a card's last four."""
+"""Finding invoices by whatever a person has at hand: any id of ours or of a provider, an e-mail, a card's
+last four.
+"""
 
 import re
 from collections.abc import Iterable
@@ -24,7 +26,8 @@ _BY_OUR_ID: Final = {
     "dsp": "disputes__public_id",
     "rev": "review_items__public_id",
 }
-# Every one is answered by an index that begins with the connection, so they are asked per connection of the merchant.
+# Every one is answered by an index that begins with the connection, so they are asked per connection of the
+# merchant.
 _BY_PROVIDER_ID: Final = (
     ("connection__in", "provider_invoice_id"),
     ("connection__in", "subscription_id"),
@@ -36,7 +39,9 @@ _BY_PROVIDER_ID: Final = (
 
 
 def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
-    """Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries."""
+    """Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries.
+    Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries.
+    """
     wanted = text.strip()
     if not wanted or "\x00" in wanted or len(wanted) > 300:
         return []
@@ -55,16 +60,12 @@ def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
     return sorted(set(queries[0].union(*queries[1:])), reverse=True)
 
 
-def _by_provider_id(
-    mine: "QuerySet[Invoice]", merchant: Merchant, wanted: str
-) -> "Iterable[QuerySet[Invoice]]":
+def _by_provider_id(mine: "QuerySet[Invoice]", merchant: Merchant, wanted: str) -> "Iterable[QuerySet[Invoice]]":
     connections = list(Connection.objects.filter(merchant=merchant).values_list("pk", flat=True))
     for scope, field in _BY_PROVIDER_ID:
         yield mine.filter(**{scope: connections, field: wanted})
     for kind in ("CHARGE", "REFUND"):
-        yield mine.filter(
-            attempts__connection__in=connections, attempts__kind=kind, attempts__provider_id=wanted
-        )
+        yield mine.filter(attempts__connection__in=connections, attempts__kind=kind, attempts__provider_id=wanted)
 
 
 def _first(rows: "QuerySet[Invoice]") -> list[int]:

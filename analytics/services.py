@@ -18,7 +18,8 @@ class Forbidden(RecoveryError):
 
 
 def alerts_acknowledge(*, merchant: Merchant, alert_pks: Collection[int], user: User, now: datetime) -> int:
-    """Mark the merchant's alerts as seen by `user`; those already seen keep their first reader. Returns how many changed.
+    """Mark the merchant's alerts as seen by `user`; those already seen keep their first reader. Returns how
+    many changed.
 
     Needs role support. Raises Forbidden.
     """

@@ -58,7 +58,7 @@ def member_page(view: View[Rest]) -> Callable[Concatenate[HttpRequest, Rest], Ht
         with timezone.override(zone_of(merchant.timezone)):
             return view(request, merchant, *args, **kwargs)
 
-    return never_cache(page)
+    return cast(Callable[Concatenate[HttpRequest, Rest], HttpResponseBase], never_cache(page))
 
 
 def _number(text: str) -> int | None:
@@ -140,9 +140,7 @@ def invoices(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "now": now,
         "wanted": wanted,
         "chips": [(text, f"{base}?{wanted.query(**{name: ''})}") for name, text in wanted.active],
-        "kept": {
-            name: value for name, value in asdict(wanted).items() if value and name not in _SHOWN_FIELDS
-        },
+        "kept": {name: value for name, value in asdict(wanted).items() if value and name not in _SHOWN_FIELDS},
         "page": page,
         "newer_url": f"{base}?{wanted.query()}" if request.GET.get("before") else "",
         "older_url": f"{base}?{wanted.query()}&before={page.older_than}" if page.older_than else "",
@@ -197,9 +195,7 @@ def alerts_seen(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """Acknowledge the alerts named in the form."""
     pks = {pk for text in request.POST.getlist("alert")[:200] if (pk := _number(text)) is not None}
     try:
-        changed = alerts_acknowledge(
-            merchant=merchant, alert_pks=pks, user=cast(User, request.user), now=clock.now()
-        )
+        changed = alerts_acknowledge(merchant=merchant, alert_pks=pks, user=cast(User, request.user), now=clock.now())
     except Forbidden as error:
         raise PermissionDenied(error.message) from error
     messages.success(request, f"{changed} alert{'' if changed == 1 else 's'} acknowledged.")

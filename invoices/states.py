@@ -98,7 +98,11 @@ TRANSACTION_OPEN = (TransactionStatus.INIT, TransactionStatus.PROCESSING, Transa
 
 INVOICE_MOVES = (
     Move("start", (InvoiceStatus.INIT,), InvoiceStatus.PROCESSING),
-    Move("settle", (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED), InvoiceStatus.SETTLED),
+    Move(
+        "settle",
+        (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED),
+        InvoiceStatus.SETTLED,
+    ),
     Move("fail", (InvoiceStatus.PROCESSING,), InvoiceStatus.PROCESS_FAILED),
     Move("resume", (InvoiceStatus.PROCESS_FAILED,), InvoiceStatus.PROCESSING),
     Move("begin_refund", (InvoiceStatus.SETTLED,), InvoiceStatus.REFUNDING),

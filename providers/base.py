@@ -82,7 +82,7 @@ class MethodFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclineFacts:
-    """Why it failed, verbatim. Codes are identifiers, the message is free text from outside (scrubbed before storage)."""
+    """Why it failed, verbatim. Codes are identifiers; the message is outside text, scrubbed before storage."""
 
     raw_code: str = ""
     network_code: str = ""
@@ -228,7 +228,7 @@ class Dialect(Protocol):
         """The items of a verified body; raises BodyMalformed."""
 
     def parse(self, item: InboundItem) -> PaymentEvent | Ignored:
-        """Meaning of one item. Raises BodyMalformed or InvalidInput where a field is impossible (negative amount...)."""
+        """Meaning of one item. Raises BodyMalformed, or InvalidInput for an impossible field (a negative amount)."""
 
 
 class Lookup(StrEnum):
@@ -255,7 +255,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRequest:
-    """`reference` is the attempt's public id; `idempotency_key` makes it one charge however often it is sent."""
+    """`reference` is the attempt's public id; `idempotency_key` makes it one charge however often it is sent.
+
+    `collect_invoice` (mode collect) is the biller's invoice through which its own provider collects.
+    """
 
     amount_minor: int
     currency: str
@@ -265,6 +268,7 @@ class ChargeRequest:
     idempotency_key: str
     metadata: Mapping[str, str]
     description: str = ""
+    collect_invoice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

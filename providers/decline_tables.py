@@ -74,9 +74,7 @@ class DeclineTable(Mapping[str, DeclineRow]):
     def _add(self, row: DeclineRow) -> None:
         key = _key(row.code)
         if key in self._exact:
-            raise DeclineTableError(
-                f"{self.name} lists the code {row.code!r} twice; keep one of the two rows."
-            )
+            raise DeclineTableError(f"{self.name} lists the code {row.code!r} twice; keep one of the two rows.")
         self._exact[key] = row
         low, dash, high = key.partition("-")
         if dash and _is_number(low) and _is_number(high):
@@ -116,9 +114,7 @@ def decline_table(provider: str) -> Mapping[str, DeclineRow]:
     broken."""
     name = SAME_CODES_AS.get(provider, provider)
     if not name.isidentifier():
-        raise DeclineTableError(
-            f"{provider!r} is no provider name; use the name of a folder under providers."
-        )
+        raise DeclineTableError(f"{provider!r} is no provider name; use the name of a folder under providers.")
     return read_table(FOLDER / name / "declines.csv", name)
 
 
@@ -126,9 +122,7 @@ def decline_table(provider: str) -> Mapping[str, DeclineRow]:
 def network_table(network: str) -> Mapping[str, DeclineRow]:
     """The codes of one of NETWORK_TABLES, checked. Raises DeclineTableError."""
     if network not in NETWORK_TABLES:
-        raise DeclineTableError(
-            f"There is no network table {network!r}; use one of {', '.join(NETWORK_TABLES)}."
-        )
+        raise DeclineTableError(f"There is no network table {network!r}; use one of {', '.join(NETWORK_TABLES)}.")
     return read_table(FOLDER / "networks" / f"{network}.csv", network)
 
 
@@ -191,9 +185,7 @@ def _flags(text: str, where: str) -> tuple[frozenset[str], timedelta | None]:
     flags = frozenset(word for word in words if not word.startswith("wait="))
     unknown = flags - FLAGS
     if unknown or len(waits) > 1:
-        raise DeclineTableError(
-            f"{where} has the flags {text!r}; use {', '.join(sorted(FLAGS))} and one wait=24h."
-        )
+        raise DeclineTableError(f"{where} has the flags {text!r}; use {', '.join(sorted(FLAGS))} and one wait=24h.")
     if "lasting" in flags and "stop" not in flags:
         raise DeclineTableError(f"{where} is lasting without being a stop; write both.")
     try:

@@ -22,9 +22,24 @@ class Provider:
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("stripe", "Stripe", "providers.stripe.dialect:StripeDialect", "providers.stripe.client:StripeClient"),
-        Provider("sandbox", "Sandbox", "providers.sandbox.dialect:SandboxDialect", "providers.sandbox.client:SandboxClient"),
-        Provider("simulator", "Simulator", "providers.simulator.dialect:SimulatorDialect", "providers.simulator.client:SimulatorClient"),
+        Provider(
+            "stripe",
+            "Stripe",
+            "providers.stripe.dialect:StripeDialect",
+            "providers.stripe.client:StripeClient",
+        ),
+        Provider(
+            "sandbox",
+            "Sandbox",
+            "providers.sandbox.dialect:SandboxDialect",
+            "providers.sandbox.client:SandboxClient",
+        ),
+        Provider(
+            "simulator",
+            "Simulator",
+            "providers.simulator.dialect:SimulatorDialect",
+            "providers.simulator.client:SimulatorClient",
+        ),
         Provider("generic", "Generic", "providers.generic.dialect:GenericDialect"),
     )
 }

@@ -50,28 +50,19 @@ class Env(environ.Env):
     def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
         value = self.text(name, str(default))
         if not re.fullmatch(r"-?[0-9]{1,12}", value, re.ASCII) or not minimum <= int(value) <= maximum:
-            raise ImproperlyConfigured(
-                f"{name} is {value!r}: set it to a whole number from {minimum} to {maximum}."
-            )
+            raise ImproperlyConfigured(f"{name} is {value!r}: set it to a whole number from {minimum} to {maximum}.")
         return int(value)
 
     def number(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
         value = self.text(name, str(default))
-        if (
-            not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII)
-            or not minimum <= float(value) <= maximum
-        ):
-            raise ImproperlyConfigured(
-                f"{name} is {value!r}: set it to a number from {minimum} to {maximum}."
-            )
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII) or not minimum <= float(value) <= maximum:
+            raise ImproperlyConfigured(f"{name} is {value!r}: set it to a number from {minimum} to {maximum}.")
         return float(value)
 
     def duration(self, name: str, default: str) -> timedelta:
         """A duration such as 30s, 5m, 1h; a bare integer is milliseconds, but only in RETRY_* variables."""
         try:
-            return parse_duration(
-                self.text(name, default), name=name, bare_milliseconds=name.startswith("RETRY_")
-            )
+            return parse_duration(self.text(name, default), name=name, bare_milliseconds=name.startswith("RETRY_"))
         except ValueError as error:
             raise ImproperlyConfigured(str(error)) from None
 
@@ -176,7 +167,7 @@ class Env(environ.Env):
         if not backend or (backend.endswith("smtp.EmailBackend") and not config.get("EMAIL_HOST")):
             raise ImproperlyConfigured(
                 f"{name} is no mail address: set it to smtp+tls://USER:PASSWORD@HOST:587"
-                " (smtp+ssl://…:465, or consolemail:// to print mail)."
+                " (or smtp+ssl://USER:PASSWORD@HOST:465)."
             )
         known = {key: value for key, value in config.items() if key.startswith("EMAIL_") and value}
         default_port = 465 if known.get("EMAIL_USE_SSL") else 587 if known.get("EMAIL_USE_TLS") else 25

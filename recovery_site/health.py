@@ -1,8 +1,10 @@
-"""Is the web process alive, and is the service doing its work? Plain JSON, no log-in, no names and no amounts.
+"""Is the web process alive, and is the service doing its work? Plain JSON, no log-in, no names and no
+amounts.
 
-`/health/live` answers without touching anything: restart the process if it does not. `/health/ready` looks at what the
-service leans on. PostgreSQL, a dead worker and late work are failures (503): payments are not being recovered.
-Redis is not: without it everything is slower and nothing is wrong (DESIGN section 2), so it is reported as degraded.
+`/health/live` answers without touching anything: restart the process if it does not. `/health/ready` looks at
+what the service leans on. PostgreSQL, a dead worker and late work are failures (503): payments are not being
+recovered. Redis is not: without it everything is slower and nothing is wrong (DESIGN section 2), so it is
+reported as degraded.
 """
 
 from dataclasses import asdict
@@ -48,9 +50,7 @@ def checks(now: datetime) -> list[Check]:
             inbox_check(database_now),
         ]
     except DatabaseError:
-        found = [
-            Check("database", "failed", "PostgreSQL does not answer: check DATABASE_URL and the server.")
-        ]
+        found = [Check("database", "failed", "PostgreSQL does not answer: check DATABASE_URL and the server.")]
     return [*found, redis_check()]
 
 
@@ -59,7 +59,5 @@ def redis_check() -> Check:
     try:
         get_redis_connection("limits").ping()
     except (redis.RedisError, OSError):
-        return Check(
-            "redis", "degraded", "Redis does not answer: check REDIS_URL; PostgreSQL ranks tokens meanwhile."
-        )
+        return Check("redis", "degraded", "Redis does not answer: check REDIS_URL; PostgreSQL ranks tokens meanwhile.")
     return Check("redis", "ok", "Redis answers.")

@@ -10,6 +10,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -49,9 +50,7 @@ if PRODUCTION:
     )
 DEBUG = env.flag("DEBUG", False)
 if DEBUG and PRODUCTION:
-    raise ImproperlyConfigured(
-        "DEBUG is on with ENVIRONMENT=production, which shows secrets to visitors: unset DEBUG."
-    )
+    raise ImproperlyConfigured("DEBUG is on with ENVIRONMENT=production, which shows secrets to visitors: unset DEBUG.")
 
 # --- PostgreSQL and Redis -------------------------------------------------------------------------
 
@@ -140,15 +139,12 @@ DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
 
 _development = None if PRODUCTION else development_secrets(DATA_DIR)
 SECRET_KEY = env.text("SECRET_KEY", _development.secret_key if _development else "")
-FIELD_ENCRYPTION_KEYS = env.fernet_keys(
-    "FIELD_ENCRYPTION_KEYS", [_development.fernet_key] if _development else []
-)
-ALLOWED_HOSTS = env.hosts(
-    "ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", *(["testserver"] if TESTING else [])]
-)
+FIELD_ENCRYPTION_KEYS = env.fernet_keys("FIELD_ENCRYPTION_KEYS", [_development.fernet_key] if _development else [])
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", *(["testserver"] if TESTING else [])])
 PUBLIC_URL = env.web_address("PUBLIC_URL", "http://127.0.0.1:8000", https_only=PRODUCTION)
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PRODUCTION else []
-locals().update(env.mail("EMAIL_URL", "memorymail://" if TESTING else "consolemail://"))
+# Development files its mail: on stdout it would end up in the middle of a command's JSON.
+locals().update(env.mail("EMAIL_URL", "memorymail://" if TESTING else f"filemail:///{quote(str(DATA_DIR))}/mail"))
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", "Revenue Recovery <recovery@localhost>")
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 EMAIL_TIMEOUT = 10

@@ -117,7 +117,13 @@ def decide(
         return standing
     verdict = failure.verdict
     if verdict.category is Category.FRAUD_FLAGGED:
-        return Plan(step=NextStep.NONE, lost=True, exhausted=True, why=f"Given up: {verdict.explanation}", review="fraud")
+        return Plan(
+            step=NextStep.NONE,
+            lost=True,
+            exhausted=True,
+            why=f"Given up: {verdict.explanation}",
+            review="fraud",
+        )
     if verdict.look_up:
         return Plan(
             step=NextStep.STAFF,
@@ -128,17 +134,23 @@ def decide(
         return _leave_to_provider(situation, allowance)
     if situation.connection_paused or _needs_repair(failure):
         reason = situation.connection_paused or verdict.explanation
-        return Plan(step=NextStep.PAUSED, why=f"Waits until the configuration is repaired: {reason}", review="configuration")
+        return Plan(
+            step=NextStep.PAUSED,
+            why=f"Waits until the configuration is repaired: {reason}",
+            review="configuration",
+        )
     if situation.automatic_barred:
-        return _ask(situation, allowance, "the last payment was returned or disputed, so no automatic charge is allowed")
+        return _ask(
+            situation,
+            allowance,
+            "the last payment was returned or disputed, so no automatic charge is allowed",
+        )
     if instant is None:
         return _ask(situation, allowance, _refusal(failure, allowance))
     return _choose(situation, failure, allowance, options)
 
 
-def _choose(
-    situation: Situation, failure: Failure, allowance: Allowance, options: Sequence[TokenOption]
-) -> Plan:
+def _choose(situation: Situation, failure: Failure, allowance: Allowance, options: Sequence[TokenOption]) -> Plan:
     usable = [option for option in options if option.usable]
     if not options:
         return _ask(situation, allowance, "no payment method of this customer is known")
@@ -147,9 +159,7 @@ def _choose(
     best = usable[0]
     if best.allowed_at > allowance.horizon_at:
         limit = f" ({best.limit_text})" if best.limit_text else ""
-        return _ask(
-            situation, allowance, f"the network's limit{limit} leaves no room before the deadline"
-        )
+        return _ask(situation, allowance, f"the network's limit{limit} leaves no room before the deadline")
     if best.limit_text:
         why = f"Retries the {best.label}; waits because of {best.limit_text}."
     elif failure.verdict.category is Category.HARD_DECLINE:
@@ -162,7 +172,9 @@ def _choose(
 def _leave_to_provider(situation: Situation, allowance: Allowance) -> Plan:
     if situation.provider_retry_at is not None and situation.provider_retry_at > situation.now:
         return Plan(
-            step=NextStep.PROVIDER, at=situation.provider_retry_at, why="The provider retries this payment by itself."
+            step=NextStep.PROVIDER,
+            at=situation.provider_retry_at,
+            why="The provider retries this payment by itself.",
         )
     return _ask(situation, allowance, "the provider has announced no further try and this service only observes")
 
@@ -177,8 +189,15 @@ def _refusal(failure: Failure, allowance: Allowance) -> str:
 def _ask(situation: Situation, allowance: Allowance, reason: str) -> Plan:
     if situation.now >= allowance.grace_until:
         return Plan(
-            step=NextStep.NONE, lost=True, final=True, exhausted=True, why=f"Given up at the deadline: {reason}."
+            step=NextStep.NONE,
+            lost=True,
+            final=True,
+            exhausted=True,
+            why=f"Given up at the deadline: {reason}.",
         )
     return Plan(
-        step=NextStep.CUSTOMER, at=allowance.grace_until, exhausted=True, why=f"Waits for the customer: {reason}."
+        step=NextStep.CUSTOMER,
+        at=allowance.grace_until,
+        exhausted=True,
+        why=f"Waits for the customer: {reason}.",
     )

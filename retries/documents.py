@@ -69,11 +69,7 @@ def _problem(error: ValidationError) -> Problem:
             return Problem(pointer([*path, missing]), "This field is missing; add it.")
         case "dependentRequired":
             missing = next(
-                name
-                for held, names in wanted.items()
-                if held in instance
-                for name in names
-                if name not in instance
+                name for held, names in wanted.items() if held in instance for name in names if name not in instance
             )
             return Problem(pointer([*path, missing]), "This field is missing beside the others; add it.")
         case "additionalProperties":

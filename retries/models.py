@@ -97,14 +97,17 @@ class Case(FSMModelMixin, models.Model):
                 fields=["invoice"], condition=Q(status=CaseStatus.OPEN), name="case_one_open_per_invoice"
             ),
             models.CheckConstraint(
-                condition=~Q(status=CaseStatus.OPEN) | ~Q(next_step=NextStep.NONE), name="case_open_has_next_step"
+                condition=~Q(status=CaseStatus.OPEN) | ~Q(next_step=NextStep.NONE),
+                name="case_open_has_next_step",
             ),
         ]
         indexes = [
             models.Index(fields=["merchant", "opened_at"], name="case_by_opened"),
             models.Index(fields=["merchant", "closed_at"], name="case_by_closed"),
             models.Index(
-                fields=["next_step", "next_step_at"], name="case_due_step", condition=Q(status=CaseStatus.OPEN)
+                fields=["next_step", "next_step_at"],
+                name="case_due_step",
+                condition=Q(status=CaseStatus.OPEN),
             ),
         ]
         triggers = state_triggers("case", CASE_MOVES, CaseStatus.OPEN)
@@ -136,7 +139,12 @@ class RetryJob(FSMModelMixin, models.Model):
     case = models.ForeignKey(Case, on_delete=models.PROTECT, null=True, blank=True, related_name="jobs")
     token = models.ForeignKey(Token, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     attempt = models.ForeignKey(
-        Attempt, on_delete=models.PROTECT, null=True, blank=True, related_name="jobs", help_text="Set by step 2."
+        Attempt,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="jobs",
+        help_text="Set by step 2.",
     )
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "job"), editable=False)
     kind = models.CharField(max_length=6, choices=TransactionKind.choices, default=TransactionKind.CHARGE)
@@ -211,5 +219,3 @@ class Beat(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-

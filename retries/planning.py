@@ -67,9 +67,7 @@ def plan_retry(
     if obstacle is not None:
         return RetryPlan(None, number, classification.explanation, obstacle)
     chosen = policy.for_segment(segment)
-    strategy = policy.strategy_for(
-        segment, classification.category, classification.known, classification.retry_class
-    )
+    strategy = policy.strategy_for(segment, classification.category, classification.known, classification.retry_class)
     spent = _spent(strategy, number, progress, chosen.budgets[Trigger.AUTOMATIC])
     if spent is not None:
         return spent
@@ -126,9 +124,7 @@ def _obstacle(classification: Classification) -> NoRetry | None:
     }.get(classification.actor, NoRetry.NEEDS_STAFF)
 
 
-def _spent(
-    strategy: CategoryStrategy, number: int, progress: CaseProgress, budget: int | None
-) -> RetryPlan | None:
+def _spent(strategy: CategoryStrategy, number: int, progress: CaseProgress, budget: int | None) -> RetryPlan | None:
     if strategy.max_attempts == 0:
         reason = f"The policy never retries after {_what(strategy)}."
         return RetryPlan(None, number, reason, NoRetry.NOT_IN_POLICY)

@@ -192,9 +192,7 @@ def parse_policy(document: object, *, default_max_attempts: int = DEFAULT_MAX_AT
     default = reader.segment(document, {}, ())
     rows = document.get("segments", ())
     segments = read_segments(rows, ("segments",), reader.problems)
-    by_segment = {
-        row["name"]: reader.segment(document, row, ("segments", index)) for index, row in enumerate(rows)
-    }
+    by_segment = {row["name"]: reader.segment(document, row, ("segments", index)) for index, row in enumerate(rows)}
     if reader.problems:
         raise PolicyError(reader.problems)
     return Policy(document["name"], default, segments, MappingProxyType(by_segment))
@@ -251,9 +249,7 @@ class _Reader:
         found = {}
         for category in Category:
             if category.value not in merged:
-                self.problem(
-                    ("categories", category.value), "This category is missing; add a strategy for it."
-                )
+                self.problem(("categories", category.value), "This category is missing; add a strategy for it.")
                 continue
             prefix = path if category.value in own.get("categories", {}) else ()
             where = (*prefix, "categories", category.value)
@@ -264,9 +260,7 @@ class _Reader:
         name = document["strategy"]
         if name == NEVER:
             return CategoryStrategy(category, NEVER, 0, _NO_DELAYS)
-        parameters = {
-            key: value for key, value in document.items() if key not in ("strategy", "max_attempts")
-        }
+        parameters = {key: value for key, value in document.items() if key not in ("strategy", "max_attempts")}
         max_attempts = document.get("max_attempts", self.default_max_attempts)
         try:
             return CategoryStrategy(category, name, max_attempts, build_strategy(name, parameters))
@@ -275,9 +269,7 @@ class _Reader:
             self.problem((*path, *parts), str(error))
             return CategoryStrategy(category, name, 0, _NO_DELAYS)
 
-    def messages(
-        self, documents: Sequence[Mapping[str, Any]], path: Path, grace: timedelta
-    ) -> tuple[MessageStep, ...]:
+    def messages(self, documents: Sequence[Mapping[str, Any]], path: Path, grace: timedelta) -> tuple[MessageStep, ...]:
         steps = []
         for index, document in enumerate(documents):
             audience = Audience(document.get("audience", Audience.CUSTOMER))
@@ -298,9 +290,7 @@ class _Reader:
             return None
         applies_to = document.get("applies_to", ("messages",))
         days = document.get("weekdays", _WEEKDAYS)
-        start, end = (
-            time.fromisoformat(document[name]) if name in document else None for name in ("start", "end")
-        )
+        start, end = (time.fromisoformat(document[name]) if name in document else None for name in ("start", "end"))
         try:
             hours = QuietHours(start, end, frozenset(_WEEKDAYS.index(day) for day in days))
         except TimingError as error:

@@ -135,9 +135,7 @@ def read_segments(
             text = "This name is for everybody else; change the document's own values instead."
             problems.append(Problem(pointer([*here, "name"]), text))
         if row["name"] in [segment.name for segment in segments]:
-            problems.append(
-                Problem(pointer([*here, "name"]), "There is a segment of this name above; rename one.")
-            )
+            problems.append(Problem(pointer([*here, "name"]), "There is a segment of this name above; rename one."))
         segments.append(Segment(row["name"], read_condition(row["when"], [*here, "when"], problems)))
     return tuple(segments)
 
@@ -145,15 +143,11 @@ def read_segments(
 _NOTHING = AllOf(())
 
 
-def read_condition(
-    document: object, path: Sequence[str | int], problems: list[Problem], depth: int = 0
-) -> Condition:
+def read_condition(document: object, path: Sequence[str | int], problems: list[Problem], depth: int = 0) -> Condition:
     """Read one condition; what is wrong is added to `problems`, and something that always holds stands in for
     it."""
     if depth >= DEEPEST:
-        problems.append(
-            Problem(pointer(path), f"Conditions are nested more than {DEEPEST} deep; flatten them.")
-        )
+        problems.append(Problem(pointer(path), f"Conditions are nested more than {DEEPEST} deep; flatten them."))
         return _NOTHING
     if not isinstance(document, Mapping):
         problems.append(
@@ -168,36 +162,27 @@ def read_condition(
             problems.append(Problem(pointer([*path, word]), "Give a list of at least one condition."))
             return _NOTHING
         conditions = tuple(
-            read_condition(part, [*path, word, index], problems, depth + 1)
-            for index, part in enumerate(parts)
+            read_condition(part, [*path, word, index], problems, depth + 1) for index, part in enumerate(parts)
         )
         return AllOf(conditions) if word == "all" else AnyOf(conditions)
     if keys == {"not"}:
         return Not(read_condition(document["not"], [*path, "not"], problems, depth + 1))
     if keys == {"field", "op", "value"}:
         return _read_comparison(document, path, problems)
-    problems.append(
-        Problem(pointer(path), "A condition has field, op and value, or one of all, any and not.")
-    )
+    problems.append(Problem(pointer(path), "A condition has field, op and value, or one of all, any and not."))
     return _NOTHING
 
 
-def _read_comparison(
-    document: Mapping[str, Any], path: Sequence[str | int], problems: list[Problem]
-) -> Condition:
+def _read_comparison(document: Mapping[str, Any], path: Sequence[str | int], problems: list[Problem]) -> Condition:
     name, op, value = document["field"], document["op"], document["value"]
     if not isinstance(name, str) or name not in _NUMBERS | _TEXTS:
         choices = ", ".join(sorted(_NUMBERS | _TEXTS))
-        problems.append(
-            Problem(pointer([*path, "field"]), f"There is no fact {name!r}; use one of {choices}.")
-        )
+        problems.append(Problem(pointer([*path, "field"]), f"There is no fact {name!r}; use one of {choices}."))
         return _NOTHING
     ops = _NUMBER_OPS if name in _NUMBERS else _TEXT_OPS
     if not isinstance(op, str) or op not in ops:
         problems.append(
-            Problem(
-                pointer([*path, "op"]), f"{name} cannot be compared by {op!r}; use {', '.join(sorted(ops))}."
-            )
+            Problem(pointer([*path, "op"]), f"{name} cannot be compared by {op!r}; use {', '.join(sorted(ops))}.")
         )
         return _NOTHING
     values = value if op in ("in", "not_in") else [value]

@@ -23,9 +23,7 @@ from retries.segments import SegmentFacts
 
 
 def policy_of(version: PolicyVersion) -> Policy:
-    """The parsed document of a version; versions never change, so the result is kept. Raises PolicyError."""
-    if version.pk is None:
-        return parse_policy(version.document, default_max_attempts=settings.RETRY_MAX_ATTEMPTS)
+    """The parsed document of a stored version; versions never change, so the result is kept. Raises PolicyError."""
     return _parsed(version.pk, settings.RETRY_MAX_ATTEMPTS)
 
 

@@ -39,20 +39,38 @@ class JobStatus(models.TextChoices):
     CANCELED = "CANCELED", "Canceled"
 
 
-JOB_OPEN = (JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.NEEDS_REVIEW)
+JOB_OPEN = (
+    JobStatus.QUEUED,
+    JobStatus.SCHEDULED,
+    JobStatus.RUNNING,
+    JobStatus.PAUSED,
+    JobStatus.NEEDS_REVIEW,
+)
 # Jobs that hold their customer's slot.
 JOB_SLOT = (JobStatus.SCHEDULED, JobStatus.RUNNING)
 
 CASE_MOVES = (
-    Move("recover", (CaseStatus.OPEN, CaseStatus.LOST, CaseStatus.CANCELED, CaseStatus.WRITTEN_OFF), CaseStatus.RECOVERED),
+    Move(
+        "recover",
+        (CaseStatus.OPEN, CaseStatus.LOST, CaseStatus.CANCELED, CaseStatus.WRITTEN_OFF),
+        CaseStatus.RECOVERED,
+    ),
     Move("lose", (CaseStatus.OPEN,), CaseStatus.LOST),
     Move("cancel", (CaseStatus.OPEN,), CaseStatus.CANCELED),
     Move("write_off", (CaseStatus.OPEN,), CaseStatus.WRITTEN_OFF),
 )
 
 JOB_MOVES = (
-    Move("schedule", (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.NEEDS_REVIEW), JobStatus.SCHEDULED),
-    Move("queue", (JobStatus.SCHEDULED, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.NEEDS_REVIEW), JobStatus.QUEUED),
+    Move(
+        "schedule",
+        (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.NEEDS_REVIEW),
+        JobStatus.SCHEDULED,
+    ),
+    Move(
+        "queue",
+        (JobStatus.SCHEDULED, JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.NEEDS_REVIEW),
+        JobStatus.QUEUED,
+    ),
     Move("run", (JobStatus.SCHEDULED,), JobStatus.RUNNING),
     Move("finish", (JobStatus.RUNNING, JobStatus.NEEDS_REVIEW), JobStatus.DONE),
     Move("exhaust", (JobStatus.RUNNING, JobStatus.NEEDS_REVIEW), JobStatus.EXHAUSTED),

@@ -184,9 +184,7 @@ class QuietHours:
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.end is None):
-            raise TimingError(
-                "Quiet hours need both a start and an end.", "start" if self.start is None else "end"
-            )
+            raise TimingError("Quiet hours need both a start and an end.", "start" if self.start is None else "end")
         if self.start is not None and self.start == self.end:
             raise TimingError("Quiet hours that start when they end are no hours; leave them out.", "end")
         if not self.weekdays or not self.weekdays <= frozenset(range(7)):
@@ -229,9 +227,7 @@ def _turning_points(day: date, zone: tzinfo, quiet: QuietHours) -> set[datetime]
     """Every instant of the local day at which quiet can end: midnight, the end, and changes of the clock."""
     clocks = {time(), quiet.end or time()}
     points = {
-        datetime.combine(day, clock, zone).replace(fold=fold).astimezone(UTC)
-        for clock in clocks
-        for fold in (0, 1)
+        datetime.combine(day, clock, zone).replace(fold=fold).astimezone(UTC) for clock in clocks for fold in (0, 1)
     }
     low = datetime.combine(day, time(), zone).astimezone(UTC)
     high = datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)

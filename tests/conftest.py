@@ -29,9 +29,7 @@ _connect = socket.socket.connect
 def _connect_locally(self: socket.socket, address: object) -> None:
     host = address[0] if isinstance(address, tuple) else "localhost"
     if host not in {"127.0.0.1", "::1", "localhost"}:
-        raise RuntimeError(
-            f"A test tried to reach {host}: tests never touch the network, use a local server."
-        )
+        raise RuntimeError(f"A test tried to reach {host}: tests never touch the network, use a local server.")
     _connect(self, address)  # type: ignore[arg-type]
 
 

@@ -75,9 +75,7 @@ def token_options(
     return sorted(options, key=_rank)
 
 
-def _option(
-    token: Token, card: Card, state: Budget, group: Sequence[AttemptMark], not_before: datetime
-) -> TokenOption:
+def _option(token: Token, card: Card, state: Budget, group: Sequence[AttemptMark], not_before: datetime) -> TokenOption:
     obstacle = ""
     if token.status == TokenStatus.REMOVED:
         obstacle = "was removed at the provider"
@@ -122,7 +120,7 @@ def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None)
         Attempt.objects.filter(
             card_id__in=groups, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=now - _CARD_HORIZON
         )
-        .exclude(pk=besides)
+        .exclude(pk=besides or 0)
         .order_by("attempted_at")
         .values_list("card_id", "attempted_at", "amount_minor", "currency", "status", "returned_at")
     )
@@ -136,7 +134,7 @@ def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None)
 def _invoice_marks(invoice_pk: int, besides: int | None) -> list[AttemptMark]:
     rows = (
         Attempt.objects.filter(invoice_id=invoice_pk, kind=TransactionKind.CHARGE, counts=True)
-        .exclude(pk=besides)
+        .exclude(pk=besides or 0)
         .values_list("attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network")
     )
     return [

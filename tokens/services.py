@@ -14,16 +14,17 @@ from tokens.models import Card, Token
 from tokens.networks import normalise_network
 from tokens.states import TokenStatus
 
+
 @dataclass(frozen=True, slots=True)
 class MethodKeys:
-    """Primary keys of a token and of the card its latest description names (not always the token's card yet)."""
+    """Primary keys of a token and of the card its latest description names (not always the token's yet)."""
 
     token_pk: int
     card_pk: int
 
 
 def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, payment_id: str = "") -> MethodKeys:
-    """The token and its card, created if new. Takes no lock on existing rows, so that `cards_lock` can take all in order.
+    """The token and its card, created if new. Locks no existing row, so that `cards_lock` can take all in order.
 
     A token without a fingerprint gets a card of its own. Raises InvalidInput for an impossible token.
     """
@@ -77,9 +78,7 @@ def _card_ensure(customer: Customer, method: MethodFacts) -> int:
         ],
         ignore_conflicts=True,
     )
-    return Card.objects.values_list("pk", flat=True).get(
-        connection_id=customer.connection_id, fingerprint=fingerprint
-    )
+    return Card.objects.values_list("pk", flat=True).get(connection_id=customer.connection_id, fingerprint=fingerprint)
 
 
 def _details(facts: CardFacts) -> dict[str, object]:
@@ -102,7 +101,7 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
 
 
 def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys, method: MethodFacts) -> bool:
-    """Take over what the provider says about a token and its card, both locked. Returns True if a dead token lives again.
+    """Take over what the provider says about a token and its card, both locked. True if a dead token lives again.
 
     A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3). A card
     that replaces another under the same token joins the old one's budget group: counted together, nothing copied.

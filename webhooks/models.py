@@ -49,9 +49,7 @@ class InboxEvent(FSMModelMixin, models.Model):
     processed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["endpoint", "provider_event_id"], name="inbox_event_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["endpoint", "provider_event_id"], name="inbox_event_once")]
         indexes = [
             models.Index(fields=["due_at", "id"], name="inbox_due", condition=Q(status=InboxStatus.RECEIVED)),
             models.Index(fields=["merchant", "-id"], name="inbox_by_merchant"),

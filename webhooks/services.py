@@ -50,8 +50,10 @@ def endpoint_create(
         found = list(Connection.objects.filter(merchant=merchant, provider=provider)[:2])
         if len(found) > 1:
             raise InvalidInput(f"{merchant} has several {provider} connections; say which one with --connection.")
-        connection = found[0] if found else connection_create(
-            merchant=merchant, provider=provider, config={"mode": ConnectionMode.OBSERVE}
+        connection = (
+            found[0]
+            if found
+            else connection_create(merchant=merchant, provider=provider, config={"mode": ConnectionMode.OBSERVE})
         )
     return WebhookEndpoint.objects.create(
         merchant=merchant,
@@ -95,7 +97,9 @@ def inbox_receive(
             provider_event_id=item.event_id[:300],
             event_type=item.event_type[:120],
             order_key=item.order_key[:300],
-            body=json.dumps(scrub(dict(item.payload)), separators=(",", ":"), ensure_ascii=False).replace("\\u0000", ""),
+            body=json.dumps(scrub(dict(item.payload)), separators=(",", ":"), ensure_ascii=False).replace(
+                "\\u0000", ""
+            ),
             body_hash=body_hash,
             received_at=now,
         )

@@ -35,7 +35,7 @@ def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> Ht
     inbound = InboundRequest(
         body=request.read(settings.WEBHOOK_MAX_BODY_BYTES + 1),
         headers={name.lower(): value for name, value in request.headers.items()},
-        query={name: value for name, value in request.GET.items()},
+        query={name: str(value) for name, value in request.GET.items()},
     )
     if len(inbound.body) > settings.WEBHOOK_MAX_BODY_BYTES:
         return _refuse(413, "body_too_large", f"The body is larger than {settings.WEBHOOK_MAX_BODY_BYTES} bytes.")

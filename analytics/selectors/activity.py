@@ -114,13 +114,13 @@ def event_line(kind: str, data: Mapping[str, Any], to_state: str, currency: str)
 
 def _money(data: Mapping[str, Any], key: str, currency: str) -> str:
     minor = data.get(key)
-    return (
-        format_money(minor, str(data.get("currency") or currency)) if isinstance(minor, int) else "an amount"
-    )
+    return format_money(minor, str(data.get("currency") or currency)) if isinstance(minor, int) else "an amount"
 
 
 def upcoming_retries(merchant: Merchant) -> list[RetryJob]:
-    """The next booked retries, soonest first: the first of each band by the due index, then one query for the rows."""
+    """The next booked retries, soonest first: the first of each band by the due index, then one query for the
+    rows.
+    """
     bands = [
         RetryJob.objects.filter(merchant=merchant, status=JobStatus.SCHEDULED, band=band)
         .order_by("due_at")

@@ -16,9 +16,7 @@ class AlertPage:
     older_than: int | None
 
 
-def alert_page(
-    merchant: Merchant, *, unread_only: bool, older_than: int | None, size: int = PAGE
-) -> AlertPage:
+def alert_page(merchant: Merchant, *, unread_only: bool, older_than: int | None, size: int = PAGE) -> AlertPage:
     """A page of the merchant's alerts by descending primary key; one query."""
     found = Alert.objects.filter(merchant=merchant).select_related("invoice__customer")
     if unread_only:

@@ -78,9 +78,7 @@ def top_decline_codes(merchant: Merchant, period: Period) -> list[CodeCount]:
         .order_by("-attempts", "raw_code")[:_CODES_SHOWN]
     )
     return [
-        CodeCount(
-            row["connection__provider"], row["raw_code"], row["category"], row["attempts"], row["invoices"]
-        )
+        CodeCount(row["connection__provider"], row["raw_code"], row["category"], row["attempts"], row["invoices"])
         for row in rows
     ]
 
@@ -124,8 +122,8 @@ LEFT JOIN LATERAL (
       AND a.finished_at >= c.opened_at AND a.finished_at <= c.closed_at
     ORDER BY a.finished_at DESC, a.id DESC LIMIT 1
 ) paid ON true
-WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
-GROUP BY 1
+WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <=
+%(end)s GROUP BY 1
 """
 
 

@@ -1,8 +1,11 @@
-"""What cases say: revenue at risk, cohorts, recovered revenue, time to recover. Definitions: analytics/definitions.py."""
+"""What cases say: revenue at risk, cohorts, recovered revenue, time to recover. Definitions:
+analytics/definitions.py.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 from django.db import connection
 from django.db.models import Count, F, IntegerField, Sum, Value
@@ -39,9 +42,7 @@ class AtRisk:
 
     def of(self, currency: str) -> list[StepAmount]:
         order = {step: rank for rank, step in enumerate(NextStep.values)}
-        return sorted(
-            (row for row in self.steps if row.currency == currency), key=lambda row: order[row.step]
-        )
+        return sorted((row for row in self.steps if row.currency == currency), key=lambda row: order[row.step])
 
     def total_minor(self, currency: str) -> int:
         return sum(row.amount_minor for row in self.steps if row.currency == currency)
@@ -150,8 +151,8 @@ class RecoveredMoney:
         return self.gross_minor - self.back_minor
 
 
-# A refund or loss belongs to the newest case of the invoice that was recovered before it, so that an invoice that is
-# recovered, disputed and recovered again is not charged twice with the same loss.
+# A refund or loss belongs to the newest case of the invoice that was recovered before it, so that an invoice
+# that is recovered, disputed and recovered again is not charged twice with the same loss.
 _RECOVERED = """
 SELECT (c.closed_at AT TIME ZONE %(zone)s)::date, c.currency, count(*), sum(c.recovered_minor),
        sum(LEAST(c.recovered_minor, COALESCE(refund.minor, 0) + COALESCE(loss.minor, 0)))
@@ -171,8 +172,8 @@ LEFT JOIN LATERAL (
     WHERE d.invoice_id = c.invoice_id AND d.status = 'LOST' AND d.currency = c.currency
       AND d.applied_at >= c.closed_at AND (later.closed_at IS NULL OR d.applied_at < later.closed_at)
 ) loss ON true
-WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
-GROUP BY 1, 2
+WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <=
+%(end)s GROUP BY 1, 2
 """
 
 
@@ -216,7 +217,8 @@ class TimeToRecover:
 
 
 _TIME = """
-SELECT width_bucket(extract(epoch FROM closed_at - opened_at), %(edges)s::double precision[]) AS bucket, status,
+SELECT width_bucket(extract(epoch FROM closed_at - opened_at), %(edges)s::double precision[]) AS bucket,
+status,
        count(*), NULL::double precision[]
 FROM retries_case
 WHERE merchant_id = %(merchant)s AND opened_at >= %(start)s AND opened_at <= %(end)s
@@ -249,7 +251,7 @@ def time_to_recover(merchant: Merchant, period: Period) -> TimeToRecover:
 
 
 def _rows(sql: str, merchant: Merchant, period: Period, **more: object) -> Iterable[tuple]:  # type: ignore[type-arg]
-    parameters: dict[str, object] = {
+    parameters: dict[str, Any] = {
         "merchant": merchant.pk,
         "start": period.start,
         "end": period.end,

@@ -1,4 +1,6 @@
-"""The must-be-zero board: promises of the service as queries over the ledger. Each gives the invoices concerned."""
+"""The must-be-zero board: promises of the service as queries over the ledger. Each gives the invoices
+concerned.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,13 +56,14 @@ WHERE a.merchant_id = %(merchant)s AND a.attempted_at >= %(start)s AND a.attempt
 ORDER BY a.attempted_at DESC LIMIT %(limit)s
 """
 
-# The window of every rule ends just before the attempt: attempts that have left it by then, at the very instant too, do
-# not count. An attempt that is open or unresolved counts as declined, one that was returned by the bank as well.
+# The window of every rule ends just before the attempt: attempts that have left it by then, at the very
+# instant too, do not count. An attempt that is open or unresolved counts as declined, one that was returned
+# by the bank as well.
 _OVER_RULE = """
 WITH rule AS (
     SELECT * FROM unnest(
-        %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[], %(declines)s::boolean[],
-        %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
+        %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[],
+        %(declines)s::boolean[], %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
     ) AS rule(network, seconds, most, key, only_declines, valid_from, valid_to)
 ), made AS (
     SELECT a.id, a.invoice_id, a.attempted_at, a.amount_minor, a.currency, card.budget_group, card.network,
@@ -86,10 +89,11 @@ WHERE (
                THEN b.attempted_at >= date_trunc('month', made.attempted_at, 'UTC')
                ELSE b.attempted_at > made.attempted_at - make_interval(secs => made.seconds) END)
           AND (CASE WHEN made.key = 'invoice'
-               THEN b.invoice_id = made.invoice_id AND COALESCE(other.network, 'unknown') IN (made.network, 'unknown')
-               ELSE other.budget_group = made.budget_group END)
-          AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency = made.currency))
-          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))
+               THEN b.invoice_id = made.invoice_id AND COALESCE(other.network, 'unknown') IN (made.network,
+               'unknown') ELSE other.budget_group = made.budget_group END)
+          AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency =
+          made.currency)) AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN
+          ('SUCCEEDED', 'ERRORED'))
         LIMIT made.most
     ) earlier
 ) >= made.most
@@ -175,7 +179,7 @@ def must_be_zero(merchant: Merchant, period: Period) -> list[Broken]:
 def breaches(name: str, merchant: Merchant, period: Period) -> list[int]:
     """Invoices that break one promise, one entry per breach. Raises KeyError for a name outside NAMES."""
     sql, more = _CHECKS[name]
-    parameters = {
+    parameters: dict[str, Any] = {
         "merchant": merchant.pk,
         "start": period.start,
         "end": period.end,

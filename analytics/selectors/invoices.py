@@ -28,8 +28,9 @@ NO_CODE = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceFilter:
-    """What the address asks for; an empty field asks for nothing. `opened`, `closed`, `failed` are local days up to now;
-    `failed` turns `category` and `code` from the case's into those of a failed attempt, and is the period of `check`."""
+    """What the address asks for; an empty field asks for nothing. `opened`, `closed`, `failed` are local days
+    up to now; `failed` turns `category` and `code` from the case's into those of a failed attempt, and is the
+    period of `check`."""
 
     q: str = ""
     status: str = ""
@@ -46,9 +47,7 @@ class InvoiceFilter:
     def query(self, **changes: str) -> str:
         """The same filter as a query string, with `changes`."""
         changed = replace(self, **changes)
-        return urlencode(
-            {one.name: value for one in fields(changed) if (value := getattr(changed, one.name))}
-        )
+        return urlencode({one.name: value for one in fields(changed) if (value := getattr(changed, one.name))})
 
     @property
     def active(self) -> list[tuple[str, str]]:
@@ -116,7 +115,9 @@ class InvoicePage:
 def invoice_page(
     merchant: Merchant, wanted: InvoiceFilter, *, now: datetime, older_than: int | None, size: int = PAGE
 ) -> InvoicePage:
-    """A page of the merchant's invoices by descending primary key; a fixed number of queries whatever its size."""
+    """A page of the merchant's invoices by descending primary key; a fixed number of queries whatever its
+    size.
+    """
     found = invoices_matching(merchant, wanted, now).select_related("customer")
     if older_than is not None:
         found = found.filter(pk__lt=older_than)
@@ -141,13 +142,7 @@ def invoices_matching(merchant: Merchant, wanted: InvoiceFilter, now: datetime) 
         found = found.filter(pk__in=breaches(wanted.check, merchant, period))
     elif wanted.failed or wanted.code:
         found = found.filter(Exists(_failed_attempts(merchant, wanted, now)))
-    if (
-        wanted.case
-        or wanted.next_step
-        or wanted.opened
-        or wanted.closed
-        or (wanted.category and not wanted.failed)
-    ):
+    if wanted.case or wanted.next_step or wanted.opened or wanted.closed or (wanted.category and not wanted.failed):
         found = found.filter(Exists(_cases(merchant, wanted, now)))
     return found
 

@@ -1,7 +1,8 @@
 """Template vocabulary of the product: badges, money, times, icons, the navigation.
 
 `{% load ui %}` gives
-  {% badge "invoice" invoice.status %}      state with its tone; kinds: invoice transaction attempt dispute case job step token inbox
+  {% badge "invoice" invoice.status %}      state with its tone; kinds: invoice transaction attempt dispute
+  case job step token inbox
   {% category_badge case.category %}        decline category with its chart colour
   {{ minor|money:currency }}                $12.34
   {% when value %} {% ago value now %}      <time> in the active time zone / relative to `now`
@@ -11,6 +12,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +27,7 @@ from django.utils.safestring import SafeString
 from accounts.current import current_merchant
 from accounts.models import Merchant
 from accounts.selectors import merchants_for
+from analytics.charts import DASH
 from analytics.definitions import DEFINITIONS, Definition
 from analytics.icons import ICONS
 from analytics.selectors.shell import ShellCounts, shell_counts
@@ -35,6 +38,8 @@ register = template.Library()
 
 # More than this many merchants are found by name in the admin, not in a drop-down.
 _SWITCHER_LIMIT = 100
+# Pages that stay in view when the merchant changes; their filters belong to the merchant before.
+_KEEPS = ("dashboard-invoices", "dashboard-alerts", "console:queue")
 
 
 @register.simple_tag
@@ -76,7 +81,7 @@ def icon(name: str) -> SafeString:
 def when(value: datetime | None) -> SafeString | str:
     """`Fri 21 Nov, 14:05` in the active time zone, the full instant on hover."""
     if value is None:
-        return "–"
+        return DASH
     local = timezone.localtime(value)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
@@ -90,7 +95,7 @@ def when(value: datetime | None) -> SafeString | str:
 def ago(value: datetime | None, now: datetime) -> SafeString | str:
     """`3 min ago` or `in 2 h`, seen from `now`, the full instant on hover."""
     if value is None:
-        return "–"
+        return DASH
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         value.isoformat(timespec="seconds"),
@@ -133,6 +138,21 @@ def define(key: str) -> dict[str, Definition]:
     return {"definition": DEFINITIONS[key]}
 
 
+@dataclass(frozen=True, slots=True)
+class NavItem:
+    """A link of the main navigation; `count` waits for people and is called `noun`. `also`: pages it stands for too."""
+
+    url: str
+    icon: str
+    label: str
+    count: str = ""
+    noun: str = ""
+    also: str = ""
+
+    def matches(self, path: str) -> bool:
+        return path.startswith(self.url) or bool(self.also and path.startswith(self.also))
+
+
 @register.inclusion_tag("components/nav.html", takes_context=True)
 def shell_nav(context: Mapping[str, Any]) -> dict[str, Any]:
     """The main navigation with what waits for people; the page in view is marked."""
@@ -141,31 +161,17 @@ def shell_nav(context: Mapping[str, Any]) -> dict[str, Any]:
     counts = shell_counts(merchant) if merchant else ShellCounts(0, 0)
     path = request.path if request else ""
     items = [
-        {"url": reverse("dashboard"), "icon": "chart", "label": "Dashboard", "exact": True},
-        {"url": reverse("dashboard-invoices"), "icon": "invoice", "label": "Invoices"},
-        {
-            "url": reverse("console:queue"),
-            "icon": "inbox",
-            "label": "Staff queue",
-            "count": counts.reviews_text,
-            "noun": "waiting",
-        },
-        {
-            "url": reverse("dashboard-alerts"),
-            "icon": "bell",
-            "label": "Alerts",
-            "count": counts.alerts_text,
-            "noun": "unread",
-        },
+        NavItem(reverse("dashboard"), "chart", "Dashboard"),
+        NavItem(reverse("dashboard-invoices"), "invoice", "Invoices", also="/console/invoices/"),
+        NavItem(reverse("console:queue"), "inbox", "Staff queue", counts.reviews_text, "waiting"),
+        NavItem(reverse("dashboard-alerts"), "bell", "Alerts", counts.alerts_text, "unread"),
     ]
     if request and request.user.is_staff:
-        items.append({"url": reverse("admin:index"), "icon": "settings", "label": "Admin"})
-    for item in items:
-        url = str(item["url"])
-        item["current"] = path == url if item.get("exact") else path.startswith(url)
-    if path.startswith("/console/invoices/"):
-        items[1]["current"] = True
-    return {"items": items}
+        items.append(NavItem(reverse("admin:index"), "settings", "Admin"))
+    # The longest address that the path begins with: the dashboard's is a prefix of its sub-pages.
+    matching = [item for item in items if item.matches(path)]
+    current = max(matching, key=lambda item: len(item.url), default=None)
+    return {"items": items, "current": current}
 
 
 @register.inclusion_tag("components/merchant_switcher.html", takes_context=True)
@@ -180,7 +186,7 @@ def merchant_switcher(context: Mapping[str, Any]) -> dict[str, Any]:
         "merchant": merchant,
         "merchants": merchants[:_SWITCHER_LIMIT],
         "more": len(merchants) > _SWITCHER_LIMIT,
-        "url": reverse("dashboard"),
+        "url": request.path if request.path in {reverse(name) for name in _KEEPS} else reverse("dashboard"),
     }
 
 

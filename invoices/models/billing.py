@@ -1,4 +1,4 @@
-"""What is owed and every try to collect it. All rows are written by services under the customer's and invoice's lock."""
+"""What is owed and every try to collect it. Services write all rows under the customer's and the invoice's lock."""
 
 from functools import partial
 
@@ -71,6 +71,9 @@ class Invoice(FSMModelMixin, models.Model):
     last_seq = models.PositiveIntegerField(default=0, editable=False)
     last_hash = models.CharField(max_length=64, blank=True, default="", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    # True on an instance loaded by `invoice_lock`; `record_event` demands it.
+    lock_held = False
 
     class Meta:
         constraints = [
@@ -170,7 +173,8 @@ class Transaction(FSMModelMixin, models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="transaction_amount_positive"),
             models.CheckConstraint(
-                condition=Q(kind=TransactionKind.CHARGE) | Q(refund_of__isnull=False), name="transaction_refund_names_charge"
+                condition=Q(kind=TransactionKind.CHARGE) | Q(refund_of__isnull=False),
+                name="transaction_refund_names_charge",
             ),
             models.UniqueConstraint(
                 fields=["invoice"],
@@ -288,12 +292,17 @@ class Attempt(FSMModelMixin, models.Model):
             ),
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="attempt_amount_positive"),
             models.CheckConstraint(
-                condition=~Q(origin=Origin.OURS) | Q(idempotency_key__isnull=False), name="attempt_ours_has_key"
+                condition=~Q(origin=Origin.OURS) | Q(idempotency_key__isnull=False),
+                name="attempt_ours_has_key",
             ),
         ]
         indexes = [
             models.Index(fields=["invoice", "id"], name="attempt_by_invoice"),
-            models.Index(fields=["card", "attempted_at"], name="attempt_by_card", condition=Q(kind="CHARGE", counts=True)),
+            models.Index(
+                fields=["card", "attempted_at"],
+                name="attempt_by_card",
+                condition=Q(kind="CHARGE", counts=True),
+            ),
             models.Index(
                 fields=["next_check_at"],
                 name="attempt_open",
@@ -310,7 +319,10 @@ class Attempt(FSMModelMixin, models.Model):
         triggers = [
             *state_triggers("attempt", ATTEMPT_MOVES, AttemptStatus.SENDING),
             pgtrigger.Trigger(
-                name="attempt_protect", when=pgtrigger.Before, operation=pgtrigger.Update, func=_PROTECT_ATTEMPT
+                name="attempt_protect",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Update,
+                func=_PROTECT_ATTEMPT,
             ),
         ]
 
@@ -359,7 +371,8 @@ class Dispute(FSMModelMixin, models.Model):
             models.UniqueConstraint(fields=["connection", "provider_id"], name="dispute_once"),
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="dispute_amount_positive"),
             models.CheckConstraint(
-                condition=Q(applied_at__isnull=True) | Q(applied_at__gte=F("opened_at")), name="dispute_applied_after_opened"
+                condition=Q(applied_at__isnull=True) | Q(applied_at__gte=F("opened_at")),
+                name="dispute_applied_after_opened",
             ),
         ]
         triggers = state_triggers("dispute", DISPUTE_MOVES, DisputeStatus.OPEN)

@@ -63,7 +63,9 @@ class OutboxMessage(models.Model):
         constraints = [models.UniqueConstraint(fields=["event", "consumer"], name="outbox_once")]
         indexes = [
             models.Index(
-                fields=["due_at", "id"], name="outbox_due", condition=Q(done_at__isnull=True, dead_at__isnull=True)
+                fields=["due_at", "id"],
+                name="outbox_due",
+                condition=Q(done_at__isnull=True, dead_at__isnull=True),
             )
         ]
 
@@ -82,7 +84,9 @@ class ReviewItem(models.Model):
     kind = models.CharField(max_length=30, choices=ReviewKind.choices)
     facts = models.JSONField(default=dict)
     choices = ArrayField(models.CharField(max_length=40), default=list)
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
     opened_at = models.DateTimeField()
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolution = models.CharField(max_length=40, blank=True, default="")

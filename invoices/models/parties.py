@@ -26,7 +26,9 @@ class Connection(models.Model):
     # How many of the biller's own retries to wait for: 0 takes over at once, null never takes over.
     take_over_after = models.PositiveSmallIntegerField(null=True, blank=True, default=0)
     paused_reason = models.TextField(
-        blank=True, default="", help_text="Set when the provider refuses our credentials; cleared when they are replaced."
+        blank=True,
+        default="",
+        help_text="Set when the provider refuses our credentials; cleared when they are replaced.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -122,7 +122,9 @@ def _next_number(invoice: Invoice, kind: str) -> int:
     return Attempt.objects.filter(invoice=invoice, kind=kind).count() + 1
 
 
-def attempt_succeed(attempt: Attempt, invoice: Invoice, *, captured_minor: int, provider: Mapping[str, Any], stamp: Stamp) -> None:
+def attempt_succeed(
+    attempt: Attempt, invoice: Invoice, *, captured_minor: int, provider: Mapping[str, Any], stamp: Stamp
+) -> None:
     """SUCCEEDED; from DECLINED or ERRORED it is a late success (provider evidence only)."""
     finished = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
     move(
@@ -165,7 +167,13 @@ def attempt_decline(
 
 
 def attempt_name_decline(
-    attempt: Attempt, invoice: Invoice, *, decline: DeclineFacts, category: str, explanation: str, stamp: Stamp
+    attempt: Attempt,
+    invoice: Invoice,
+    *,
+    decline: DeclineFacts,
+    category: str,
+    explanation: str,
+    stamp: Stamp,
 ) -> None:
     """A code learned after the decline itself; writes `attempt.decline_named`."""
     columns = decline_columns(decline, category, explanation)
@@ -195,7 +203,9 @@ def decline_columns(decline: DeclineFacts, category: str, explanation: str) -> d
     }
 
 
-def attempt_error(attempt: Attempt, invoice: Invoice, *, code: str, category: str, explanation: str, stamp: Stamp) -> None:
+def attempt_error(
+    attempt: Attempt, invoice: Invoice, *, code: str, category: str, explanation: str, stamp: Stamp
+) -> None:
     """ERRORED: it surely did not happen, so it uses up no budget."""
     move(
         attempt,

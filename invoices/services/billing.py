@@ -3,10 +3,12 @@
 from datetime import datetime
 from enum import StrEnum
 
+from django.db import transaction
 from django.db.models import Sum
 
 from invoices.models import Customer, Invoice, ProviderPayment, Transaction
 from invoices.services.ledger import Stamp, invoice_lock, move, record_event
+from invoices.services.parties import customer_lock
 from invoices.services.reviews import review_open
 from invoices.states import (
     INVOICE_OPEN,
@@ -18,6 +20,7 @@ from invoices.states import (
     TransactionStatus,
 )
 from providers.base import InvoiceFacts
+from recovery_site.common.db import fit
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
 
@@ -36,7 +39,7 @@ def invoice_create(
         issued_at=facts.issued_at or stamp.now,
         due_at=facts.due_at,
         described_at=stamp.now,
-        **{field: _fit(field, getattr(facts, field)) for field in _DESCRIPTIVE},
+        **{field: fit(Invoice, field, getattr(facts, field)) for field in _DESCRIPTIVE},
     )
     invoice.save(force_insert=True)
     invoice = invoice_lock(invoice.pk)
@@ -52,10 +55,6 @@ def invoice_create(
     return invoice
 
 
-def _fit(field: str, value: str) -> str:
-    return value[: Invoice._meta.get_field(field).max_length]
-
-
 def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime, stamp: Stamp) -> None:
     """Take over the biller's newer description; one that is older than the last changes nothing."""
     if invoice.described_at is not None and told_at < invoice.described_at:
@@ -63,7 +62,7 @@ def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime
     changed = ["described_at"]
     invoice.described_at = told_at
     for field in _DESCRIPTIVE:
-        value = _fit(field, getattr(facts, field))
+        value = fit(Invoice, field, getattr(facts, field))
         if value and value != getattr(invoice, field):
             setattr(invoice, field, value)
             changed.append(field)
@@ -118,7 +117,12 @@ def open_charge(invoice: Invoice) -> Transaction | None:
 
 
 def charge_create(
-    invoice: Invoice, *, amount_minor: int, currency: str, stamp: Stamp, duplicate_of: Transaction | None = None
+    invoice: Invoice,
+    *,
+    amount_minor: int,
+    currency: str,
+    stamp: Stamp,
+    duplicate_of: Transaction | None = None,
 ) -> Transaction:
     """A new CHARGE transaction (INIT); writes `transaction.created`."""
     charge = Transaction(
@@ -152,11 +156,15 @@ def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
     if charge is not None and charge.status != TransactionStatus.PROCESSING:
         if (charge.amount_minor, charge.currency) == (invoice.due_minor, invoice.currency):
             return charge
-        move(charge, "cancel", invoice=invoice, stamp=stamp.because("amount due changed"), finished_at=stamp.now)
+        move(
+            charge,
+            "cancel",
+            invoice=invoice,
+            stamp=stamp.because("amount due changed"),
+            finished_at=stamp.now,
+        )
         charge = None
-    return charge or charge_create(
-        invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp
-    )
+    return charge or charge_create(invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp)
 
 
 def totals_refresh(invoice: Invoice) -> None:
@@ -166,7 +174,9 @@ def totals_refresh(invoice: Invoice) -> None:
     """
     done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE, currency=invoice.currency)
     paid = done.filter(kind=TransactionKind.CHARGE).aggregate(total=Sum("captured_minor"))["total"] or 0
-    refunded = done.filter(kind=TransactionKind.REFUND, reversed_at=None).aggregate(total=Sum("captured_minor"))["total"] or 0
+    refunded = (
+        done.filter(kind=TransactionKind.REFUND, reversed_at=None).aggregate(total=Sum("captured_minor"))["total"] or 0
+    )
     reversed_minor = (
         invoice.disputes.filter(applied_at__isnull=False, status="LOST").aggregate(total=Sum("amount_minor"))["total"]
         or 0
@@ -242,3 +252,15 @@ def _ask(invoice: Invoice, charge: Transaction, kind: ReviewKind, stamp: Stamp) 
         choices=["refund", "keep"],
         stamp=stamp,
     )
+
+
+@transaction.atomic
+def collection_stop_note(*, invoice_pk: int, answer: str, now: datetime) -> None:
+    """Keep the biller's answer to switching its own collection off; writes `invoice.collection_stopped`."""
+    customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=invoice_pk)
+    customer_lock(customer_pk)
+    invoice = invoice_lock(invoice_pk)
+    invoice.collection_stopped = fit(Invoice, "collection_stopped", answer)
+    invoice.save(update_fields=["collection_stopped"])
+    stamp = Stamp(actor="system:engine", cause="before our first charge", now=now)
+    record_event(invoice=invoice, kind="invoice.collection_stopped", stamp=stamp, data={"answer": answer[:200]})

@@ -118,9 +118,8 @@ def move(
     try:
         getattr(subject, name)()
     except TransitionNotAllowed as error:
-        raise Conflict(
-            f"{_SUBJECT_TYPE[type(subject)].capitalize()} {subject.public_id} is {before}: it cannot {name.replace('_', ' ')}."
-        ) from error
+        what = _SUBJECT_TYPE[type(subject)].capitalize()
+        raise Conflict(f"{what} {subject.public_id} is {before}: it cannot {name.replace('_', ' ')}.") from error
     for field, value in fields.items():
         setattr(subject, field, value)
     subject.save(update_fields=["status", *fields])

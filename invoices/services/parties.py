@@ -12,7 +12,7 @@ from invoices.states import ConnectionMode
 from providers import registry
 from providers.base import CustomerFacts
 from recovery_site.common.crypto import encrypt_json
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import fit, for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
 
 # Settings that may be shown; everything else in a connection's config is treated as a secret and encrypted.
@@ -20,9 +20,7 @@ _SHOWN = ("timeout_seconds", "ledger", "card_ttl_days")
 
 
 @transaction.atomic
-def connection_create(
-    *, merchant: Merchant, provider: str, config: Mapping[str, Any], name: str = ""
-) -> Connection:
+def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str, Any], name: str = "") -> Connection:
     """Create a connection from `{"api_key", "base_url", "mode", "take_over", ...}`.
 
     `mode` is charge, collect or observe (default: charge where the provider has an API, else observe); `take_over` is
@@ -111,7 +109,7 @@ def customer_describe(customer: Customer, facts: CustomerFacts) -> None:
     """Take over what the provider says about a locked customer; empty facts erase nothing."""
     changed = []
     for field in ("email", "name", "country", "timezone", "locale"):
-        value = getattr(facts, field)[: Customer._meta.get_field(field).max_length]
+        value = fit(Customer, field, getattr(facts, field))
         if value and value != getattr(customer, field):
             setattr(customer, field, value)
             changed.append(field)
@@ -125,5 +123,3 @@ def connection_require(*, merchant: Merchant, public_id: str) -> Connection:
     if connection is None:
         raise NotFound(f"This merchant has no connection {public_id}; `connection create` prints its id.")
     return connection
-
-

@@ -1,5 +1,7 @@
 """Money given back. The refund transactions carry the truth; the invoice's state follows from them."""
 
+from typing import Any
+
 from invoices.models import Attempt, Invoice, Transaction
 from invoices.services.attempts import ReportedAttempt, attempt_report
 from invoices.services.billing import totals_refresh
@@ -70,7 +72,7 @@ def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
 
 
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
-    name = {"provider_id": facts.id} if attempt.provider_id is None else {}
+    name: dict[str, Any] = {"provider_id": facts.id} if attempt.provider_id is None else {}
     if facts.status is RefundStatus.SUCCEEDED and attempt.status in ATTEMPT_OPEN:
         move(
             attempt,
@@ -106,7 +108,9 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
         if refund.status in TRANSACTION_OPEN:
             move(refund, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=failure)
         alert(invoice, "refund_failed", "A refund failed at the provider.", stamp, {"refund": refund.public_id})
-    elif facts.status is RefundStatus.FAILED and attempt.status == AttemptStatus.SUCCEEDED and refund.reversed_at is None:
+    elif (
+        facts.status is RefundStatus.FAILED and attempt.status == AttemptStatus.SUCCEEDED and refund.reversed_at is None
+    ):
         refund.reversed_at, refund.failure = stamp.now, scrub_text(facts.failure_reason)[:500]
         refund.save(update_fields=["reversed_at", "failure"])
         record_event(
@@ -117,7 +121,13 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
             subject_id=refund.public_id,
             data={"amount_minor": refund.captured_minor},
         )
-        alert(invoice, "refund_failed", "A refund was taken back after it had succeeded.", stamp, {"refund": refund.public_id})
+        alert(
+            invoice,
+            "refund_failed",
+            "A refund was taken back after it had succeeded.",
+            stamp,
+            {"refund": refund.public_id},
+        )
 
 
 def refund_state(invoice: Invoice, stamp: Stamp) -> None:

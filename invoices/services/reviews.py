@@ -53,9 +53,7 @@ def review_open(
     return item
 
 
-def review_resolve(
-    *, item_pk: int, invoice: Invoice, resolution: str, stamp: Stamp, note: str = ""
-) -> ReviewItem:
+def review_resolve(*, item_pk: int, invoice: Invoice, resolution: str, stamp: Stamp, note: str = "") -> ReviewItem:
     """Close a question under its invoice's lock. Raises Conflict if it is closed, InvalidInput for a foreign choice."""
     item = for_no_key_update(ReviewItem.objects.filter(pk=item_pk, invoice=invoice)).get()
     if item.resolved_at is not None:

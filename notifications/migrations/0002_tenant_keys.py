@@ -2,7 +2,7 @@
 
 from django.db import migrations
 
-from recovery_site.common.db import tenant_foreign_key, tenant_key
+from recovery_site.common.db import tenant_foreign_key
 
 
 class Migration(migrations.Migration):

@@ -45,9 +45,7 @@ class GenericDialect:
 
     provider: ClassVar[str] = "generic"
 
-    def verify(
-        self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int
-    ) -> None:
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
         """Raise SignatureInvalid unless one of `secrets` signed these bytes recently."""
         standard_webhooks.verify_signature(request, secrets, now=now, tolerance_seconds=tolerance_seconds)
 

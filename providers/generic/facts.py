@@ -76,11 +76,7 @@ class Reader:
         """Minor units of `currency`; the schema has bounded integers, decimals are checked here."""
         value = self.values[name]
         try:
-            return (
-                money.from_decimal_string(value, currency)
-                if isinstance(value, str)
-                else money.amount_minor(value)
-            )
+            return money.from_decimal_string(value, currency) if isinstance(value, str) else money.amount_minor(value)
         except InvalidInput:
             raise BodyMalformed(
                 f"{self.path}/{name} is not an amount in {currency}: send integer minor units or a decimal"
@@ -137,13 +133,9 @@ def payment(body: Reader, owed: InvoiceFacts | None, occurred_at: datetime) -> P
     currency = part.currency()
     invoice_id = part.text("invoice_id")
     if owed and invoice_id and invoice_id != owed.id:
-        raise BodyMalformed(
-            "/payment/invoice_id and /invoice/id differ: send the same invoice in both or in one."
-        )
+        raise BodyMalformed("/payment/invoice_id and /invoice/id differ: send the same invoice in both or in one.")
     if owed and currency != owed.currency:
-        raise BodyMalformed(
-            "/payment/currency and /invoice/currency differ: send the invoice's currency in both."
-        )
+        raise BodyMalformed("/payment/currency and /invoice/currency differ: send the invoice's currency in both.")
     return PaymentFacts(
         charge_id=part.text("charge_id"),
         payment_id=part.text("payment_id"),

@@ -20,9 +20,7 @@ _MAX_EVENT_ID = 300
 _MAX_DEPTH = 20
 
 
-def verify_signature(
-    request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int
-) -> None:
+def verify_signature(request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
     """Raise SignatureInvalid unless one of `secrets` signed these raw bytes near `now`, a Unix time.
 
     The tolerance holds both ways. Signatures of other versions than v1 are skipped, as the spec asks.
@@ -38,9 +36,7 @@ def verify_signature(
             " send Unix seconds and check the sender's clock."
         )
     if not any(_signed(secret, event_id, int(sent_at), request.body, given) for secret in secrets):
-        raise SignatureInvalid(
-            "No v1 signature fits the body: sign the raw bytes with this endpoint's secret."
-        )
+        raise SignatureInvalid("No v1 signature fits the body: sign the raw bytes with this endpoint's secret.")
 
 
 def _signed(secret: str, event_id: str, sent_at: int, body: bytes, given: str) -> bool:
@@ -88,9 +84,7 @@ def _no_constant(name: str) -> Any:
 def _check_storable(value: Any, depth: int) -> None:
     if isinstance(value, str):
         if "\x00" in value or not _encodable(value):
-            raise BodyMalformed(
-                "The body has text with a NUL or half a surrogate pair: remove that character."
-            )
+            raise BodyMalformed("The body has text with a NUL or half a surrogate pair: remove that character.")
     elif isinstance(value, dict | list):
         if depth == 0:
             raise BodyMalformed(f"The body is nested deeper than {_MAX_DEPTH} levels: send a flatter one.")

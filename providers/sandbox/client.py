@@ -166,8 +166,7 @@ def _timeout(config: Mapping[str, Any]) -> float:
     value = config.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_SECONDS:
         raise InvalidInput(
-            "timeout_seconds of the sandbox connection must be a number above 0,"
-            f" at most {MAX_TIMEOUT_SECONDS:g}."
+            f"timeout_seconds of the sandbox connection must be a number above 0, at most {MAX_TIMEOUT_SECONDS:g}."
         )
     return float(value)
 
@@ -176,9 +175,7 @@ def _base_url(config: Mapping[str, Any]) -> str:
     value = config.get("base_url")
     parts = urlsplit(value) if isinstance(value, str) else None
     if not isinstance(value, str) or not parts or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput(
-            "Set base_url of the sandbox connection to its address, such as http://127.0.0.1:8100."
-        )
+        raise InvalidInput("Set base_url of the sandbox connection to its address, such as http://127.0.0.1:8100.")
     return value
 
 
@@ -193,9 +190,7 @@ def _refusal(answer: Answer) -> ChargeResult:
     raw = {"status": answer.status, "body": _shown(answer)}
     if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
         wait = answer.retry_after_seconds
-        return _errored(
-            "rate_limit_exceeded", raw=raw, retry_after=None if wait is None else timedelta(seconds=wait)
-        )
+        return _errored("rate_limit_exceeded", raw=raw, retry_after=None if wait is None else timedelta(seconds=wait))
     if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return _errored("authentication_failed", raw=raw)
     return _errored(_code(answer) or f"http_{answer.status}", raw=raw)

@@ -39,9 +39,7 @@ class SandboxDialect:
 
     provider: ClassVar[str] = "sandbox"
 
-    def verify(
-        self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int
-    ) -> None:
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
         """Raise SignatureInvalid unless one of `secrets` signed these bytes recently."""
         standard_webhooks.verify_signature(request, secrets, now=now, tolerance_seconds=tolerance_seconds)
 
@@ -73,9 +71,7 @@ class SandboxDialect:
         try:
             return self._charge(item, data) if item.event_type in _CHARGES else self._refund(item, data)
         except RecordMalformed as error:
-            raise BodyMalformed(
-                f"/data/{error} is missing or impossible: send it as the API shows it."
-            ) from None
+            raise BodyMalformed(f"/data/{error} is missing or impossible: send it as the API shows it.") from None
 
     def _charge(self, item: InboundItem, data: Mapping[str, Any]) -> PaymentEvent:
         result = charge_result(data)

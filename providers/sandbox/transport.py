@@ -121,9 +121,7 @@ class Transport:
             if _never_sent(error):
                 raise Unsent(_name(error)) from error
             raise Unanswered(_name(error)) from error
-        return Answer(
-            response.status_code, _object(text), text, _seconds(response.headers.get("Retry-After"))
-        )
+        return Answer(response.status_code, _object(text), text, _seconds(response.headers.get("Retry-After")))
 
     def _read(self, response: requests.Response, started: float) -> str:
         """The whole body; a server that drips bytes must not outlast the time-out, nor flood the memory."""

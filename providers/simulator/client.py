@@ -222,9 +222,7 @@ def _writing(write: Callable[[], Row]) -> Row:
     try:
         return write()
     except (sqlite3.Error, OSError) as error:
-        raise ProviderUncertain(
-            f"The simulator's ledger failed ({type(error).__name__}); try later."
-        ) from error
+        raise ProviderUncertain(f"The simulator's ledger failed ({type(error).__name__}); try later.") from error
 
 
 def _reading(read: Callable[[], Row]) -> Row:

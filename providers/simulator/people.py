@@ -97,9 +97,7 @@ PLACES: Sequence[Place] = (
         44,
     ),
     Place("CA", "en-CA", "USD", ("America/Toronto", "America/Vancouver"), _ENGLISH, _SURNAMES, 7),
-    Place(
-        "GB", "en-GB", "USD", ("Europe/London",), _ENGLISH, ("Hughes", "Clarke", "Evans", "Khan", "Webb"), 10
-    ),
+    Place("GB", "en-GB", "USD", ("Europe/London",), _ENGLISH, ("Hughes", "Clarke", "Evans", "Khan", "Webb"), 10),
     Place(
         "DE",
         "de-DE",

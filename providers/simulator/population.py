@@ -89,9 +89,7 @@ def population(
                 yield delivery
 
 
-def _beginnings(
-    rng: Random, day: datetime, cases: float, successes: float
-) -> Iterator[tuple[datetime, bool]]:
+def _beginnings(rng: Random, day: datetime, cases: float, successes: float) -> Iterator[tuple[datetime, bool]]:
     """When stories begin on a day, and whether with a failure; the morning and the 1st are crowded."""
     busy = 1.5 if day.day == 1 else rng.uniform(0.6, 1.35)
     for mean, failing in ((cases, True), (successes, False)):
@@ -163,9 +161,7 @@ class _Story:
         if self._rng.random() >= CANCELS:
             return None
         at = failed_at + timedelta(days=self._rng.uniform(6, 25))
-        self._tell(
-            "subscription.ended", at, {"subscription_id": subscription.id, "customer": self._customer()}
-        )
+        self._tell("subscription.ended", at, {"subscription_id": subscription.id, "customer": self._customer()})
         return at
 
     def _payment(
@@ -300,9 +296,7 @@ class _Story:
 
     def _tell(self, event_type: str, at: datetime, body: Mapping[str, Any]) -> None:
         whole = {"type": event_type, "occurred_at": _time(at), **body}
-        self._deliveries.append(
-            Delivery(merchant=self._merchant, at=at, event_id=self._id("evt"), body=whole)
-        )
+        self._deliveries.append(Delivery(merchant=self._merchant, at=at, event_id=self._id("evt"), body=whole))
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self._rng.getrandbits(64):016x}"

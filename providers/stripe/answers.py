@@ -13,9 +13,7 @@ ResultT = TypeVar("ResultT")
 ArgumentsT = ParamSpec("ArgumentsT")
 
 
-def write_result(
-    answer: Answer, read: Callable[[Node, Mapping[str, Any]], ChargeResult], what: str
-) -> ChargeResult:
+def write_result(answer: Answer, read: Callable[[Node, Mapping[str, Any]], ChargeResult], what: str) -> ChargeResult:
     """The result of a write. Only a definite answer becomes one; everything else is ProviderUncertain."""
     try:
         if isinstance(answer, Reply):
@@ -49,9 +47,7 @@ def read_result(
     raise unavailable(answer)
 
 
-def understood(
-    read: Callable[ArgumentsT, ResultT], *arguments: ArgumentsT.args, **named: ArgumentsT.kwargs
-) -> ResultT:
+def understood(read: Callable[ArgumentsT, ResultT], *arguments: ArgumentsT.args, **named: ArgumentsT.kwargs) -> ResultT:
     """`read(...)`; an answer with an impossible field is no answer: ProviderUnavailable."""
     try:
         return read(*arguments, **named)

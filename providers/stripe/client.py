@@ -33,6 +33,7 @@ from providers.stripe.results import (
 from recovery_site.common.errors import InvalidInput
 
 KEY_TTL = timedelta(hours=24)
+_CANCEL_SHARE = 0.2
 _PAGE = 100
 # Refunds cannot be searched, only listed, newest first: this far back.
 _REFUND_PAGES = 10
@@ -50,18 +51,23 @@ class StripeClient:
     def __init__(self, config: Mapping[str, Any]) -> None:
         settings = read_config(config)
         self._emulator = settings.emulator
-        self._exchange = Exchange(settings.api_key, settings.base_url, settings.timeout_seconds)
+        # A charge that wants the payer is cancelled at once; both requests have to fit into one time-out.
+        total = settings.timeout_seconds
+        self._exchange = Exchange(settings.api_key, settings.base_url, total * (1 - _CANCEL_SHARE))
+        self._cancel_exchange = Exchange(settings.api_key, settings.base_url, total * _CANCEL_SHARE)
         self.traits = ClientTraits(
             key_ttl=KEY_TTL,
             # The search index lags behind by up to a minute, in an outage by an hour: absent proves nothing.
             lookup=Lookup.EVENTUAL,
             settles=Settles.NOW,
-            timeout_seconds=settings.timeout_seconds,
+            timeout_seconds=total,
             bills=True,
         )
 
     def charge(self, request: ChargeRequest) -> ChargeResult:
-        """Create and confirm a payment intent without the payer; see ProviderClient.charge."""
+        """Create and confirm a payment intent without the payer, or let Billing collect; see ProviderClient.charge."""
+        if request.collect_invoice:
+            return self.invoice_pay(request.collect_invoice, request.token, request.idempotency_key)
         try:
             params = self._charge_params(request)
         except InvalidInput:
@@ -210,7 +216,8 @@ class StripeClient:
         """
         intent_id = reply.body.values.get("id")
         if isinstance(intent_id, str) and _ID.fullmatch(intent_id):
-            answer = self._exchange.post(f"{_path('payment_intents', intent_id)}/cancel", {}, f"{key}-cancel")
+            path = f"{_path('payment_intents', intent_id)}/cancel"
+            answer = self._cancel_exchange.post(path, {}, f"{key}-cancel")
             if isinstance(answer, Reply) and answer.body.values.get("status") == "canceled":
                 return reply
         return Problem(fault=Fault.UNKNOWN, reason="asks for the payer and did not cancel the payment")

@@ -17,7 +17,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,500}")
 
 @dataclass(frozen=True, slots=True)
 class StripeConfig:
-    """`timeout_seconds`: connecting plus waiting for one answer. An `emulator` knows only Stripe's core."""
+    """`timeout_seconds`: all that one call may take. An `emulator` knows only Stripe's core."""
 
     api_key: str = field(repr=False)
     base_url: str
@@ -28,7 +28,9 @@ class StripeConfig:
 def read_config(config: Mapping[str, Any]) -> StripeConfig:
     """Raises InvalidInput naming what to set; never shows the key."""
     base_url, host = _base_url(config.get("base_url"))
-    emulator = config.get("emulator", host != "stripe.com" and not host.endswith(".stripe.com"))
+    emulator = config.get("emulator")
+    if emulator is None:
+        emulator = host != "stripe.com" and not host.endswith(".stripe.com")
     if not isinstance(emulator, bool):
         raise InvalidInput("The connection's emulator setting must be true or false.")
     return StripeConfig(

@@ -29,9 +29,7 @@ class StripeDialect:
 
     provider: ClassVar[str] = PROVIDER
 
-    def verify(
-        self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int
-    ) -> None:
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
         """Raise SignatureInvalid unless one of `secrets` signed exactly these bytes, close to `now`.
 
         The SDK compares the signature; the age is checked here, both ways, because the SDK looks at the real
@@ -72,9 +70,7 @@ def _signed(body: bytes, header: str, secret: str) -> bool:
 
 def _timestamp(header: str) -> int:
     """The first `t` of a header that has passed the SDK, which read the same one."""
-    return next(
-        int(value) for key, _, value in (part.partition("=") for part in header.split(",")) if key == "t"
-    )
+    return next(int(value) for key, _, value in (part.partition("=") for part in header.split(",")) if key == "t")
 
 
 def _json_object(body: bytes) -> Mapping[str, Any]:

@@ -39,9 +39,7 @@ Handler = Callable[[StripeEvent], Meaning]
 def meaning(event_id: str, event_type: str, payload: Mapping[str, Any]) -> Meaning:
     """The meaning of one event body. Raises InvalidInput where a field that is needed is impossible."""
     if payload.get("object") == "v2.core.event":
-        return Ignored(
-            "A thin event names only an id; the classic event of the same change carries the facts."
-        )
+        return Ignored("A thin event names only an id; the classic event of the same change carries the facts.")
     handler = _HANDLERS.get(event_type)
     if handler is None:
         reason = _IGNORED.get(event_type, "This event type carries nothing that a payment recovery needs.")
@@ -79,9 +77,7 @@ def _stage(kind: EventKind) -> Mapping[str, bool]:
 def _invoice(kind: EventKind, event: StripeEvent) -> Meaning:
     if event.object.text("status") == "draft":
         return Ignored("A draft invoice is not owed yet; invoice.finalized will tell.")
-    return _told(
-        event, kind, customer=methods.invoice_customer(event.object), invoice=facts.invoice(event.object)
-    )
+    return _told(event, kind, customer=methods.invoice_customer(event.object), invoice=facts.invoice(event.object))
 
 
 def _action_required(event: StripeEvent) -> Meaning:
@@ -138,16 +134,10 @@ def _charge_refunded(event: StripeEvent) -> Meaning:
     charge = event.object
     if charge.flag("captured") is False:
         return Ignored("An authorisation was released before any money was taken.")
-    before = (
-        event.previous.amount("amount_refunded", charge.currency())
-        if event.previous.has("amount_refunded")
-        else 0
-    )
+    before = event.previous.amount("amount_refunded", charge.currency()) if event.previous.has("amount_refunded") else 0
     refunds = facts.charge_refunds(charge, before or 0)
     if not refunds:
-        return Ignored(
-            "The charge's refunded amount did not grow; the refund's own event tells what happened."
-        )
+        return Ignored("The charge's refunded amount did not grow; the refund's own event tells what happened.")
     stage = _stage(EventKind.PAYMENT_SUCCEEDED)
     payment = facts.charge_payment(charge, names_invoice=event.names_invoice, **stage)
     customer = methods.customer(charge)
@@ -192,9 +182,7 @@ def _customer_updated(event: StripeEvent) -> Meaning:
     else:
         return Ignored("The customer's default payment method did not change.")
     if method is None:
-        return Ignored(
-            "The customer has no default payment method any more; events about the method itself follow."
-        )
+        return Ignored("The customer has no default payment method any more; events about the method itself follow.")
     default = MethodFacts(token=method.token, kind=method.kind, card=method.card, is_default=True)
     customer = methods.expanded_customer(event.object)
     return _told(event, EventKind.METHOD_UPDATED, customer=customer, method=default)
@@ -278,8 +266,7 @@ _IGNORED: Mapping[str, str] = {
         " invoice that waits for it have events of their own."
     ),
     "payment_intent.canceled": (
-        "Cancelled on purpose: no money moves. A payment of ours that still waits is settled by"
-        " reconciliation."
+        "Cancelled on purpose: no money moves. A payment of ours that still waits is settled by reconciliation."
     ),
     "payment_intent.partially_funded": "Part of a bank transfer arrived; payment_intent.succeeded will tell.",
     "charge.updated": "Details of a charge changed that do not touch its outcome.",

@@ -90,18 +90,14 @@ class Exchange:
             return _problem(error)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # The SDK stumbles over error bodies that are JSON of another shape than Stripe's.
-            return Problem(
-                fault=Fault.UNKNOWN, reason=f"sent an answer that is not Stripe's ({type(error).__name__})"
-            )
+            return Problem(fault=Fault.UNKNOWN, reason=f"sent an answer that is not Stripe's ({type(error).__name__})")
         record: dict[str, Any] = {"http_status": response.code}
         if request_id := _header(response.headers, "request-id"):
             record["request_id"] = request_id[:100]
         if _header(response.headers, "idempotent-replayed") == "true":
             record["replayed"] = True
         if not isinstance(response.data, dict):
-            return Problem(
-                fault=Fault.UNKNOWN, reason="sent an answer that is no object", status=response.code
-            )
+            return Problem(fault=Fault.UNKNOWN, reason="sent an answer that is no object", status=response.code)
         return Reply(Node(response.data, str(response.data.get("object", "answer"))[:40]), record)
 
 
@@ -128,9 +124,7 @@ def _problem(error: stripe.StripeError) -> Problem:
         return refused(reason=f"refused the request ({code or error.http_status})", code=code)
     # Also: another request under the same key is under way (409), or was made with other values (400).
     what = "idempotency_error" if isinstance(error, stripe.IdempotencyError) else code
-    detail = ", ".join(
-        part for part in (f"HTTP {error.http_status}" if error.http_status else "", what) if part
-    )
+    detail = ", ".join(part for part in (f"HTTP {error.http_status}" if error.http_status else "", what) if part)
     return Problem(fault=Fault.UNKNOWN, reason=f"gave no usable answer ({detail})", code=what, **told)
 
 

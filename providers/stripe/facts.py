@@ -256,15 +256,11 @@ def dispute(node: Node) -> DisputeFacts:
     kind = method_kind(details.code("type") or charged.code("type"))
     reason = node.text("reason", 60)
     is_return = kind in _BANK_KINDS or (kind != "card" and reason in _RETURN_REASONS)
-    status = _DISPUTES_CLOSED.get(
-        node.text("status"), DisputeStatus.LOST if is_return else DisputeStatus.OPEN
-    )
+    status = _DISPUTES_CLOSED.get(node.text("status"), DisputeStatus.LOST if is_return else DisputeStatus.OPEN)
     charge_id = node.identifier("charge")
     dispute_id = node.identifier("id") or (f"{charge_id}:dispute" if charge_id else "")
     if not dispute_id:
-        raise InvalidInput(
-            "Stripe's dispute names neither itself nor its charge, so it belongs to no payment."
-        )
+        raise InvalidInput("Stripe's dispute names neither itself nor its charge, so it belongs to no payment.")
     return DisputeFacts(
         id=dispute_id,
         amount_minor=node.required_amount("amount", currency),
@@ -290,10 +286,7 @@ def _subscription_line(node: Node) -> Node:
     """The line that names the plan: the first of a subscription, else the first of all."""
     lines = node.nodes("lines")
     for line in lines:
-        if (
-            line.text("type") == "subscription"
-            or line.node("parent").text("type") == "subscription_item_details"
-        ):
+        if line.text("type") == "subscription" or line.node("parent").text("type") == "subscription_item_details":
             return line
     return lines[0] if lines else Node({}, f"{node.path}.lines[0]")
 

@@ -52,9 +52,7 @@ def intent_result(intent: Node, record: Mapping[str, Any] | None = None) -> Char
         return ChargeResult(outcome=Outcome.DECLINED, decline=facts.intent_decline(intent), **told)
     if status == "canceled":
         return ChargeResult(outcome=Outcome.ERRORED, error_code=CANCELLED, **told)
-    raise InvalidInput(
-        f"Stripe's payment intent is {status or 'without a status'}, so its charge is undecided."
-    )
+    raise InvalidInput(f"Stripe's payment intent is {status or 'without a status'}, so its charge is undecided.")
 
 
 def found_intent(page: Node, reference: str) -> ChargeResult | None:

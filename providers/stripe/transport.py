@@ -104,6 +104,7 @@ class BoundedHTTPClient(stripe.HTTPClient):
     def _exchange(
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any
     ) -> tuple[bytes, int, Mapping[str, str]]:
+        deadline = time.monotonic() + self._connect_seconds + self._answer_seconds
         with self._session().request(
             method,
             url,
@@ -113,17 +114,7 @@ class BoundedHTTPClient(stripe.HTTPClient):
             allow_redirects=False,
             stream=True,
         ) as response:
-            return self._body(response), response.status_code, response.headers
-
-    def _body(self, response: requests.Response) -> bytes:
-        """All of the body; requests' own time-out bounds only the wait for the next piece."""
-        deadline = time.monotonic() + self._answer_seconds
-        body = bytearray()
-        while piece := response.raw.read1(65536, decode_content=True):
-            body += piece
-            if len(body) > _MAX_BODY or time.monotonic() > deadline:
-                raise requests.ReadTimeout("The answer is too long or takes too long.")
-        return bytes(body)
+            return _body(response, deadline), response.status_code, response.headers
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._sessions, "session", None)
@@ -133,6 +124,16 @@ class BoundedHTTPClient(stripe.HTTPClient):
             session.mount("http://", _NotingAdapter())
             self._sessions.session = session
         return session
+
+
+def _body(response: requests.Response, deadline: float) -> bytes:
+    """All of the body; the time-out of requests bounds only the wait for the next piece."""
+    body = bytearray()
+    while piece := response.raw.read1(65536, decode_content=True):
+        body += piece
+        if len(body) > _MAX_BODY or time.monotonic() > deadline:
+            raise requests.ReadTimeout("The answer is too long or takes too long.")
+    return bytes(body)
 
 
 def _note_before_sending(connection: HTTPConnection) -> None:

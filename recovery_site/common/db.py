@@ -14,6 +14,12 @@ def for_no_key_update(queryset: QuerySet[ModelT]) -> QuerySet[ModelT]:
     return queryset.select_for_update(no_key=True, of=("self",))
 
 
+def fit(model: type[Model], field: str, value: str) -> str:
+    """`value` cut to the length of the model's column: outside text must never stop a write."""
+    limit: int | None = getattr(model._meta.get_field(field), "max_length", None)
+    return value[:limit]
+
+
 def tenant_key(table: str) -> RunSQL:
     """Unique (merchant, id), the target of composite tenant foreign keys."""
     name = f"{table}_tenant_key"

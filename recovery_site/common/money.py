@@ -6,7 +6,7 @@ from babel.numbers import format_currency, list_currencies
 
 from recovery_site.common.errors import InvalidInput
 
-# ISO 4217 exponents that are not 2. CLDR's "digits" are display habits and differ from ISO (IQD, UGX), so they are not used.
+# ISO 4217 exponents that are not 2. CLDR's "digits" are display habits that differ from ISO (IQD, UGX).
 _EXPONENTS = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),

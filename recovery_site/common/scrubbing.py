@@ -35,9 +35,7 @@ _NUMBER_NAMES: Final = frozenset({"number", "accountnumber"})
 _OBJECT_NAMES: Final = frozenset({"authorization", "number", "pan", "accountnumber"})
 # Adyen's payment references are bare 16-digit numbers: one in ten passes Luhn, losing one loses a payment.
 _PROVIDER_REFERENCE: Final = re.compile(r"(?:.*pspreference|originalreference)")
-_TIME_NAME: Final = re.compile(
-    r".*(?:at|time|timestamp|date|created|updated|modified|version|expires|until|ms)"
-)
+_TIME_NAME: Final = re.compile(r".*(?:at|time|timestamp|date|created|updated|modified|version|expires|until|ms)")
 _EPOCH: Final = re.compile(r"1[0-9]{12}(?:[0-9]{3}){0,2}")
 
 _NOT_LETTERS: Final = re.compile(r"[^a-z0-9]+")
@@ -136,9 +134,7 @@ def _scrub(value: object, *, name: str, card: bool, depth: int) -> object:
     return value
 
 
-def _scrub_mapping(
-    value: Mapping[object, object], *, name: str, card: bool, depth: int
-) -> dict[object, object] | str:
+def _scrub_mapping(value: Mapping[object, object], *, name: str, card: bool, depth: int) -> dict[object, object] | str:
     if (name in _SECRET_NAMES or name.endswith(_SECRET_ENDINGS)) and name not in _OBJECT_NAMES:
         return FILTERED
     names = {key: _plain(key) if isinstance(key, str) else "" for key in value}

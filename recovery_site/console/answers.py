@@ -29,7 +29,7 @@ class Answer:
 _ANSWERS: Mapping[str, Answer] = {
     answer.choice: answer
     for answer in (
-        Answer("charged", "It was charged", "The attempt counts as successful and the invoice as paid.", "primary"),
+        Answer("charged", "It was charged", "The attempt counts as successful and the invoice as paid."),
         Answer(
             "not_charged",
             "It was not charged",

@@ -14,7 +14,7 @@ from recovery_site.console.answers import Answer, answers_of, guidance, waits_fo
 from recovery_site.console.sentences import actor_name
 from recovery_site.console.story.build import facts_in_words
 from recovery_site.console.story.gather import people_of
-from recovery_site.console.words import duration_text, plain
+from recovery_site.console.words import card_label, duration_text, plain
 from retries.models import Case
 from retries.states import CaseStatus
 
@@ -166,7 +166,7 @@ def _question(
         amount_minor=invoice.amount_minor if invoice else 0,
         currency=invoice.currency if invoice else "",
         customer=str(invoice.customer) if invoice else "",
-        facts=facts_in_words(item.facts),
+        facts=facts_in_words(item.facts, now),
         attempt=_attempt_words(attempts.get(item.subject_id)),
         answers=answers_of(item, waiting=waiting) if item.resolved_at is None else [],
         owner=(item.owner.get_full_name() or item.owner.get_username()) if item.owner else "",
@@ -183,5 +183,5 @@ def _question(
 def _attempt_words(attempt: Attempt | None) -> str:
     if attempt is None:
         return ""
-    card = f" on {attempt.card}" if attempt.card else ""
+    card = f" on {card_label(attempt.card.network, attempt.card.last4)}" if attempt.card else ""
     return f"Attempt {attempt.number}{card}, reference {attempt.public_id}"

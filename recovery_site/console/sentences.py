@@ -88,7 +88,9 @@ def sentence(told: Told) -> Line:
         return _KINDS[told.kind](told)
     subject, _, what = told.kind.partition(".")
     if subject == "alert":
-        return Line(told.text("text") or f"Alert: {plain(what)}.", tone="warning")
+        # An alert about a question repeats what the question's own line says.
+        repeated = what in ReviewKind.values
+        return Line(told.text("text") or f"Alert: {plain(what)}.", tone="warning", minor=repeated)
     moved = f" ({told.from_state or 'new'} to {told.to_state})" if told.to_state else ""
     return Line(f"{plain(subject).capitalize()}: {plain(what) or 'changed'}{moved}.", detail=_facts(told.data), minor=True)
 
@@ -272,6 +274,9 @@ def _case_closed(told: Told) -> Line:
 def _case_planned(told: Told) -> Line:
     step = told.text("step")
     label = NextStep(step).label if step in NextStep.values else plain(step)
+    if step in (NextStep.SENDING, NextStep.AWAITING, NextStep.RESOLVING):
+        # The attempt's own line says it better, and a sending's time is a lease on the database clock.
+        return Line(f"Next step: {label}.", minor=True)
     at = told.moment("at")
     return Line(f"Next step: {label}{f', {at}' if at else ''}.", detail=told.text("why"), tone="accent")
 

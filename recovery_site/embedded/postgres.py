@@ -202,8 +202,4 @@ class Postgres:
 
 def is_alive(state: ServerState) -> bool:
     """The recorded process lives and a PostgreSQL answers at its port; about a millisecond."""
-    return (
-        state.process is not None
-        and state.process.handle() is not None
-        and answers(state.port, _SSL_REQUEST, b"N")
-    )
+    return state.process is not None and state.process.handle() is not None and answers(state.port, _SSL_REQUEST, b"N")

@@ -73,7 +73,8 @@ class ServerProcess:
 
 def processes_in(directory: Path, name: str) -> list[psutil.Process]:
     """Live processes called `name` that work in `directory`, also when it has been deleted under them."""
-    wanted = {str(directory), f"{directory} (deleted)"}
+    real = os.path.realpath(directory)
+    wanted = {real, f"{real} (deleted)"}
     found = []
     for process in psutil.process_iter(["name"]):
         if process.info["name"] != name:
@@ -97,11 +98,7 @@ def end_processes(processes: Sequence[psutil.Process], *, patience_seconds: floa
     """Let `processes` end by themselves for a while, then kill what is left."""
     deadline = time.monotonic() + patience_seconds
     kill_processes(
-        [
-            process
-            for process in processes
-            if not wait_until_gone(process, timeout_seconds=deadline - time.monotonic())
-        ]
+        [process for process in processes if not wait_until_gone(process, timeout_seconds=deadline - time.monotonic())]
     )
 
 

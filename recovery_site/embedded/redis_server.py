@@ -62,8 +62,7 @@ class Redis:
                 process.terminate()
             if not wait_until_gone(process, timeout_seconds=STOP_SECONDS):
                 raise EmbeddedServiceError(
-                    f"Redis (process {process.pid}) did not stop within {STOP_SECONDS} s."
-                    " Run `make stop` again."
+                    f"Redis (process {process.pid}) did not stop within {STOP_SECONDS} s. Run `make stop` again."
                 )
 
     def _start(self, port: int) -> ServerState | None:
@@ -85,11 +84,7 @@ class Redis:
 
     def is_alive(self, state: ServerState) -> bool:
         """The recorded process lives and a Redis that knows our password answers at its port."""
-        return (
-            state.process is not None
-            and state.process.handle() is not None
-            and answers(state.port, *self._ping())
-        )
+        return state.process is not None and state.process.handle() is not None and answers(state.port, *self._ping())
 
     def _ping(self) -> tuple[bytes, bytes]:
         return f"AUTH {self.password}\r\nPING\r\n".encode("ascii"), b"+OK"

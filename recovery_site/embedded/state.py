@@ -32,9 +32,14 @@ class ServicesState:
 
 
 def read_state(data_dir: Path) -> ServicesState | None:
-    """The recorded state; None if there is none or it cannot be understood (it is then rebuilt)."""
+    """The recorded state; None if there is none that can be understood (it is then rebuilt).
+
+    A record that was copied along with a whole checkout describes the other checkout's servers, not ours.
+    """
     try:
         raw = json.loads((data_dir / FILE_NAME).read_text(encoding="utf-8"))
+        if raw["data_dir"] != os.path.realpath(data_dir):
+            return None
         return ServicesState(
             root=Path(raw["data_root"]),
             note=raw["note"],
@@ -50,6 +55,7 @@ def write_state(data_dir: Path, state: ServicesState, urls: dict[str, str]) -> N
     """Replace the file in one step, so that no reader ever sees half of it."""
     content = {
         **urls,
+        "data_dir": os.path.realpath(data_dir),
         "data_root": str(state.root),
         "note": state.note,
         "password": state.password,

@@ -50,9 +50,7 @@ _MAC_NETWORKS = frozenset({"mastercard", "maestro", UNKNOWN})
 # retry.
 _SILENT_MACS = frozenset({"05", "43"})
 _PROVIDER_ADVICE_PREFIXES = ("advice_code:", "recommendation_code:")
-_ABOUT_THE_PAYER = frozenset(
-    {Category.SOFT_DECLINE, Category.INSUFFICIENT_FUNDS, Category.AUTHENTICATION_REQUIRED}
-)
+_ABOUT_THE_PAYER = frozenset({Category.SOFT_DECLINE, Category.INSUFFICIENT_FUNDS, Category.AUTHENTICATION_REQUIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +118,7 @@ def _decide(
     return base
 
 
-def _base(
-    failure: ClassificationInput, provider_row: DeclineRow | None, network: _Finding | None
-) -> _Finding:
+def _base(failure: ClassificationInput, provider_row: DeclineRow | None, network: _Finding | None) -> _Finding:
     """The better of the provider's code and the network's response code."""
     if provider_row is None:
         return network or _Finding(
@@ -177,9 +173,7 @@ def _provider_advice(failure: ClassificationInput, table: Mapping[str, DeclineRo
     return None
 
 
-def _effect(
-    failure: ClassificationInput, provider_row: DeclineRow | None, advice: DeclineRow | None
-) -> AdviceEffect:
+def _effect(failure: ClassificationInput, provider_row: DeclineRow | None, advice: DeclineRow | None) -> AdviceEffect:
     """The network's demand, or the same demand in the provider's words."""
     effect = advice_effect(failure.network, failure.network_code, failure.advice_code)
     stops = [row for row in (provider_row, advice) if row is not None and row.stop]

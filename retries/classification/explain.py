@@ -28,9 +28,7 @@ _NEXT = {
 }
 
 
-def explain(
-    failure: ClassificationInput, row: DeclineRow, effect: AdviceEffect, source: str, *, known: bool
-) -> str:
+def explain(failure: ClassificationInput, row: DeclineRow, effect: AdviceEffect, source: str, *, known: bool) -> str:
     """What happened, what follows from it, and on whose word."""
     code = failure.code
     if row.look_up:

@@ -4,10 +4,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection
-
-from retries.states import JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +21,8 @@ class Claim:
     token: uuid.UUID
 
 
-# Merchants that have due work are found by jumping along the index (merchant, band, due_at); each gives its first jobs by
-# band, and the merchants take turns. Work of merchants and connections that may not charge now simply stays where it is.
+# Merchants that have due work are found by jumping along the index (merchant, band, due_at); each gives its first jobs
+# by band, and the merchants take turns. Work of merchants and connections that may not charge now stays where it is.
 _DUE = """
 WITH RECURSIVE merchants(id) AS (
     (SELECT merchant_id FROM retries_retryjob WHERE status = 'SCHEDULED' ORDER BY merchant_id LIMIT 1)
@@ -59,7 +58,7 @@ WITH RECURSIVE merchants(id) AS (
 )
 """
 _CLAIM = (
-    _DUE
+    _DUE  # noqa: S608  (two constants, no input)
     + """, locked AS (
     SELECT job.id FROM retries_retryjob job JOIN chosen USING (id)
     WHERE job.status = 'SCHEDULED' FOR NO KEY UPDATE OF job SKIP LOCKED
@@ -70,6 +69,7 @@ FROM locked WHERE job.id = locked.id
 RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.kind
 """
 )
+_LIST = _DUE + "SELECT id FROM chosen"  # noqa: S608  (two constants, no input)
 # A RUNNING job whose worker died before step 2 has no attempt; only such jobs are claimed again.
 _RECLAIM = """
 WITH locked AS (
@@ -91,7 +91,7 @@ def jobs_claim(*, now: datetime, lease: timedelta, limit: int, done_cases: Seque
     `done_cases` are passed over (a drain makes at most one attempt per case).
     """
     token = uuid.uuid4()
-    parameters = {"now": now, "lease": lease, "limit": limit, "done": list(done_cases), "token": token}
+    parameters: dict[str, Any] = {"now": now, "lease": lease, "limit": limit, "done": list(done_cases), "token": token}
     with connection.cursor() as cursor:
         cursor.execute(_RECLAIM, parameters)
         rows = cursor.fetchall()
@@ -104,29 +104,34 @@ def jobs_claim(*, now: datetime, lease: timedelta, limit: int, done_cases: Seque
 def jobs_due(*, now: datetime, limit: int) -> list[int]:
     """Primary keys of the jobs that `jobs_claim` would take, without taking them."""
     with connection.cursor() as cursor:
-        cursor.execute(_DUE + "SELECT id FROM chosen", {"now": now, "limit": limit, "done": []})
+        cursor.execute(_LIST, {"now": now, "limit": limit, "done": []})
         return [pk for (pk,) in cursor.fetchall()]
 
 
 def job_claim(job_pk: int, *, lease: timedelta) -> Claim | None:
     """Claim one SCHEDULED job whatever its due time, or None if it is not SCHEDULED."""
     token = uuid.uuid4()
+    parameters: dict[str, Any] = {"token": token, "lease": lease, "job": job_pk}
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE retries_retryjob SET status = 'RUNNING', claim_token = %s, attempt_id = NULL,"
-            " lease_until = clock_timestamp() + %s WHERE id = %s AND status = 'SCHEDULED'"
+            "UPDATE retries_retryjob SET status = 'RUNNING', claim_token = %(token)s, attempt_id = NULL,"
+            " lease_until = clock_timestamp() + %(lease)s WHERE id = %(job)s AND status = 'SCHEDULED'"
             " RETURNING id, case_id, customer_id, invoice_id, kind",
-            [token, lease, job_pk],
+            parameters,
         )
         row = cursor.fetchone()
-    return Claim(*row, token) if row else None
+    return Claim(row[0], row[1], row[2], row[3], row[4], token) if row else None
+
+
+_UNCLAIM = """
+UPDATE retries_retryjob
+SET status = 'SCHEDULED', due_at = %(due_at)s, last_error = %(error)s, claim_token = NULL, lease_until = NULL
+WHERE id = %(job)s AND status = 'RUNNING' AND claim_token = %(token)s AND attempt_id IS NULL
+"""
 
 
 def job_unclaim(claim: Claim, *, error: str, due_at: datetime) -> None:
     """Push a job whose preparation raised to `due_at`, the error kept, so that it cannot stop a sweep."""
+    parameters: dict[str, Any] = {"due_at": due_at, "error": error[:500], "job": claim.job_pk, "token": claim.token}
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE retries_retryjob SET status = %s, due_at = %s, last_error = %s, claim_token = NULL, lease_until = NULL"
-            " WHERE id = %s AND status = 'RUNNING' AND claim_token = %s AND attempt_id IS NULL",
-            [JobStatus.SCHEDULED, due_at, error[:500], claim.job_pk, claim.token],
-        )
+        cursor.execute(_UNCLAIM, parameters)

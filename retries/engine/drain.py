@@ -11,6 +11,8 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from invoices.states import AttemptStatus, TransactionKind
+from providers.base import ProviderUnavailable
+from retries.engine.biller import biller_consult
 from retries.engine.claim import Claim, job_claim, job_unclaim, jobs_claim
 from retries.engine.prepare import Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
@@ -20,6 +22,7 @@ THREADS = 8
 # Longest a provider call may take; every client's own time-outs stay below it.
 PROVIDER_TIMEOUT = timedelta(seconds=20)
 _POISON_PAUSE = timedelta(hours=1)
+_BILLER_PAUSE = timedelta(minutes=5)
 
 
 @dataclass(slots=True)
@@ -67,8 +70,14 @@ def retries_drain(
                 counts.claimed += 1
                 setattr(counts, outcome, getattr(counts, outcome) + 1)
         barrier = threading.Barrier(THREADS)
-        list(pool.map(lambda _: (connection.close(), barrier.wait()), range(THREADS)))
+        list(pool.map(lambda _: _close(barrier), range(THREADS)))
     return counts
+
+
+def _close(barrier: threading.Barrier) -> None:
+    """Close this thread's database connection; the barrier makes every thread of the pool take one turn."""
+    connection.close()
+    barrier.wait()
 
 
 def job_work(job_pk: int, *, now: datetime) -> str:
@@ -85,6 +94,10 @@ def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> 
     close_old_connections()
     try:
         return _attempt(claim, now, lease, timeout)
+    except ProviderUnavailable as error:
+        log.info("retry_postponed", job=claim.job_pk, reason=error.message)
+        job_unclaim(claim, error=error.message, due_at=now + _BILLER_PAUSE)
+        return "rescheduled"
     except Exception as error:  # the sweep loop: a poison row must not stop the others
         log.exception("retry_failed", job=claim.job_pk, error=type(error).__name__)
         job_unclaim(claim, error=f"{type(error).__name__}: {error}", due_at=now + _POISON_PAUSE)
@@ -94,6 +107,7 @@ def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> 
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
     if claim.kind != TransactionKind.CHARGE:
         raise ValueError(f"Job {claim.job_pk} is of kind {claim.kind}, which this drain does not send.")
+    biller_consult(claim, now=now)
     prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):
         log.info("retry_refused", job=claim.job_pk, reason=prepared.reason)

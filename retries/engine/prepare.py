@@ -1,9 +1,7 @@
 """Step 2: one durable transaction under all locks that ends with the intent written down, or with a new plan."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import transaction
 from django.utils.functional import cached_property
@@ -16,6 +14,7 @@ from invoices.services.ledger import Stamp, move
 from invoices.states import (
     ATTEMPT_OPEN,
     AttemptStatus,
+    ConnectionMode,
     InvoiceStatus,
     TransactionKind,
     TransactionStatus,
@@ -39,7 +38,6 @@ class Prepared:
 
     attempt_pk: int
     connection: Connection
-    provider_customer_id: str
     request: ChargeRequest
     send_by: datetime
 
@@ -189,8 +187,7 @@ def _commit(
     return Prepared(
         attempt_pk=attempt.pk,
         connection=check.connection,
-        provider_customer_id=scope.customer.connector_customer_id,
-        request=charge_request(attempt, scope.customer.connector_customer_id, invoice.public_id, charge.public_id),
+        request=charge_request(attempt, scope, check.connection),
         send_by=send_by,
     )
 
@@ -204,22 +201,24 @@ def _into_processing(scope: Scope, charge: Transaction, stamp: Stamp) -> None:
     move(charge, "submit", invoice=invoice, stamp=stamp)
 
 
-def charge_request(attempt: Attempt, provider_customer_id: str, invoice_id: str, transaction_id: str) -> ChargeRequest:
+def charge_request(attempt: Attempt, scope: Scope, connection: Connection) -> ChargeRequest:
     """The request of an attempt: the same every time it is built, so that a resend under its key changes nothing."""
-    token = Token.objects.values_list("provider_token", flat=True).get(pk=attempt.token_id)
-    metadata: Mapping[str, Any] = {
-        "attempt": attempt.public_id,
-        "invoice": invoice_id,
-        "transaction": transaction_id,
-        "at": attempt.attempted_at.isoformat(),
-    }
+    token = Token.objects.values_list("provider_token", flat=True).get(attempts=attempt)
+    invoice = scope.invoice
     assert attempt.idempotency_key is not None
+    collects = connection.mode == ConnectionMode.COLLECT
     return ChargeRequest(
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
         token=token,
-        customer=provider_customer_id,
+        customer=scope.customer.connector_customer_id,
         reference=attempt.public_id,
         idempotency_key=attempt.idempotency_key,
-        metadata=metadata,
+        metadata={
+            "attempt": attempt.public_id,
+            "invoice": invoice.public_id,
+            "transaction": attempt.transaction.public_id,
+            "at": attempt.attempted_at.isoformat(),
+        },
+        collect_invoice=(invoice.provider_invoice_id or "") if collects else "",
     )

@@ -72,7 +72,7 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
 
 
 def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider: str, stamp: Stamp) -> None:
-    """A definite answer about our attempt, from a reply or from a look-up; finished attempts only learn a late success."""
+    """A definite answer about our attempt, from a reply or a look-up; finished ones only learn a late success."""
     columns = {"provider_id": answer.provider_id or attempt.provider_id} if answer.provider_id else {}
     if answer.payment_id:
         columns["provider_payment_id"] = answer.payment_id
@@ -96,7 +96,11 @@ def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider:
     elif answer.outcome is Outcome.AWAITING:
         if attempt.status != AttemptStatus.AWAITING:
             outcomes.charge_is_awaited(
-                scope, attempt, expected_by=answer.expected_by or stamp.now + _AWAIT, provider=columns, stamp=stamp
+                scope,
+                attempt,
+                expected_by=answer.expected_by or stamp.now + _AWAIT,
+                provider=columns,
+                stamp=stamp,
             )
     elif answer.outcome is Outcome.ERRORED:
         outcomes.charge_did_not_happen(

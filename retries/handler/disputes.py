@@ -8,16 +8,15 @@ from invoices.services.ledger import Stamp, alert, move, record_event
 from invoices.services.reviews import review_open
 from invoices.states import DisputeKind, InvoiceStatus, ReviewKind
 from invoices.states import DisputeStatus as State
-from providers.base import DisputeFacts, DisputeStatus, PaymentEvent
+from providers.base import DeclineFacts, DisputeFacts, DisputeStatus, PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, scope_lock
 from retries.services.cases import case_ensure, case_note_failure
 from retries.services.outcomes import verdict_on
 from retries.services.planning import case_plan
-from providers.base import DeclineFacts
 
 _PATIENCE = timedelta(minutes=1)
-# A returned debit may be presented again only for these reasons: ACH R01/R09 and their SEPA equals (network_retry_rules).
+# A returned debit may be presented again only for ACH R01/R09 and their SEPA equals (Nacha 2.12.4; SEPA practice).
 _REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03"})
 
 
@@ -93,7 +92,11 @@ def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: st
     move(invoice, "reverse", invoice=invoice, stamp=stamp, data={"dispute": dispute.public_id})
     case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
     code = dispute.reason_code or dispute.kind.lower()
-    verdict = verdict_on(attempt, provider, DeclineFacts(raw_code=code, network_code=code if dispute.kind == DisputeKind.RETURN else ""))
+    verdict = verdict_on(
+        attempt,
+        provider,
+        DeclineFacts(raw_code=code, network_code=code if dispute.kind == DisputeKind.RETURN else ""),
+    )
     case_note_failure(case, verdict, token_pk=attempt.token_id, at=stamp.now, code=code)
     case.automatic_barred = dispute.kind == DisputeKind.DISPUTE or code.upper() not in _REPRESENTABLE
     case.save(update_fields=["automatic_barred"])

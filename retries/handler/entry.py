@@ -51,9 +51,7 @@ def event_method(event: PaymentEvent) -> MethodFacts | None:
     return method
 
 
-def enter_invoice(
-    event: PaymentEvent, entry: Entry, subject: Subject, facts: InvoiceFacts, stamp: Stamp
-) -> Scope:
+def enter_invoice(event: PaymentEvent, entry: Entry, subject: Subject, facts: InvoiceFacts, stamp: Stamp) -> Scope:
     """The invoice locked, created if new, named and described by what the event says."""
     if subject.invoice_pk is not None:
         invoice = invoice_lock(subject.invoice_pk)
@@ -81,4 +79,3 @@ def scope_of(entry: Entry, invoice_pk: int) -> Scope:
 def opened_at(failed_at: datetime, now: datetime) -> datetime:
     """When the case of a failure begins: then, or now if it is told long after."""
     return failed_at if now - failed_at <= _OLD else now
-

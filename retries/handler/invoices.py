@@ -1,13 +1,13 @@
 """The biller's view: an invoice failed, was paid, changed, was voided or given up."""
 
-from invoices.models import Attempt, Connection, Invoice, Transaction
-from invoices.services.billing import charge_create, open_charge
+from invoices.models import Attempt, Connection, Invoice
+from invoices.services.billing import open_charge
 from invoices.services.ledger import Stamp, invoice_lock, move
-from invoices.states import INVOICE_OPEN, InvoiceStatus, Origin, TransactionKind, TransactionStatus
+from invoices.states import INVOICE_OPEN, Origin, TransactionKind, TransactionStatus
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
-from retries.handler.entry import Entry, enter, enter_invoice, opened_at
-from retries.handler.payments import JOIN_WITHIN, payment_report, report_decline
-from retries.handler.resolve import EventWaits, Subject, SAME_CHARGE_WITHIN
+from retries.handler.entry import enter, enter_invoice, opened_at
+from retries.handler.payments import payment_report, report_decline
+from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
@@ -86,9 +86,7 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
             return "The payment of this invoice is already booked for another one."
         if known is not None:
             attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
-            outcomes.charge_has_succeeded(
-                scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp
-            )
+            outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
             return ""
     _refuse_while_sending(invoice)
     if invoice.due_minor == 0:

@@ -1,5 +1,7 @@
 """Which invoice a payment belongs to, where the format tells it in an event of its own (Stripe from basil on)."""
 
+from datetime import timedelta
+
 from invoices.models import Connection, Invoice, ProviderPayment
 from invoices.services.billing import invoice_name, payment_link
 from invoices.services.ledger import Stamp, invoice_lock
@@ -8,7 +10,6 @@ from invoices.services.reviews import review_open
 from invoices.states import ReviewKind
 from providers.base import PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
-from datetime import timedelta
 
 _PATIENCE = timedelta(seconds=30)
 
@@ -18,9 +19,11 @@ def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, s
     payment = event.payment
     assert payment is not None
     named = Invoice.objects.filter(connection=connection, provider_invoice_id=payment.invoice_id).first()
-    link = ProviderPayment.objects.filter(
-        connection=connection, provider_payment_id=payment.payment_id
-    ).select_related("invoice").first()
+    link = (
+        ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment.payment_id)
+        .select_related("invoice")
+        .first()
+    )
     if named is None and link is None:
         raise EventWaits("Neither the invoice nor the payment is known yet.", retry_after=_PATIENCE)
     if link is None:

@@ -19,9 +19,10 @@ def method_updated(event: PaymentEvent, connection: Connection, subject: Subject
     """METHOD_UPDATED: learn it, revive what it revives, and charge what waited for the customer."""
     if subject.customer_pk is None:
         return "The payment method belongs to no customer yet."
-    known = event.method is not None and Token.objects.filter(
-        connection=connection, provider_token=event.method.token
-    ).exists()
+    known = (
+        event.method is not None
+        and Token.objects.filter(connection=connection, provider_token=event.method.token).exists()
+    )
     entry = enter(event, subject.customer_pk, stamp)
     if entry.method is not None and (entry.revived or not known):
         cases_resume(entry.customer, entry.cards, token_pk=entry.method.token_pk, stamp=stamp)

@@ -162,16 +162,20 @@ def _apply(scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Conn
             outcomes.charge_is_awaited(scope, attempt, expected_by=failed_at + _PENDING, provider={}, stamp=stamp)
     elif attempt.status in ATTEMPT_OPEN:
         report_decline(scope, attempt, payment.decline or DeclineFacts(), connection, event, failed_at, stamp)
-    elif attempt.status == AttemptStatus.DECLINED and not attempt.raw_code and payment.decline is not None:
-        if payment.decline.raw_code or payment.decline.network_code:
-            outcomes.decline_was_named(
-                scope,
-                attempt,
-                decline=payment.decline,
-                provider_name=event.provider,
-                failed_at=failed_at,
-                stamp=stamp,
-            )
+    elif attempt.status == AttemptStatus.DECLINED and not attempt.raw_code and _names(payment.decline):
+        assert payment.decline is not None
+        outcomes.decline_was_named(
+            scope,
+            attempt,
+            decline=payment.decline,
+            provider_name=event.provider,
+            failed_at=failed_at,
+            stamp=stamp,
+        )
+
+
+def _names(decline: DeclineFacts | None) -> bool:
+    return decline is not None and bool(decline.raw_code or decline.network_code)
 
 
 def report_decline(

@@ -48,7 +48,9 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
     customer_pk = _customer(event, connection, now)
     if customer_pk is None:
         return Subject(None, None, None)
-    invoice_pk = _unnamed_invoice(event, customer_pk) if event.invoice is not None or event.payment is not None else None
+    invoice_pk = (
+        _unnamed_invoice(event, customer_pk) if event.invoice is not None or event.payment is not None else None
+    )
     return Subject(customer_pk, invoice_pk, None)
 
 

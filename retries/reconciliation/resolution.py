@@ -15,7 +15,15 @@ from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
-from providers.base import ChargeResult, ClientTraits, Lookup, Outcome, ProviderClient, ProviderUnavailable, ProviderUncertain
+from providers.base import (
+    ChargeResult,
+    ClientTraits,
+    Lookup,
+    Outcome,
+    ProviderClient,
+    ProviderUnavailable,
+    ProviderUncertain,
+)
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from retries.engine.prepare import charge_request, charging_switched_off
@@ -95,7 +103,13 @@ def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
         if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
             return _still_awaiting(scope, attempt, stamp)
         answer_apply(scope, attempt, found, attempt.connection.provider, stamp)
-    log.info("reconcile", action="adopted", attempt=attempt.public_id, status=attempt.status, stuck=_stuck(attempt, now))
+    log.info(
+        "reconcile",
+        action="adopted",
+        attempt=attempt.public_id,
+        status=attempt.status,
+        stuck=_stuck(attempt, now),
+    )
     return Resolved.ADOPTED
 
 
@@ -124,7 +138,13 @@ def _surely_absent(attempt_pk: int, now: datetime) -> Resolved:
             failed_at=now,
             stamp=stamp,
         )
-    log.info("reconcile", action="absent", attempt=attempt.public_id, status=attempt.status, stuck=_stuck(attempt, now))
+    log.info(
+        "reconcile",
+        action="absent",
+        attempt=attempt.public_id,
+        status=attempt.status,
+        stuck=_stuck(attempt, now),
+    )
     return Resolved.ABSENT
 
 
@@ -151,12 +171,7 @@ def _resend(attempt_pk: int, now: datetime) -> Resolved:
             subject_id=attempt.public_id,
             data={"resends": attempt.resends},
         )
-        request = charge_request(
-            attempt,
-            scope.customer.connector_customer_id,
-            scope.invoice.public_id,
-            attempt.transaction.public_id,
-        )
+        request = charge_request(attempt, scope, attempt.connection)
     client = connection_client(attempt.connection)
     try:
         answer = client.charge(request)
@@ -226,7 +241,13 @@ def _still_awaiting(scope: Scope, attempt: Attempt, stamp: Stamp) -> Resolved:
         attempt.save(update_fields=["extended", "expected_by", "next_check_at"])
         outcomes.awaiting_extended(scope, attempt, stamp)
         return Resolved.WAITING
-    _ask(scope, attempt, ReviewKind.OVERDUE_SETTLEMENT, "The bank has not settled it in twice the usual time.", stamp)
+    _ask(
+        scope,
+        attempt,
+        ReviewKind.OVERDUE_SETTLEMENT,
+        "The bank has not settled it in twice the usual time.",
+        stamp,
+    )
     _check_at(attempt, stamp.now + STAFF_AFTER)
     return Resolved.STAFF
 

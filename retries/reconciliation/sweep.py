@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -66,7 +67,7 @@ def reconcile(*, now: datetime, drain: bool = False) -> ReconcileCounts:
     return counts
 
 
-def _each(rows: QuerySet[Attempt] | QuerySet[Case] | QuerySet[Invoice], work: Callable[[int], None], counts: ReconcileCounts, drain: bool) -> None:
+def _each(rows: QuerySet[Any], work: Callable[[int], None], counts: ReconcileCounts, drain: bool) -> None:
     """Give each row's primary key to `work`, once; a row that fails is logged, counted and left as it was."""
     seen: set[int] = set()
     while True:
@@ -140,9 +141,9 @@ def _refund_sync(attempt_pk: int, now: datetime) -> bool:
         reference=attempt.public_id,
         failure_reason=found.decline.message or found.decline.raw_code if found.decline else found.error_code,
     )
-    paid = Attempt.objects.filter(
-        transaction=attempt.transaction.refund_of, status=AttemptStatus.SUCCEEDED
-    ).latest("id")
+    paid = Attempt.objects.filter(transaction=attempt.transaction.refund_of, status=AttemptStatus.SUCCEEDED).latest(
+        "id"
+    )
     with transaction.atomic():
         scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
         refund_record(scope.invoice, paid, facts, Stamp("system:reconcile", "looked up at the provider", now))
@@ -236,12 +237,8 @@ def _orphan(invoice_pk: int, now: datetime) -> bool:
 
 def _slots(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
     """Customers with queued invoices and nobody in the slot."""
-    holders = RetryJob.objects.filter(
-        customer=OuterRef("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT
-    )
-    waiting = RetryJob.objects.filter(
-        ~Exists(holders), kind=TransactionKind.CHARGE, status=JobStatus.QUEUED
-    )
+    holders = RetryJob.objects.filter(customer=OuterRef("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
+    waiting = RetryJob.objects.filter(~Exists(holders), kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
 
     def release(pk: int) -> None:
         job = RetryJob.objects.get(pk=pk)

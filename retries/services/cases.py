@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from django.conf import settings
 from django.db.models import Max
 
 from invoices.models import Attempt, Invoice
@@ -10,7 +11,7 @@ from invoices.states import Origin
 from retries.classification import Classification
 from retries.locking import Scope, open_case
 from retries.models import Case, PolicyVersion
-from retries.policy import preset_document
+from retries.policy import parse_policy, preset_document
 from retries.segments import segment_of
 from retries.selectors import policy_of, segment_facts, verdict_to_json
 from retries.states import NextStep
@@ -69,15 +70,15 @@ def policy_version_current(merchant_id: int) -> PolicyVersion:
     return version
 
 
-def policy_version_create(*, merchant_id: int, document: dict[str, object], note: str, created_by: str) -> PolicyVersion:
+def policy_version_create(
+    *, merchant_id: int, document: dict[str, object], note: str, created_by: str
+) -> PolicyVersion:
     """Store a new version for cases opened from now on; running cases keep theirs. Raises PolicyError."""
     newest = PolicyVersion.objects.filter(merchant_id=merchant_id).aggregate(version=Max("version"))["version"] or 0
-    version = PolicyVersion(
+    parse_policy(document, default_max_attempts=settings.RETRY_MAX_ATTEMPTS)
+    return PolicyVersion.objects.create(
         merchant_id=merchant_id, version=newest + 1, document=document, note=note[:200], created_by=created_by
     )
-    policy_of(version)
-    version.save(force_insert=True)
-    return version
 
 
 def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | None, at: datetime, code: str) -> None:
@@ -94,7 +95,9 @@ def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | No
     case.save(update_fields=["failure", "category", "code", "first_category"])
 
 
-def case_close(scope: Scope, case: Case, move: str, *, reason: str, stamp: Stamp, attempt: Attempt | None = None) -> None:
+def case_close(
+    scope: Scope, case: Case, move: str, *, reason: str, stamp: Stamp, attempt: Attempt | None = None
+) -> None:
     """End an open case by `move` (recover, lose, cancel, write_off); writes `case.closed`."""
     before = case.status
     getattr(case, move)()

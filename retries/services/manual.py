@@ -22,6 +22,7 @@ from recovery_site.common.errors import Conflict, NotFound
 from retries.categories import Category
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import Case, RetryJob
+from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_policy, trigger_usage
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
@@ -74,7 +75,7 @@ def retry_now(
     if running:
         raise Conflict("A retry of this invoice is running right now; wait for its result.")
     case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
-    granted = case_policy(case).for_segment(case.segment).budgets.get("staff")
+    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.STAFF]
     if granted is not None and trigger_usage(case, Trigger.STAFF) >= granted:
         raise Conflict(f"The policy's {granted} manual retries of this case are used up.")
     option = _choose(scope, token_pk, due_at or stamp.now)
@@ -199,9 +200,7 @@ def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) 
     for item in ReviewItem.objects.filter(subject_id=attempt.public_id, kind__in=kinds, resolved_at=None):
         review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
     if charged:
-        outcomes.charge_has_succeeded(
-            scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp
-        )
+        outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     else:
         outcomes.charge_did_not_happen(
             scope,

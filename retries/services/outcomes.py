@@ -25,7 +25,8 @@ from invoices.services.reviews import reviews_close
 from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
-from retries.categories import Category, Scope as Reach
+from retries.categories import Category
+from retries.categories import Scope as Reach
 from retries.classification import Classification, ClassificationInput, TransportError, classify
 from retries.locking import Scope, open_case
 from retries.models import Case
@@ -85,9 +86,7 @@ def charge_has_succeeded(
     charge = attempt.transaction
     if charge.status == TransactionStatus.DONE:
         # The transaction was settled by another attempt: this one is further money and needs a charge of its own.
-        charge = charge_create(
-            invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp
-        )
+        charge = charge_create(invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp)
         Attempt.objects.filter(pk=attempt.pk).update(transaction=charge)
     effect = charge_succeeded(invoice, charge, captured_minor=captured_minor, stamp=stamp)
     job_end(scope, stamp, done=True)
@@ -138,7 +137,13 @@ def charge_was_declined(
 
 
 def decline_was_named(
-    scope: Scope, attempt: Attempt, *, decline: DeclineFacts, provider_name: str, failed_at: datetime, stamp: Stamp
+    scope: Scope,
+    attempt: Attempt,
+    *,
+    decline: DeclineFacts,
+    provider_name: str,
+    failed_at: datetime,
+    stamp: Stamp,
 ) -> None:
     """A decline recorded without its code now has one: classify again and plan anew."""
     verdict = verdict_on(attempt, provider_name, decline)
@@ -174,13 +179,24 @@ def charge_did_not_happen(
     )
     verdict = classify(failure, decline_tables(provider_name))
     attempt_error(
-        attempt, scope.invoice, code=code, category=verdict.category.value, explanation=verdict.explanation, stamp=stamp
+        attempt,
+        scope.invoice,
+        code=code,
+        category=verdict.category.value,
+        explanation=verdict.explanation,
+        stamp=stamp,
     )
-    reviews_close(
-        invoice=scope.invoice, kinds=[ReviewKind.UNKNOWN_ATTEMPT], subject_id=attempt.public_id, stamp=stamp
-    )
+    reviews_close(invoice=scope.invoice, kinds=[ReviewKind.UNKNOWN_ATTEMPT], subject_id=attempt.public_id, stamp=stamp)
     _mark_connection(attempt, verdict)
-    _failed(scope, attempt, verdict, failed_at, code, stamp, not_before=stamp.now + retry_after if retry_after else None)
+    _failed(
+        scope,
+        attempt,
+        verdict,
+        failed_at,
+        code,
+        stamp,
+        not_before=stamp.now + retry_after if retry_after else None,
+    )
     return verdict
 
 
@@ -188,7 +204,13 @@ def charge_is_unknown(scope: Scope, attempt: Attempt, *, why: str, stamp: Stamp)
     """Nobody knows: UNKNOWN, never FAILED. The job ends and the slot is free; resolution is the next step."""
     check_at = max(stamp.now, attempt.attempted_at + RESOLVE_AFTER)
     attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
-    _in_flight(scope, NextStep.RESOLVING, check_at, "Nobody knows yet whether the last charge went through; it is being looked up.", stamp)
+    _in_flight(
+        scope,
+        NextStep.RESOLVING,
+        check_at,
+        "Nobody knows yet whether the last charge went through; it is being looked up.",
+        stamp,
+    )
 
 
 def charge_is_awaited(
@@ -250,10 +272,20 @@ def _failed(
     not_before: datetime | None = None,
 ) -> None:
     """The transaction waits (or ends with a canceled invoice), the case keeps the failure, the next step is planned."""
-    invoice, charge = scope.invoice, Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id)
+    invoice, charge = (
+        scope.invoice,
+        Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id),
+    )
     if invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
         if charge.status == TransactionStatus.PROCESSING:
-            move(charge, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=verdict.explanation[:500])
+            move(
+                charge,
+                "fail",
+                invoice=invoice,
+                stamp=stamp,
+                finished_at=stamp.now,
+                failure=verdict.explanation[:500],
+            )
         job_end(scope, stamp, exhausted=True)
         return
     if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(invoice):

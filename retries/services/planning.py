@@ -3,7 +3,9 @@
 Everything here runs under the locks of DESIGN section 6 (customer, cards, invoice) and in the caller's transaction.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from invoices.models import Attempt, Connection, Customer, Invoice, Transaction
 from invoices.selectors.parties import charging_obstacle
@@ -22,9 +24,9 @@ from invoices.states import (
 from retries.decisions import SWAP_ADVANTAGE, Allowance, Failure, Plan, Situation, decide, retry_instant
 from retries.locking import Scope, open_case
 from retries.models import Case, RetryJob
-from retries.priority import expected_value, priority_band
-from retries.policy import FinalAction
 from retries.planning import CaseProgress, plan_retry
+from retries.policy import FinalAction
+from retries.priority import expected_value, priority_band
 from retries.selectors import case_failure, case_policy, case_usage, customer_zone, failure_kind
 from retries.services.cases import case_close
 from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
@@ -82,9 +84,7 @@ def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | N
     invoice = scope.invoice
     connection = Connection.objects.get(pk=invoice.connection_id)
     flight = (
-        Attempt.objects.filter(
-            invoice=invoice, kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT)
-        )
+        Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT))
         .only("status", "expected_by", "next_check_at")
         .first()
     )
@@ -112,9 +112,7 @@ def _provider_keeps(connection: Connection, invoice: Invoice) -> bool:
     return invoice.provider_attempt_count <= connection.take_over_after
 
 
-def _apply(
-    scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp
-) -> None:
+def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp) -> None:
     if plan.step == NextStep.BOOKED:
         _book(scope, case, plan, failure, options, stamp)
         return
@@ -148,7 +146,12 @@ def _lose(scope: Scope, case: Case, plan: Plan, stamp: Stamp) -> None:
     if action in (FinalAction.CANCEL, FinalAction.WRITE_OFF):
         reason = "written_off" if action is FinalAction.WRITE_OFF else "canceled"
         move(
-            scope.invoice, "cancel", invoice=scope.invoice, stamp=stamp, cancel_reason=reason, data={"reason": reason}
+            scope.invoice,
+            "cancel",
+            invoice=scope.invoice,
+            stamp=stamp,
+            cancel_reason=reason,
+            data={"reason": reason},
         )
 
 
@@ -181,9 +184,7 @@ def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
         move(invoice, "fail", invoice=invoice, stamp=stamp, data={"why": plan.why})
 
 
-def case_set_step(
-    case: Case, invoice: Invoice, step: NextStep, at: datetime | None, why: str, stamp: Stamp
-) -> None:
+def case_set_step(case: Case, invoice: Invoice, step: NextStep, at: datetime | None, why: str, stamp: Stamp) -> None:
     """Write the case's next step and reason; an event only if something changed."""
     if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
         return
@@ -199,9 +200,7 @@ def case_set_step(
     )
 
 
-def _book(
-    scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp
-) -> None:
+def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp) -> None:
     assert plan.at is not None
     decision = {
         "kind": failure_kind(failure),
@@ -248,7 +247,7 @@ def job_book(
     due_at: datetime,
     trigger: Trigger,
     why: str,
-    decision: dict[str, object],
+    decision: Mapping[str, Any],
     stamp: Stamp,
     urgent: bool = False,
 ) -> RetryJob:
@@ -270,7 +269,7 @@ def job_book(
     elif job.status != wanted:
         getattr(job, "queue" if holder else "schedule")()
     job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
-    job.why, job.decision, job.requested_by = why[:500], decision, stamp.actor
+    job.why, job.decision, job.requested_by = why[:500], dict(decision), stamp.actor
     job.band = priority_band(invoice, case, stamp.now)
     job.expected_value_minor = expected_value(invoice.due_minor, case.category)
     job.attempt, job.claim_token, job.lease_until, job.last_error = None, None, None, ""
@@ -280,7 +279,12 @@ def job_book(
     else:
         number = str(holder.invoice)
         case_set_step(
-            case, invoice, NextStep.QUEUED, due_at, f"Queued behind invoice {number} of the same customer. {why}", stamp
+            case,
+            invoice,
+            NextStep.QUEUED,
+            due_at,
+            f"Queued behind invoice {number} of the same customer. {why}",
+            stamp,
         )
     return job
 
@@ -329,7 +333,12 @@ def _demote(holder: RetryJob, winner: Invoice, stamp: Stamp) -> None:
     case = open_case(locked)
     if case is not None:
         case_set_step(
-            case, locked, NextStep.QUEUED, holder.due_at, f"Queued behind invoice {winner} of the same customer.", stamp
+            case,
+            locked,
+            NextStep.QUEUED,
+            holder.due_at,
+            f"Queued behind invoice {winner} of the same customer.",
+            stamp,
         )
 
 

@@ -7,6 +7,7 @@ from invoices.services.ledger import Stamp, invoice_lock, move
 from invoices.states import InvoiceStatus, Trigger
 from retries.locking import Scope, open_case
 from retries.models import Case
+from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_policy, trigger_usage
 from retries.services.planning import case_plan, job_book
 from retries.states import CaseStatus, NextStep
@@ -34,7 +35,7 @@ def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, st
 
 
 def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp) -> bool:
-    granted = case_policy(case).for_segment(case.segment).budgets.get("card_update")
+    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.CARD_UPDATE]
     if granted is not None and trigger_usage(case, Trigger.CARD_UPDATE) >= granted:
         case_plan(scope, case, stamp)
         return False

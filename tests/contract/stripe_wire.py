@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from providers.stripe.client import StripeClient
 
-KEY = "sk_test_4eC39HqLyjWDarjtT1zdp7dc"
+KEY = "sk_test_of_nobody_at_all"
 CREATED = 1767258000  # 2026-01-01T09:00:00Z, a Thursday
 
 

@@ -15,7 +15,7 @@ from providers.base import ChargeRequest, Outcome, ProviderUnavailable, RefundRe
 from providers.stripe.client import StripeClient
 
 KEY = "sk_test_localstripe"
-# The package's own application, on a port that the system picks, without its copy of everything under /tmp.
+# The package's own application, on a port that the system picks, without its copy of everything on disk.
 SERVER = """
 import socket
 from aiohttp import web
@@ -39,9 +39,7 @@ def base_url() -> Iterator[str]:
 
 
 def _post(base_url: str, path: str, **form: str) -> str:
-    answer = requests.post(
-        f"{base_url}/v1/{path}", data=form, headers={"Authorization": f"Bearer {KEY}"}, timeout=20
-    )
+    answer = requests.post(f"{base_url}/v1/{path}", data=form, headers={"Authorization": f"Bearer {KEY}"}, timeout=20)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 
@@ -82,9 +80,7 @@ def client(base_url: str) -> StripeClient:
     return StripeClient({"api_key": KEY, "base_url": base_url, "mode": "charge", "timeout_seconds": 20})
 
 
-def test_a_charge_is_made_read_back_listed_and_refunded(
-    client: StripeClient, base_url: str, customer: str
-) -> None:
+def test_a_charge_is_made_read_back_listed_and_refunded(client: StripeClient, base_url: str, customer: str) -> None:
     token = _method(base_url, customer, "4242424242424242")
     made = client.charge(_request(token, customer))
     assert (made.outcome, made.amount_minor, made.currency) == (Outcome.SUCCEEDED, 4900, "EUR")
@@ -128,9 +124,7 @@ def test_a_charge_is_made_read_back_listed_and_refunded(
     assert client.invoice_of_payment(made.payment_id) == ""
 
 
-def test_a_card_that_cannot_be_charged_is_declined(
-    client: StripeClient, base_url: str, customer: str
-) -> None:
+def test_a_card_that_cannot_be_charged_is_declined(client: StripeClient, base_url: str, customer: str) -> None:
     # Stripe's test card that can be stored but not charged.
     token = _method(base_url, customer, "4000000000000341")
     result = client.charge(_request(token, customer))

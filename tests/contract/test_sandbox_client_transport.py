@@ -135,6 +135,7 @@ def test_an_answer_that_makes_no_sense_is_uncertain(changes: dict[str, Any], wha
         http("204 No Content"),
         http("302 Found", "", "Location: http://127.0.0.1:1/charges"),
         http("408 Request Timeout"),
+        http("409 Conflict"),
         http("409 Conflict", {"error": {"code": "in_progress"}}),
         http("502 Bad Gateway", "<h1>Bad gateway</h1>"),
         http("503 Service Unavailable", {"error": {"code": "ledger_unavailable"}}),

@@ -144,9 +144,7 @@ def test_a_part_that_was_received_is_told_as_such(wire: StripeWire) -> None:
     ("currency", "minor", "sent"),
     [("ISK", 5, 500), ("UGX", 1000, 100_000), ("JPY", 500, 500), ("MGA", 500, 5)],
 )
-def test_amounts_are_sent_and_read_in_stripes_units(
-    wire: StripeWire, currency: str, minor: int, sent: int
-) -> None:
+def test_amounts_are_sent_and_read_in_stripes_units(wire: StripeWire, currency: str, minor: int, sent: int) -> None:
     wire.script(CREATE, Answer(200, intent(currency=currency.lower(), amount=sent, amount_received=sent)))
     result = wire.client().charge(replace(REQUEST, amount_minor=minor, currency=currency))
     assert wire.seen[0].params["amount"] == str(sent)
@@ -259,9 +257,7 @@ def test_a_payment_that_wants_the_payer_is_cancelled_and_declined(wire: StripeWi
         Answer(400, error("invalid_request_error", code="payment_intent_unexpected_state")),
     ],
 )
-def test_a_payment_that_wants_the_payer_and_cannot_be_cancelled_is_uncertain(
-    wire: StripeWire, answer: Answer
-) -> None:
+def test_a_payment_that_wants_the_payer_and_cannot_be_cancelled_is_uncertain(wire: StripeWire, answer: Answer) -> None:
     wire.script(CREATE, Answer(200, intent(status="requires_action", latest_charge=None)))
     wire.script("POST /v1/payment_intents/pi_1/cancel", answer)
     with pytest.raises(ProviderUncertain, match="did not cancel"):
@@ -356,9 +352,7 @@ UNCLEAR: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("answer", UNCLEAR.values(), ids=UNCLEAR.keys())
-def test_an_answer_that_says_nothing_definite_is_uncertain_and_never_repeated(
-    wire: StripeWire, answer: Answer
-) -> None:
+def test_an_answer_that_says_nothing_definite_is_uncertain_and_never_repeated(wire: StripeWire, answer: Answer) -> None:
     wire.script(CREATE, answer)
     with pytest.raises(ProviderUncertain) as caught:
         wire.client().charge(REQUEST)

@@ -31,9 +31,7 @@ from tests.contract.stripe_wire import (
 )
 def test_what_is_taken_for_an_imitation(base_url: str | None, emulator: bool) -> None:
     assert read_config({"api_key": KEY, "base_url": base_url}).emulator is emulator
-    assert (
-        read_config({"api_key": KEY, "base_url": base_url, "emulator": not emulator}).emulator is not emulator
-    )
+    assert read_config({"api_key": KEY, "base_url": base_url, "emulator": not emulator}).emulator is not emulator
 
 
 def test_what_the_client_promises() -> None:

@@ -19,9 +19,7 @@ from tests.contract.stripe_fixtures import changed, load, read, told
 
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
 NORTHWIND = CustomerFacts(id="cus_northwind")
-NORTHWIND_BILLED = CustomerFacts(
-    id="cus_northwind", email="ap@northwind.example", name="Northwind BV", country="NL"
-)
+NORTHWIND_BILLED = CustomerFacts(id="cus_northwind", email="ap@northwind.example", name="Northwind BV", country="NL")
 VISA = CardFacts(
     fingerprint="fpNorthwind01",
     network="visa",

@@ -35,9 +35,7 @@ def test_stale_and_future_signatures_are_refused(age: float) -> None:
 
 
 def test_current_and_previous_secret_are_both_accepted() -> None:
-    DIALECT.verify(
-        signed("{}", 5000, "whsec_old"), ["whsec_new", "whsec_old"], now=5000, tolerance_seconds=300
-    )
+    DIALECT.verify(signed("{}", 5000, "whsec_old"), ["whsec_new", "whsec_old"], now=5000, tolerance_seconds=300)
 
 
 @pytest.mark.parametrize("secrets", [[], [""], ["whsec_other"], [" "]])
@@ -66,9 +64,7 @@ def test_one_changed_byte_is_refused() -> None:
 )
 def test_hostile_headers_and_bodies_are_refused_as_a_bad_signature(body: bytes, header: str) -> None:
     with pytest.raises(SignatureInvalid):
-        DIALECT.verify(
-            InboundRequest(body, {"stripe-signature": header}), [SECRET], now=5000, tolerance_seconds=300
-        )
+        DIALECT.verify(InboundRequest(body, {"stripe-signature": header}), [SECRET], now=5000, tolerance_seconds=300)
 
 
 def test_a_missing_header_is_refused() -> None:
@@ -80,9 +76,7 @@ def test_the_weak_test_scheme_is_never_accepted() -> None:
     request = signed("{}", 5000)
     weak = request.headers["stripe-signature"].replace("v1=", "v0=")
     with pytest.raises(SignatureInvalid):
-        DIALECT.verify(
-            InboundRequest(b"{}", {"stripe-signature": weak}), [SECRET], now=5000, tolerance_seconds=300
-        )
+        DIALECT.verify(InboundRequest(b"{}", {"stripe-signature": weak}), [SECRET], now=5000, tolerance_seconds=300)
 
 
 _ENVELOPE = {"id": "evt_1", "object": "event", "type": "charge.failed", "data": {"object": {"id": "ch_1"}}}

@@ -189,7 +189,5 @@ def test_whatever_stands_in_a_field_is_either_understood_or_refused_by_name(data
     except (BodyMalformed, InvalidInput):
         return
     assert isinstance(meaning, PaymentEvent | Ignored)
-    for amount in (
-        (meaning.payment, meaning.invoice, meaning.dispute) if isinstance(meaning, PaymentEvent) else ()
-    ):
+    for amount in (meaning.payment, meaning.invoice, meaning.dispute) if isinstance(meaning, PaymentEvent) else ():
         assert amount is None or 0 <= amount.amount_minor <= 10**15

@@ -92,9 +92,7 @@ def test_the_invoice_of_a_payment(wire: StripeWire, payment_id: str) -> None:
 
 def test_an_older_stripe_has_the_invoice_on_the_payment(wire: StripeWire) -> None:
     wire.script("GET /v1/invoice_payments", MISSING)
-    wire.script(
-        "GET /v1/payment_intents/pi_1", Answer(200, intent(invoice="in_1")), Answer(200, intent(invoice=None))
-    )
+    wire.script("GET /v1/payment_intents/pi_1", Answer(200, intent(invoice="in_1")), Answer(200, intent(invoice=None)))
     client = wire.client()
     assert client.invoice_of_payment("pi_1") == "in_1"
     assert client.invoice_of_payment("pi_1") == ""

@@ -107,9 +107,7 @@ def test_what_stripe_does_not_know_is_none(wire: StripeWire, provider_id: str) -
 
 
 def test_reading_an_intent_that_wants_the_payer_changes_nothing(wire: StripeWire) -> None:
-    wire.script(
-        "GET /v1/payment_intents/pi_1", Answer(200, intent(status="requires_action", latest_charge=None))
-    )
+    wire.script("GET /v1/payment_intents/pi_1", Answer(200, intent(status="requires_action", latest_charge=None)))
     result = wire.client().charge_get("pi_1")
     assert result is not None
     assert result.outcome is Outcome.DECLINED
@@ -343,9 +341,7 @@ def test_a_refused_refund(wire: StripeWire, answer: Answer, outcome: Outcome, co
     )
 
 
-@pytest.mark.parametrize(
-    "answer", [BROKEN, Answer(how="reset"), Answer(200, refund(created=None, status="pending"))]
-)
+@pytest.mark.parametrize("answer", [BROKEN, Answer(how="reset"), Answer(200, refund(created=None, status="pending"))])
 def test_a_refund_without_a_definite_answer_is_uncertain(wire: StripeWire, answer: Answer) -> None:
     wire.script("POST /v1/refunds", answer)
     with pytest.raises(ProviderUncertain, match="refund"):

@@ -57,9 +57,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     (folder / "cert.pem").write_bytes(built.public_bytes(serialization.Encoding.PEM))
     (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "cert.pem", folder / "key.pem"
 
@@ -202,7 +200,7 @@ def test_a_read_that_fails_is_only_unavailable(wire: StripeWire, how: str) -> No
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer(how="reset"), Answer(500, b"no: sk_test_4eC39HqLyjWDarjtT1zdp7dc"), Answer(200, b"{")]
+    "answer", [Answer(how="reset"), Answer(500, b"no: sk_test_of_nobody_at_all"), Answer(200, b"{")]
 )
 def test_no_traceback_shows_the_key(wire: StripeWire, answer: Answer) -> None:
     wire.script(CREATE, answer)

@@ -20,9 +20,7 @@ from tests.contract.stripe_fixtures import changed, load, read, told
 
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
 NORTHWIND = CustomerFacts(id="cus_northwind")
-NORTHWIND_BILLED = CustomerFacts(
-    id="cus_northwind", email="ap@northwind.example", name="Northwind BV", country="NL"
-)
+NORTHWIND_BILLED = CustomerFacts(id="cus_northwind", email="ap@northwind.example", name="Northwind BV", country="NL")
 VISA = CardFacts(
     fingerprint="fpNorthwind01",
     network="visa",
@@ -262,7 +260,5 @@ def test_a_new_mail_address_of_a_customer_starts_nothing() -> None:
 
 
 def test_a_default_method_that_was_taken_away_starts_nothing() -> None:
-    event = changed(
-        "2025-10-29.clover/customer.updated.json", "invoice_settings.default_payment_method", None
-    )
+    event = changed("2025-10-29.clover/customer.updated.json", "invoice_settings.default_payment_method", None)
     assert isinstance(read(event), Ignored)

@@ -54,8 +54,7 @@ EXPECTED: dict[str, EventKind | str] = {
     "invoice_payment.paid": EventKind.PAYMENT_LINKED,
     "mandate.updated": "The mandate can still be used.",
     "payment_intent.canceled": (
-        "Cancelled on purpose: no money moves. A payment of ours that still waits is settled by"
-        " reconciliation."
+        "Cancelled on purpose: no money moves. A payment of ours that still waits is settled by reconciliation."
     ),
     "payment_intent.created": "Nothing was tried yet.",
     "payment_intent.payment_failed-5": EventKind.PAYMENT_FAILED,
@@ -101,14 +100,10 @@ API_ERRORS = {
 }
 
 FOUND = sorted(
-    path.name.removesuffix(".json")
-    for path in SAMPLES.glob("*.json")
-    if not path.name.endswith(".headers.json")
+    path.name.removesuffix(".json") for path in SAMPLES.glob("*.json") if not path.name.endswith(".headers.json")
 )
 
-pytestmark = pytest.mark.skipif(
-    not FOUND, reason="the collected Stripe payloads are not beside this checkout"
-)
+pytestmark = pytest.mark.skipif(not FOUND, reason="the collected Stripe payloads are not beside this checkout")
 
 
 def _parsed(name: str) -> PaymentEvent | Ignored:

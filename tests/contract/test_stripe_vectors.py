@@ -23,9 +23,7 @@ ALL = _vectors()
 SIGNED = [vector for vector in ALL if vector["scheme"].startswith("stripe-v1")]
 PRIMITIVE = [vector for vector in ALL if vector["scheme"].startswith("primitive")]
 
-pytestmark = pytest.mark.skipif(
-    not ALL, reason="the collected signature vectors are not beside this checkout"
-)
+pytestmark = pytest.mark.skipif(not ALL, reason="the collected signature vectors are not beside this checkout")
 
 
 @pytest.mark.parametrize("vector", SIGNED, ids=[vector["id"] for vector in SIGNED])

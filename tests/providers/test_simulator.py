@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 AT = datetime(2026, 3, 5, 9, 30, tzinfo=UTC)
 
 
-def order(number: int, token: str = "tok_ok", **changes: Any) -> ChargeRequest:
+def order(number: int | str, token: str = "tok_ok", **changes: Any) -> ChargeRequest:
     request = ChargeRequest(
         amount_minor=1250,
         currency="EUR",
@@ -161,52 +161,77 @@ def test_a_key_used_for_another_charge_proves_nothing(
 
 
 WORKER = """
-import json, sys
-from datetime import UTC, datetime
-from tests.providers.test_simulator import order
+import contextlib, json, sys
 from providers.simulator.client import SimulatorClient
+from providers.simulator.ledger import Ledger
+from tests.providers.test_simulator import order
 
-client = SimulatorClient({"ledger": sys.argv[1]})
+ledger, guard, number = sys.argv[1:]
+if guard == "off":
+    Ledger.alone = lambda self: contextlib.nullcontext()
+client = SimulatorClient({"ledger": ledger})
 print("ready", flush=True)
 sys.stdin.readline()
-results = []
-for number in range(60):
-    token = "tok_sim_generic__x" if number % 2 else "tok_decline_do_not_honor_then_ok_10__x"
-    result = client.charge(order(number, token))
-    results.append([result.provider_id, result.outcome])
-print(json.dumps(results))
+same = [client.charge(order(key, "tok_sim_generic__x")) for key in range(60)]
+for key in range(40):
+    client.charge(order(f"{number}-{key}", "tok_decline_do_not_honor_then_ok_50"))
+print(json.dumps([[result.provider_id, result.outcome] for result in same]))
 """
 
 
-def test_processes_that_send_the_same_keys_at_once_get_one_charge_each(tmp_path: Path) -> None:
-    ledger = tmp_path / "ledger.sqlite3"
+def race(ledger: Path, guard: str) -> list[list[list[str]]]:
+    """Three processes against each other: the same 60 keys, then 40 keys each on one counting token."""
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(ledger)],
+            [sys.executable, "-c", WORKER, str(ledger), guard, str(number)],
             cwd=ROOT,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        for _ in range(3)
+        for number in range(3)
     ]
     try:
         for worker in workers:
             assert worker.stdout
             assert worker.stdout.readline() == "ready\n"
-        # All wait for this line, so they run against each other.
-        answers = [worker.stdin and worker.stdin.write("go\n") and worker.stdin.flush() for worker in workers]
-        answers = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
-    assert answers[0] == answers[1] == answers[2]
-    # 30 keys of the scripted token: ten declines, then successes, counted over all processes.
-    assert [outcome for _, outcome in answers[0][::2]] == ["declined"] * 10 + ["succeeded"] * 20
+
+
+def declines(ledger: Path) -> int:
+    charges = SimulatorClient({"ledger": str(ledger)}).charges_list(AT - timedelta(days=1))
+    return sum(
+        charge.outcome is Outcome.DECLINED and charge.token.startswith("tok_decline") for charge in charges
+    )
+
+
+def test_processes_that_send_the_same_keys_at_once_get_one_charge_each(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite3"
+    first, second, third = race(ledger, "on")
+    assert first == second == third
     kept = list(SimulatorClient({"ledger": str(ledger)}).charges_list(AT - timedelta(days=1)))
-    assert sorted(result.provider_id for result in kept) == sorted(name for name, _ in answers[0])
-    assert len(kept) == 60
+    ours = sorted(charge.provider_id for charge in kept if charge.token == "tok_sim_generic__x")
+    assert ours == sorted(name for name, _ in first)
+    assert len(ours) == 60
+    assert declines(ledger) == 50
+
+
+def test_without_the_guard_processes_count_wrongly(tmp_path: Path) -> None:
+    """Shows that the race above is real: two processes read the same count and both decline."""
+    for number in range(10):
+        ledger = tmp_path / f"ledger-{number}.sqlite3"
+        race(ledger, "off")
+        if declines(ledger) > 50:
+            return
+    pytest.fail("the race never happened, so the test above proves nothing")
 
 
 def test_threads_share_one_client(client: SimulatorClient) -> None:

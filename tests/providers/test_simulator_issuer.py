@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -169,7 +170,7 @@ def test_any_suffix_works_and_its_trouble_returns(name: str) -> None:
     assert issuer.is_random(name)
     days = [START + hour * timedelta(hours=6) for hour in range(4 * 400)]
     approved = [issuer.decide(name, moment, "a").approved for moment in days]
-    changes = sum(one != other for one, other in zip(approved, approved[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(approved))
     assert changes > 10
 
 

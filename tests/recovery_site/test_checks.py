@@ -46,8 +46,6 @@ def test_fast_clock_is_what_the_demo_is_for() -> None:
     assert checks.production_clock_is_real(None) == []
 
 
-@override_settings(
-    PRODUCTION=True, QUEUE_TASK_TIMEOUT=timedelta(minutes=5), RETRY_LOCK_TIMEOUT=timedelta(minutes=5)
-)
+@override_settings(PRODUCTION=True, QUEUE_TASK_TIMEOUT=timedelta(minutes=5), RETRY_LOCK_TIMEOUT=timedelta(minutes=5))
 def test_task_as_long_as_the_lease_is_refused_in_production() -> None:
     assert [error.id for error in checks.lease_outlasts_task(None)] == ["recovery_site.E003"]

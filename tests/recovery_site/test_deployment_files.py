@@ -70,9 +70,7 @@ def test_workers_health_check_tells_a_dead_worker_from_a_live_one(
     assert ask().returncode == 0
 
 
-def test_webs_health_check_asks_under_the_public_name(
-    compose: dict[str, Any], live_server: LiveServer
-) -> None:
+def test_webs_health_check_asks_under_the_public_name(compose: dict[str, Any], live_server: LiveServer) -> None:
     _, _, option, code = compose["services"]["web"]["healthcheck"]["test"]
     assert "http://127.0.0.1:8000/health/live" in code
     code = code.replace("http://127.0.0.1:8000", live_server.url)
@@ -105,9 +103,7 @@ def test_image_runs_locked_packages_as_an_ordinary_user() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    return dict(
-        re.findall(r"^([a-z0-9._-]+)==(\S+)", (CHECKOUT / "requirements" / name).read_text(), re.MULTILINE)
-    )
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (CHECKOUT / "requirements" / name).read_text(), re.MULTILINE))
 
 
 def test_production_lock_is_a_part_of_the_development_lock_without_the_servers() -> None:

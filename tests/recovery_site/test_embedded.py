@@ -1,6 +1,7 @@
 """The embedded PostgreSQL and Redis, on real servers of each test's own."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ import psutil
 import psycopg
 import pytest
 import redis
+from django.core.management import call_command
+from django.test import override_settings
 
 from recovery_site.embedded import (
     EmbeddedServiceError,
@@ -43,6 +46,11 @@ def recorded(data_dir: Path, server: str) -> ServerProcess:
     return ServerProcess(pid=process["pid"], started=process["started"])
 
 
+def recorded_processes(data_dir: Path) -> list[object]:
+    content = json.loads((data_dir / "services.json").read_text())
+    return [content["postgres"]["process"], content["redis"]["process"]]
+
+
 def query(urls: ServiceUrls, sql: str) -> list[tuple[object, ...]]:
     with psycopg.connect(urls.database_url, autocommit=True, connect_timeout=5) as connection:
         cursor = connection.execute(sql)
@@ -65,9 +73,7 @@ def test_first_call_makes_private_durable_servers(data_dir: Path) -> None:
 
     settings = dict(query(urls, "SELECT name, setting FROM pg_settings"))
     superuser = "SELECT usesuper FROM pg_user WHERE usename = current_user"
-    assert query(urls, f"SELECT current_database(), current_user, ({superuser})") == [
-        ("recovery", "recovery", False)
-    ]
+    assert query(urls, f"SELECT current_database(), current_user, ({superuser})") == [("recovery", "recovery", False)]
     for name in ("fsync", "synchronous_commit", "full_page_writes", "data_checksums"):
         assert settings[name] == "on", name
     assert settings["server_version_num"].startswith("18")
@@ -90,9 +96,7 @@ def test_neither_server_lets_anybody_in_without_the_password(data_dir: Path) -> 
     password = json.loads((data_dir / "services.json").read_text())["password"]
 
     for user in ("recovery", "postgres"):
-        with pytest.raises(
-            psycopg.OperationalError, match=r"no password supplied|password authentication failed"
-        ):
+        with pytest.raises(psycopg.OperationalError, match=r"no password supplied|password authentication failed"):
             psycopg.connect(urls.database_url.replace(password, "").replace("recovery:", f"{user}:"))
     with pytest.raises(redis.AuthenticationError):
         redis.Redis.from_url(urls.redis_url.replace(f":{password}@", "")).ping()
@@ -122,9 +126,7 @@ def test_many_processes_at_once_start_one_pair_of_servers(data_dir: Path) -> Non
         process.info["name"]
         for process in psutil.process_iter(["name", "cwd"])
         if (process.info["cwd"] or "").startswith(str(data_dir))
-        and (
-            process.info["name"] == "redis-server" or process.ppid() == 1 or process.info["name"] == "pg_ctl"
-        )
+        and (process.info["name"] == "redis-server" or process.ppid() == 1 or process.info["name"] == "pg_ctl")
     ]
     assert running.count("redis-server") == 1
     assert "pg_ctl" not in running
@@ -183,9 +185,7 @@ def test_pid_file_that_names_a_recycled_pid_does_not_stop_the_start(data_dir: Pa
         account.own(pid_file)
         # PostgreSQL by itself takes the stranger for a live postmaster and refuses:
         programs = location.find_programs(data_dir, account)
-        refused = run_as(
-            account, [str(programs.postgres_bin / "postgres"), "-D", "."], cwd=data_dir / "postgres"
-        )
+        refused = run_as(account, [str(programs.postgres_bin / "postgres"), "-D", "."], cwd=data_dir / "postgres")
         assert 'lock file "postmaster.pid" already exists' in refused.stdout
 
         assert ensure_services(data_dir) == urls
@@ -281,6 +281,58 @@ def test_two_checkouts_side_by_side_share_nothing(data_dir: Path) -> None:
             manager.remove_services(Path(other) / ".data")
 
 
+def test_copied_checkout_gets_servers_of_its_own(data_dir: Path) -> None:
+    here = ensure_services(data_dir)
+    query(here, "CREATE TABLE before_the_copy ()")
+    stop_services(data_dir)
+    copy = data_dir.parent / "copy" / ".data"
+    copy.parent.mkdir(mode=0o711)
+    subprocess.run(["cp", "-a", str(data_dir), str(copy)], check=True)
+    assert ensure_services(data_dir) == here
+    try:
+        there = ensure_services(copy)
+
+        assert there.database_url != here.database_url
+        assert there.redis_url != here.redis_url
+        query(there, "CREATE TABLE only_there ()")
+        tables = "SELECT to_regclass('before_the_copy'), to_regclass('only_there')"
+        assert query(there, tables) == [("before_the_copy", "only_there")]
+        assert query(here, tables) == [("before_the_copy", None)]
+    finally:
+        manager.remove_services(copy)
+
+
+def test_moved_checkout_keeps_its_running_database(data_dir: Path) -> None:
+    before = ensure_services(data_dir)
+    postmaster = recorded(data_dir, "postgres")
+    moved = data_dir.with_name("moved")
+    data_dir.rename(moved)
+    try:
+        assert ensure_services(moved).database_url == before.database_url
+        assert recorded(moved, "postgres") == postmaster
+    finally:
+        manager.remove_services(moved)
+
+
+def test_services_command_starts_tells_and_stops(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def services(*arguments: str) -> dict[str, object]:
+        out = io.StringIO()
+        call_command("services", "--json", *arguments, stdout=out)
+        answer: dict[str, object] = json.loads(out.getvalue())
+        return answer
+
+    with override_settings(DATA_DIR=data_dir):
+        addresses = services()
+        urls = ensure_services(data_dir)
+        assert addresses == {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url}
+        assert services("--stop") == {"stopped": True}
+        assert services("--stop") == {"stopped": False}
+    assert recorded_processes(data_dir) == [None, None]
+
+
 def test_interrupted_first_start_leaves_nothing_to_trip_over(data_dir: Path) -> None:
     data_dir.mkdir(mode=0o711)
     (data_dir / "postgres.part").mkdir()
@@ -307,9 +359,7 @@ def test_data_of_another_major_version_is_named_and_kept(data_dir: Path) -> None
     stop_services(data_dir)
     (data_dir / "postgres" / "PG_VERSION").write_text("17\n")
 
-    with pytest.raises(
-        EmbeddedServiceError, match=r"made by PostgreSQL 17, this checkout runs 18\. Run `make clean`"
-    ):
+    with pytest.raises(EmbeddedServiceError, match=r"made by PostgreSQL 17, this checkout runs 18\. Run `make clean`"):
         ensure_services(data_dir)
     assert (data_dir / "postgres" / "base").is_dir()
     (data_dir / "postgres" / "PG_VERSION").write_text("18\n")
@@ -398,9 +448,7 @@ def test_ordinary_user_runs_the_servers_as_itself(data_dir: Path) -> None:
 
 def test_unusable_data_directory_ends_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        EmbeddedServiceError, match=r"cannot be run: .*set DATABASE_URL and REDIS_URL to servers"
-    ):
+    with pytest.raises(EmbeddedServiceError, match=r"cannot be run: .*set DATABASE_URL and REDIS_URL to servers"):
         ensure_services(tmp_path / "file" / ".data")
 
 

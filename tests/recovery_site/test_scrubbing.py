@@ -29,9 +29,7 @@ card_numbers = st.text("0123456789", min_size=12, max_size=18).map(luhn_number)
 harmless_text = st.text(
     st.characters(codec="utf-8", exclude_categories=("Nd", "Cs"), exclude_characters=":=/@"), max_size=40
 )
-harmless_names = st.sampled_from(
-    ["id", "object", "amount", "note", "order_number", "lines", "Metadata", "x-y"]
-)
+harmless_names = st.sampled_from(["id", "object", "amount", "note", "order_number", "lines", "Metadata", "x-y"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**11), 10**11) | st.floats(allow_nan=False) | harmless_text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(harmless_names, inner, max_size=4),
@@ -169,11 +167,7 @@ def test_no_card_number_standing_alone_survives(before: str, number: str, after:
     assert number not in scrub_text(f"{before} {number} {after}").replace(before, "").replace(after, "")
 
 
-@given(
-    st.integers(12, 18).flatmap(
-        lambda size: st.tuples(st.just(size), st.integers(10 ** (size - 1), 10**size - 1))
-    )
-)
+@given(st.integers(12, 18).flatmap(lambda size: st.tuples(st.just(size), st.integers(10 ** (size - 1), 10**size - 1))))
 def test_no_card_number_survives_as_an_integer(sized: tuple[int, int]) -> None:
     number = int(luhn_number(str(sized[1])))
     assert scrub({"value": number}) == {"value": FILTERED}
@@ -188,8 +182,7 @@ def test_harmless_json_is_unchanged(value: object) -> None:
     st.recursive(
         st.text(max_size=30) | card_numbers | st.integers(),
         lambda inner: (
-            st.lists(inner)
-            | st.dictionaries(st.sampled_from(["number", "card", "cvc", "note", "secret"]), inner)
+            st.lists(inner) | st.dictionaries(st.sampled_from(["number", "card", "cvc", "note", "secret"]), inner)
         ),
     )
 )

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.contrib.auth.hashers import make_password
 from django.core.cache import caches
 from django.db import connection
 from redis import Redis
+
+from recovery_site.common.clock import ClockAnchor
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 APPS = [
@@ -204,8 +207,7 @@ def test_production_insists_on_https_and_refuses_debug() -> None:
         "Configuration error: PUBLIC_URL is 'http://recovery.example.com': set it to the https address"
     )
     assert refusal({**PRODUCTION, "DEBUG": "true"}) == (
-        "Configuration error: DEBUG is on with ENVIRONMENT=production, which shows secrets to visitors:"
-        " unset DEBUG."
+        "Configuration error: DEBUG is on with ENVIRONMENT=production, which shows secrets to visitors: unset DEBUG."
     )
 
 
@@ -315,12 +317,22 @@ def test_bare_retry_numbers_are_milliseconds() -> None:
     assert loaded["RETRY_LOCK_TIMEOUT"] == "0:00:10"
 
 
+def test_clock_anchor_is_two_instants() -> None:
+    loaded = load({**NOWHERE, "CLOCK_SPEED": "60", "CLOCK_ANCHOR": "2026-01-31T12:00:00Z/2026-01-01T01:00:00+01:00"})
+    real, virtual = datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
+    assert loaded["CLOCK_ANCHOR"] == str(ClockAnchor(real=real, virtual=virtual))
+    assert loaded["CLOCK_SPEED"] == 60
+
+
+def test_development_files_its_mail_instead_of_printing_it(development: dict[str, Any]) -> None:
+    assert development["EMAIL_BACKEND"] == "django.core.mail.backends.filebased.EmailBackend"
+    assert development["EMAIL_FILE_PATH"] == str(CHECKOUT / ".data" / "mail")
+
+
 def test_values_are_taken_as_they_are_even_with_a_dollar() -> None:
     loaded = load({**PRODUCTION, "SECRET_KEY": "$PATH-and-more-than-fifty-characters-abcdefghijklmnopq"})
     assert loaded["SECRET_KEY"] == "$PATH-and-more-than-fifty-characters-abcdefghijklmnopq"
-    loaded = load(
-        {**NOWHERE, "DATABASE_URL": "postgresql://me:%24a%2Fb%3Fc%23d%40e@db.example.com:6543/ledger"}
-    )
+    loaded = load({**NOWHERE, "DATABASE_URL": "postgresql://me:%24a%2Fb%3Fc%23d%40e@db.example.com:6543/ledger"})
     address = loaded["DATABASES"]["default"]
     assert [address[key] for key in ("USER", "PASSWORD", "HOST", "PORT", "NAME")] == [
         "me", "$a/b?c#d@e", "db.example.com", 6543, "ledger",
@@ -338,9 +350,7 @@ def test_development_makes_its_own_secrets_once(development: dict[str, Any]) -> 
 
 def test_commands_that_need_no_database_start_none() -> None:
     for arguments in (["collectstatic", "--help"], ["migrate", "--help"], ["version"], ["help"]):
-        done = run(
-            ["manage.py", *arguments], {"DATABASE_URL": NOWHERE["DATABASE_URL"], "ENVIRONMENT": "development"}
-        )
+        done = run(["manage.py", *arguments], {"DATABASE_URL": NOWHERE["DATABASE_URL"], "ENVIRONMENT": "development"})
         assert done.returncode == 0, done.stderr
     program = "import sys; sys.argv = ['manage.py', 'collectstatic']; from django.conf import settings; "
     done = run(["-c", program + "print(settings.DATABASES['default']['NAME'])"], {})
@@ -432,9 +442,7 @@ def test_this_run_has_databases_of_its_own() -> None:
     assert connection.settings_dict["NAME"] == f"test_recovery{suffix}" + (f"_{worker}" if worker else "")
     number = int(settings.REDIS_URL.rpartition("/")[2])
     assert number == 1 + 16 * int(slot) + int(worker.removeprefix("gw") or 0)
-    assert (
-        settings.CACHES["default"]["LOCATION"] == settings.CACHES["limits"]["LOCATION"] == settings.REDIS_URL
-    )
+    assert settings.CACHES["default"]["LOCATION"] == settings.CACHES["limits"]["LOCATION"] == settings.REDIS_URL
 
 
 @pytest.mark.django_db(transaction=True)
@@ -449,9 +457,7 @@ def test_process_started_by_a_test_works_on_its_databases(process_environment: d
     inherited = {key: value for key, value in os.environ.items() if key not in NOWHERE}
     for environment in [process_environment, *([inherited] if settings.EMBEDDED_SERVICES else [])]:
         command = [sys.executable, "-c", program]
-        done = subprocess.run(
-            command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=60)
         assert done.stderr == ""
         assert done.stdout.split() == [name, settings.REDIS_URL.rpartition("/")[2]]
 

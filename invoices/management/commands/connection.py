@@ -24,7 +24,7 @@ class Command(BaseCommand):
             "--config",
             default="{}",
             metavar="JSON",
-            help='for example {"api_key": "...", "base_url": "...", "mode": "charge"}; modes are charge, collect, observe',
+            help='for example {"api_key": "...", "base_url": "...", "mode": "charge"}; mode: charge, collect, observe',
         )
         create.add_argument("--name", default="", help="shown to people (default: the provider's name)")
         create.add_argument("--json", action="store_true", help="print one JSON object")

@@ -20,4 +20,8 @@ class Command(BaseCommand):
         parser.add_argument("--ledger", type=Path, default=None, help="default: the project's data folder")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        serve(options["host"], options["port"], options["ledger"] or settings.DATA_DIR / "sandbox" / "ledger.jsonl")
+        serve(
+            options["host"],
+            options["port"],
+            options["ledger"] or settings.DATA_DIR / "sandbox" / "ledger.jsonl",
+        )

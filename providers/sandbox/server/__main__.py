@@ -12,12 +12,8 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--ledger", required=True, help="file that keeps charges, refunds, keys and settings")
-    parser.add_argument(
-        "--key-ttl", type=float, default=KEY_TTL_SECONDS, help="seconds an Idempotency-Key is kept"
-    )
-    parser.add_argument(
-        "--hold", type=float, default=HOLD_SECONDS, help="seconds a timeout step holds a request"
-    )
+    parser.add_argument("--key-ttl", type=float, default=KEY_TTL_SECONDS, help="seconds an Idempotency-Key is kept")
+    parser.add_argument("--hold", type=float, default=HOLD_SECONDS, help="seconds a timeout step holds a request")
     options = parser.parse_args()
     try:
         serve(

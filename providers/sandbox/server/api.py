@@ -71,9 +71,7 @@ class Api:
                 allowed.append(method)
         if allowed:
             raise Problem(405, "method_not_allowed", f"{request.path} answers {' and '.join(allowed)} only.")
-        raise Problem(
-            404, "no_such_route", f"Nothing at {request.path}; docs/sandbox_psp.md lists the routes."
-        )
+        raise Problem(404, "no_such_route", f"Nothing at {request.path}; docs/sandbox_psp.md lists the routes.")
 
     def _health(self, request: Request) -> Answer:
         return _ok({"status": "ok"})
@@ -144,9 +142,7 @@ class Api:
     def _put_script(self, request: Request) -> Answer:
         token, steps = _text(request.body, "token"), request.body.get("steps")
         if not isinstance(steps, list):
-            raise _bad(
-                'steps must be a list such as ["decline:lost_card", "ok"]; an empty one ends the script.'
-            )
+            raise _bad('steps must be a list such as ["decline:lost_card", "ok"]; an empty one ends the script.')
         _check_steps(steps)
         self._engine.set_script(token, steps)
         return _ok({"token": token, "steps": steps})
@@ -201,9 +197,7 @@ def _bad(message: str) -> Problem:
 def _demand_key(request: Request) -> str:
     key = request.idempotency_key
     if not key or len(key) > MAX_TEXT:
-        raise Problem(
-            400, "idempotency_key_missing", f"Send an Idempotency-Key header of 1 to {MAX_TEXT} characters."
-        )
+        raise Problem(400, "idempotency_key_missing", f"Send an Idempotency-Key header of 1 to {MAX_TEXT} characters.")
     return key
 
 

@@ -84,9 +84,7 @@ class Engine:
         self._write({"type": "faults", "seed": seed, "rates": rates})
 
     def set_hook(self, hook: Hook | None) -> None:
-        self._write(
-            {"type": "webhook", "url": hook.url if hook else None, "secret": hook.secret if hook else None}
-        )
+        self._write({"type": "webhook", "url": hook.url if hook else None, "secret": hook.secret if hook else None})
 
     def record_delivery(self, event_id: str, ok: bool) -> None:
         """Note that an event needs no further sending; not synced, as a lost note only sends it again."""
@@ -122,9 +120,7 @@ class Engine:
                 raise Problem(404, "not_found", f"There is no charge {charge_id!r}.")
             self._demand_pending(charge.id, charge.status)
             codes = _decline_fields(end.decline)
-            number = self._record(
-                {"type": "settle", "id": charge_id, "status": end.status, **codes, **self._event()}
-            )
+            number = self._record({"type": "settle", "id": charge_id, "status": end.status, **codes, **self._event()})
         self._commit(number)
         with self._lock:
             return self.state.public_charge(self.state.charges[charge_id])
@@ -193,11 +189,7 @@ class Engine:
             choice = choose()
             step = choice.step
             unmoved = step.kind in UNMOVED or step.kind is StepKind.LATE
-            entry = (
-                {"type": "step", "step": step.kind.value, "counters": choice.counters}
-                if unmoved
-                else move(choice)
-            )
+            entry = {"type": "step", "step": step.kind.value, "counters": choice.counters} if unmoved else move(choice)
             if not unmoved or step.kind is StepKind.HTTP500_BEFORE:
                 entry |= _stored(key, fingerprint, step)
             number = self._record(entry)
@@ -206,9 +198,7 @@ class Engine:
             self._move_late(key, fingerprint, choice, move)
         return self._answer(key, step)
 
-    def _move_late(
-        self, key: str, fingerprint: str, choice: _Choice, move: Callable[[_Choice], Entry]
-    ) -> None:
+    def _move_late(self, key: str, fingerprint: str, choice: _Choice, move: Callable[[_Choice], Entry]) -> None:
         self.pause(choice.step.seconds)
         if self._stopping.is_set():
             raise LedgerError("The sandbox is stopping; nothing was moved.")

@@ -46,9 +46,7 @@ class SandboxHttpServer(ThreadingMixIn, TCPServer):
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
-            request.sendall(
-                b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
+            request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:

@@ -99,9 +99,7 @@ class Ledger:
                 os.fsync(self._fd)
             except OSError as error:
                 # A half-written line must stay the last one, so nothing may follow it.
-                reason = (
-                    f"Ledger {self.path} cannot be written ({error.strerror}); restart with room on the disk."
-                )
+                reason = f"Ledger {self.path} cannot be written ({error.strerror}); restart with room on the disk."
                 self._refuse(reason)
                 raise LedgerError(reason) from error
             publish([entry for _, entry in batch])

@@ -33,9 +33,7 @@ class Settlement:
     decline: Decline | None
 
 
-def settlement(
-    status: str, code: str | None, network_code: str | None, advice_code: str | None
-) -> Settlement:
+def settlement(status: str, code: str | None, network_code: str | None, advice_code: str | None) -> Settlement:
     """A settlement; anything but succeeded carries a code, `generic_decline` unless one is given."""
     if status == SUCCEEDED:
         return Settlement(status, None)

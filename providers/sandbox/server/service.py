@@ -85,9 +85,7 @@ def serve(
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    server = SandboxServer(
-        host, port, ledger_path, key_ttl_seconds=key_ttl_seconds, hold_seconds=hold_seconds
-    )
+    server = SandboxServer(host, port, ledger_path, key_ttl_seconds=key_ttl_seconds, hold_seconds=hold_seconds)
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.start()

@@ -112,9 +112,7 @@ class State:
         if record is None or entry.get("event") is None:
             return None
         kind, data = (
-            ("charge", self.public_charge(record))
-            if isinstance(record, Charge)
-            else ("refund", record.public())
+            ("charge", self.public_charge(record)) if isinstance(record, Charge) else ("refund", record.public())
         )
         event = Event(entry["event"], f"{kind}.{record.status}", entry["at"], data)
         self.undelivered[event.id] = event
@@ -142,9 +140,7 @@ class State:
                 self.charges[charge.id] = charge
                 return charge
             case "settle_refund":
-                refund = replace(
-                    self.refunds[entry["id"]], status=entry["status"], failure_code=entry["failure_code"]
-                )
+                refund = replace(self.refunds[entry["id"]], status=entry["status"], failure_code=entry["failure_code"])
                 self.refunds[refund.id] = refund
                 if refund.status == FAILED:
                     self._refunded[refund.charge] -= refund.amount

@@ -64,12 +64,7 @@ def _without_markers(base: str) -> tuple[str, str | None]:
         match = _SHARED_CARD.fullmatch(base)
         if base.endswith("_mc"):
             base = base.removesuffix("_mc")
-        elif (
-            match
-            and shared is None
-            and match["rest"] != "tok_decline"
-            and match["card"] not in _WORDS_AFTER_CARD
-        ):
+        elif match and shared is None and match["rest"] != "tok_decline" and match["card"] not in _WORDS_AFTER_CARD:
             base, shared = match["rest"], match["card"]
         else:
             return base, shared

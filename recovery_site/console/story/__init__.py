@@ -3,12 +3,14 @@
 from datetime import datetime
 
 from invoices.models import Invoice
+from invoices.states import ATTEMPT_OPEN, TransactionKind
 from recovery_site.console.story import build
-from recovery_site.console.story.gather import open_case_of, rows_gather
+from recovery_site.console.story.gather import Rows, open_case_of, rows_gather
 from recovery_site.console.story.methods import tokens_facts
 from recovery_site.console.story.nextstep import next_step
 from recovery_site.console.story.types import InvoiceStory
 from retries.services.manual import legal_actions
+from retries.states import JobStatus
 
 
 def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
@@ -30,7 +32,15 @@ def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
         attempts=build.attempts_facts(rows),
         tokens=tokens_facts(rows),
         disputes=tuple(build.dispute_facts(row) for row in rows.disputes),
-        reviews=tuple(build.review_facts(item, people) for item in rows.reviews),
+        reviews=tuple(build.review_facts(item, people, now) for item in rows.reviews),
         timeline=build.timeline(rows),
-        actions=legal_actions(invoice, open_case_of(rows)),
+        actions=_actions(rows),
     )
+
+
+def _actions(rows: Rows) -> frozenset[str]:
+    """The moves that would not be refused now; no second charge is offered while the result of one is open."""
+    legal = legal_actions(rows.invoice, open_case_of(rows))
+    in_flight = any(row.kind == TransactionKind.CHARGE and row.status in ATTEMPT_OPEN for row in rows.attempts)
+    running = rows.job is not None and rows.job.status == JobStatus.RUNNING
+    return legal - {"retry"} if in_flight or running else legal

@@ -1,10 +1,13 @@
 """Rows into a story: plain copying, with the words people read."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
+from analytics.words import state_label
 from invoices.models import Attempt, Dispute, Event, ReviewItem, Transaction
 from invoices.selectors.parties import charging_obstacle
+from invoices.states import Origin
 from recovery_site.common.money import format_money
 from recovery_site.console.sentences import AttemptName, Told, actor_name, cause_text, sentence
 from recovery_site.console.story.gather import Rows
@@ -22,7 +25,7 @@ from recovery_site.console.story.types import (
     TimelineEntry,
     TransactionFacts,
 )
-from recovery_site.console.words import card_label, category_title, category_words, plain
+from recovery_site.console.words import card_label, category_title, category_words, moment_text, plain
 from retries.models import Case
 
 
@@ -123,6 +126,10 @@ def job_facts(rows: Rows) -> JobFacts | None:
     )
 
 
+# Who sent it, in the words of a table column; the enumeration's own labels explain more than a column can hold.
+_SENDERS = {Origin.OURS: "This service", Origin.PROVIDER: "The provider", Origin.OUTSIDE: "Outside"}
+
+
 def attempt_facts(attempt: Attempt, glossary: Glossary) -> AttemptFacts:
     card = attempt.card
     captured = Money(attempt.captured_minor, attempt.currency) if attempt.captured_minor is not None else None
@@ -135,7 +142,7 @@ def attempt_facts(attempt: Attempt, glossary: Glossary) -> AttemptFacts:
         status=attempt.status,
         status_label=attempt.get_status_display(),
         origin=attempt.origin,
-        origin_label=attempt.get_origin_display(),
+        origin_label=_SENDERS.get(attempt.origin, attempt.get_origin_display()),
         trigger=attempt.trigger,
         trigger_label=attempt.get_trigger_display(),
         amount=Money(attempt.amount_minor, attempt.currency),
@@ -199,14 +206,14 @@ def dispute_facts(row: Dispute) -> DisputeFacts:
     )
 
 
-def review_facts(item: ReviewItem, people: Mapping[str, str]) -> ReviewFacts:
+def review_facts(item: ReviewItem, people: Mapping[str, str], now: datetime) -> ReviewFacts:
     return ReviewFacts(
         pk=item.pk,
         public_id=item.public_id,
         kind=item.kind,
         kind_label=item.get_kind_display(),
         subject_id=item.subject_id,
-        facts=facts_in_words(item.facts),
+        facts=facts_in_words(item.facts, now),
         choices=tuple(item.choices),
         owner=item.owner.get_full_name() or item.owner.get_username() if item.owner else "",
         opened_at=item.opened_at,
@@ -217,20 +224,29 @@ def review_facts(item: ReviewItem, people: Mapping[str, str]) -> ReviewFacts:
     )
 
 
-def facts_in_words(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Name and value pairs for people: amounts as money, raw provider answers left to the payload view."""
+def facts_in_words(facts: Mapping[str, Any], now: datetime) -> tuple[tuple[str, str], ...]:
+    """Name and value pairs for people: amounts as money, instants as moments; nested answers stay in the ledger."""
     shown = []
     for key, value in facts.items():
-        if value in (None, "", [], {}) or isinstance(value, dict):
+        if value in (None, "", [], {}) or isinstance(value, dict) or key.endswith("currency"):
             continue
-        if key.endswith("_minor") and isinstance(value, int):
-            currency = str(facts.get(key.removesuffix("amount_minor") + "currency") or facts.get("currency") or "")
-            text = format_money(value, currency) if currency else str(value)
-            shown.append((plain(key.removesuffix("_minor")).capitalize(), text))
-        elif "currency" not in key:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            shown.append((plain(key).capitalize(), text))
+        name = plain(key.removesuffix("_minor")).capitalize()
+        shown.append((name, _fact(key, value, facts, now)))
     return tuple(shown)
+
+
+def _fact(key: str, value: object, facts: Mapping[str, Any], now: datetime) -> str:
+    if key.endswith("_minor") and isinstance(value, int):
+        currency = str(facts.get(key.removesuffix("amount_minor") + "currency") or facts.get("currency") or "")
+        return format_money(value, currency) if currency else str(value)
+    if key.endswith("_status"):
+        return state_label(key.removesuffix("_status"), str(value)) if key == "invoice_status" else str(value)
+    if key.endswith(("_at", "_by", "_until")) and isinstance(value, str):
+        try:
+            return moment_text(datetime.fromisoformat(value), now)
+        except ValueError:
+            return value
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def timeline(rows: Rows) -> tuple[TimelineEntry, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from analytics.words import state_tone
 from invoices.models import Invoice
 from invoices.selectors.parties import charging_obstacle
 from invoices.states import ATTEMPT_OPEN, AttemptStatus, InvoiceStatus, TransactionKind
@@ -13,18 +14,6 @@ from recovery_site.console.words import distance_text, duration_text, moment_tex
 from retries.models import Case, RetryJob
 from retries.states import JobStatus, NextStep
 
-_TONES = {
-    NextStep.BOOKED: "accent",
-    NextStep.QUEUED: "violet",
-    NextStep.SENDING: "info",
-    NextStep.AWAITING: "info",
-    NextStep.RESOLVING: "warning",
-    NextStep.PROVIDER: "info",
-    NextStep.PAUSED: "warning",
-    NextStep.CUSTOMER: "violet",
-    NextStep.STAFF: "danger",
-    NextStep.NONE: "neutral",
-}
 _FLIGHT = {
     AttemptStatus.SENDING: (NextStep.SENDING, "A charge is being sent right now."),
     AttemptStatus.AWAITING: (NextStep.AWAITING, "The bank has not settled the last charge yet."),
@@ -48,7 +37,9 @@ def next_step(rows: Rows) -> NextStepFacts:
     if case is not None:
         step = NextStep(case.next_step)
         why = _why_of_case(rows, case, step)
-        return _facts(rows, step, case.next_step_at, why, _notes(rows, case, step))
+        # The time of a sending is its lease, which lives on the database clock and means nothing to a reader.
+        at = None if step is NextStep.SENDING else case.next_step_at
+        return _facts(rows, step, at, why, _notes(rows, case, step))
     step, at, why = _without_case(rows)
     notes = _notes(rows, None, step) if step is not NextStep.NONE else []
     return _facts(rows, step, at, why, [*notes, *_questions(rows)] if step is NextStep.NONE else notes)
@@ -58,7 +49,7 @@ def _facts(rows: Rows, step: NextStep, at: datetime | None, why: str, notes: Ite
     return NextStepFacts(
         step=step.value,
         label=str(step.label),
-        tone=_TONES[step],
+        tone=state_tone("step", step),
         at=at,
         at_text=moment_text(at, rows.now) if at else "",
         distance=distance_text(at, rows.now) if at else "",

@@ -19,7 +19,9 @@ class Command(RecoveryCommand):
         parser.add_argument("--merchant", required=True)
         parser.add_argument("--provider", required=True)
         parser.add_argument("--secret", required=True)
-        parser.add_argument("--connection", help="whose ledger it feeds (default: the merchant's only one of the provider)")
+        parser.add_argument(
+            "--connection", help="whose ledger it feeds (default: the merchant's only one of the provider)"
+        )
 
     def run(self, **options: Any) -> Mapping[str, Any]:
         merchant = merchant_require(options["merchant"])
