@@ -45,3 +45,13 @@ def may(user: User | AnonymousUser, merchant: Merchant, at_least: Role) -> bool:
     """True if the person's role at this merchant is `at_least` or a higher one."""
     role = role_at(user, merchant)
     return role is not None and _RANK[role] >= _RANK[at_least]
+
+
+def merchants_with_role(user: User | AnonymousUser, at_least: Role) -> QuerySet[Merchant]:
+    """The merchants at which `may(user, merchant, at_least)` holds, as a queryset for filters."""
+    if not isinstance(user, User) or not user.is_active:
+        return Merchant.objects.none()
+    if user.is_superuser:
+        return Merchant.objects.all()
+    roles = [role for role, rank in _RANK.items() if rank >= _RANK[at_least]]
+    return Merchant.objects.filter(pk__in=Membership.objects.filter(user=user, role__in=roles).values("merchant"))

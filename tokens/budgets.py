@@ -107,9 +107,7 @@ def _counted(
     for mark in (*card, *invoice):
         require_aware(mark.at, "An attempt's time")
     wanted = currency.upper()
-    same_amount = [
-        mark for mark in card if mark.amount_minor == amount_minor and mark.currency.upper() == wanted
-    ]
+    same_amount = [mark for mark in card if mark.amount_minor == amount_minor and mark.currency.upper() == wanted]
     counted = []
     for rule in rules:
         match rule.key:
@@ -119,9 +117,7 @@ def _counted(
                 pool = same_amount
             case Key.INVOICE:
                 # An attempt whose network nobody told us may have been this one's, so it counts.
-                pool = [
-                    mark for mark in invoice if normalise_network(mark.network) in (rule.network, UNKNOWN)
-                ]
+                pool = [mark for mark in invoice if normalise_network(mark.network) in (rule.network, UNKNOWN)]
         counted.append((rule, sorted(mark.at for mark in pool if mark.declined or rule.counts is Counts.ALL)))
     return counted
 
@@ -147,9 +143,7 @@ def _release(rule: Rule, times: Sequence[datetime]) -> datetime | None:
     return rule.leaves_at(times[len(times) - rule.limit])
 
 
-def _earliest(
-    counted: Sequence[tuple[Rule, Sequence[datetime]]], not_before: datetime
-) -> tuple[datetime, Rule | None]:
+def _earliest(counted: Sequence[tuple[Rule, Sequence[datetime]]], not_before: datetime) -> tuple[datetime, Rule | None]:
     """The earliest allowed instant and the rule that was the last to block before it.
 
     A rule blocks from the start of its validity until its release or its end, whichever comes first, and

@@ -71,9 +71,7 @@ class Rule:
     variant: str = ""
 
     def active_at(self, at: datetime) -> bool:
-        return (self.valid_from is None or self.valid_from <= at) and (
-            self.valid_to is None or at < self.valid_to
-        )
+        return (self.valid_from is None or self.valid_from <= at) and (self.valid_to is None or at < self.valid_to)
 
     def leaves_at(self, attempt_at: datetime) -> datetime:
         """The first instant at which an attempt made at `attempt_at` is no longer in the window.
@@ -130,9 +128,7 @@ class RuleBook:
         if visa_limit not in VISA_LIMITS:
             raise RuleError(f"The Visa limit is {visa_limit}; set it to 15 or 20.")
         name = normalise_network(network)
-        rules = [
-            rule for rule in self.rules if rule.network == name and rule.variant in ("", str(visa_limit))
-        ]
+        rules = [rule for rule in self.rules if rule.network == name and rule.variant in ("", str(visa_limit))]
         for override in overrides:
             if _concerns(override, name):
                 rules = _tightened(rules, name, override)
@@ -187,9 +183,7 @@ def overrides_from_mapping(document: Mapping[str, Mapping[str, int]]) -> tuple[R
     overrides = []
     for network, limits in document.items():
         if network != ALL_NETWORKS and network not in NETWORKS:
-            raise RuleError(
-                f"Unknown network {network!r} in the limits; use one of {', '.join(NETWORKS)} or *."
-            )
+            raise RuleError(f"Unknown network {network!r} in the limits; use one of {', '.join(NETWORKS)} or *.")
         for name, limit in limits.items():
             if isinstance(limit, bool) or not isinstance(limit, int):
                 raise RuleError(f"The limit {name} for {network} is {limit!r}; write a whole number.")
@@ -202,9 +196,7 @@ def overrides_from_mapping(document: Mapping[str, Mapping[str, int]]) -> tuple[R
 @cache
 def load_rules(path: Path = DEFAULT_PATH) -> RuleBook:
     """Read and check the rule file once. Raises RuleError with the place of the first mistake."""
-    rules = tuple(
-        rule for index, row in enumerate(read_document(path)["rule"]) for rule in _parse_rule(row, index)
-    )
+    rules = tuple(rule for index, row in enumerate(read_document(path)["rule"]) for rule in _parse_rule(row, index))
     for network in NETWORKS:
         _check_network(network, [rule for rule in rules if rule.network == network])
     return RuleBook(rules)
@@ -321,15 +313,11 @@ def _check_network(network: str, rules: Sequence[Rule]) -> None:
     for variant in variants:
         chosen = [rule for rule in rules if rule.variant in ("", variant)]
         if _gap(chosen):
-            raise RuleError(
-                f"The rules of {network} leave a time without any rule; close the gap between their dates."
-            )
+            raise RuleError(f"The rules of {network} leave a time without any rule; close the gap between their dates.")
         for name in {rule.name for rule in chosen}:
             spans = sorted(_span(rule) for rule in chosen if rule.name == name)
             if any(earlier[1] > later[0] for earlier, later in pairwise(spans)):
-                raise RuleError(
-                    f"{name} of {network} has two versions at one time; let one end where the next starts."
-                )
+                raise RuleError(f"{name} of {network} has two versions at one time; let one end where the next starts.")
 
 
 def _span(rule: Rule) -> tuple[datetime, datetime]:
@@ -352,8 +340,7 @@ def _concerns(override: RuleOverride, network: str) -> bool:
 def _tightened(rules: Sequence[Rule], network: str, override: RuleOverride) -> list[Rule]:
     _check_limit(override)
     lowered = [
-        replace(rule, limit=min(rule.limit, override.limit)) if rule.name == override.name else rule
-        for rule in rules
+        replace(rule, limit=min(rule.limit, override.limit)) if rule.name == override.name else rule for rule in rules
     ]
     if override.name in _ADDABLE and all(rule.name != override.name for rule in rules):
         lowered.append(_own_rule(network, override))
@@ -377,6 +364,4 @@ def _own_rule(network: str, override: RuleOverride) -> Rule:
 
 def _check_limit(override: RuleOverride) -> None:
     if override.limit < 1:
-        raise RuleError(
-            f"The limit {override.name} for {override.network} is {override.limit}; give at least 1."
-        )
+        raise RuleError(f"The limit {override.name} for {override.network} is {override.limit}; give at least 1.")

@@ -65,14 +65,15 @@ def _fingerprint(method: MethodFacts) -> str:
 def _card_ensure(customer: Customer, method: MethodFacts) -> int:
     fingerprint = _fingerprint(method)
     facts = method.card or CardFacts()
+    kind = method.kind[:20] or "card"  # a bare token tells no rail
     Card.objects.bulk_create(
         [
             Card(
                 merchant_id=customer.merchant_id,
                 connection_id=customer.connection_id,
                 fingerprint=fingerprint,
-                kind=method.kind[:20],
-                network=normalise_network(facts.network if method.kind == "card" else method.kind),
+                kind=kind,
+                network=normalise_network(facts.network if kind == "card" else kind),
                 **_details(facts),
             )
         ],

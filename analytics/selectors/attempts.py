@@ -122,8 +122,8 @@ LEFT JOIN LATERAL (
       AND a.finished_at >= c.opened_at AND a.finished_at <= c.closed_at
     ORDER BY a.finished_at DESC, a.id DESC LIMIT 1
 ) paid ON true
-WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <=
-%(end)s GROUP BY 1
+WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
+GROUP BY 1
 """
 
 

@@ -172,8 +172,8 @@ LEFT JOIN LATERAL (
     WHERE d.invoice_id = c.invoice_id AND d.status = 'LOST' AND d.currency = c.currency
       AND d.applied_at >= c.closed_at AND (later.closed_at IS NULL OR d.applied_at < later.closed_at)
 ) loss ON true
-WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <=
-%(end)s GROUP BY 1, 2
+WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
+GROUP BY 1, 2
 """
 
 
@@ -217,8 +217,7 @@ class TimeToRecover:
 
 
 _TIME = """
-SELECT width_bucket(extract(epoch FROM closed_at - opened_at), %(edges)s::double precision[]) AS bucket,
-status,
+SELECT width_bucket(extract(epoch FROM closed_at - opened_at), %(edges)s::double precision[]) AS bucket, status,
        count(*), NULL::double precision[]
 FROM retries_case
 WHERE merchant_id = %(merchant)s AND opened_at >= %(start)s AND opened_at <= %(end)s

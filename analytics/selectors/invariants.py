@@ -56,18 +56,21 @@ WHERE a.merchant_id = %(merchant)s AND a.attempted_at >= %(start)s AND a.attempt
 ORDER BY a.attempted_at DESC LIMIT %(limit)s
 """
 
-# The window of every rule ends just before the attempt: attempts that have left it by then, at the very
-# instant too, do not count. An attempt that is open or unresolved counts as declined, one that was returned
-# by the bank as well.
+# The window of every rule ends just before the attempt: attempts that have left it by then, at the very instant too, do
+# not count. An attempt that is open or unresolved counts as declined, and so does one that the bank returned. `after` is
+# the last instant outside the window. No more rows are looked at than the limit has.
 _OVER_RULE = """
 WITH rule AS (
     SELECT * FROM unnest(
-        %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[],
-        %(declines)s::boolean[], %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
+        %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[], %(declines)s::boolean[],
+        %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
     ) AS rule(network, seconds, most, key, only_declines, valid_from, valid_to)
 ), made AS (
     SELECT a.id, a.invoice_id, a.attempted_at, a.amount_minor, a.currency, card.budget_group, card.network,
-           (rule.seconds IS NULL) AS calendar, rule.*
+           rule.most, rule.key, rule.only_declines,
+           CASE WHEN rule.seconds IS NULL
+                THEN date_trunc('month', a.attempted_at, 'UTC') - interval '1 microsecond'
+                ELSE a.attempted_at - make_interval(secs => rule.seconds) END AS after
     FROM invoices_attempt a
     JOIN tokens_card card ON card.id = a.card_id
     JOIN rule ON rule.network = card.network
@@ -78,25 +81,29 @@ WITH rule AS (
 )
 SELECT made.invoice_id
 FROM made
-WHERE (
+WHERE CASE made.key WHEN 'invoice' THEN (
     SELECT count(*) FROM (
         SELECT 1
         FROM invoices_attempt b
         LEFT JOIN tokens_card other ON other.id = b.card_id
-        WHERE b.kind = 'CHARGE' AND b.counts AND b.id <> made.id
+        WHERE b.invoice_id = made.invoice_id AND b.kind = 'CHARGE' AND b.counts AND b.attempted_at > made.after
           AND (b.attempted_at, b.id) < (made.attempted_at, made.id)
-          AND (CASE WHEN made.calendar
-               THEN b.attempted_at >= date_trunc('month', made.attempted_at, 'UTC')
-               ELSE b.attempted_at > made.attempted_at - make_interval(secs => made.seconds) END)
-          AND (CASE WHEN made.key = 'invoice'
-               THEN b.invoice_id = made.invoice_id AND COALESCE(other.network, 'unknown') IN (made.network,
-               'unknown') ELSE other.budget_group = made.budget_group END)
-          AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency =
-          made.currency)) AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN
-          ('SUCCEEDED', 'ERRORED'))
+          AND COALESCE(other.network, 'unknown') IN (made.network, 'unknown')
+          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))
         LIMIT made.most
     ) earlier
-) >= made.most
+) ELSE (
+    SELECT count(*) FROM (
+        SELECT 1
+        FROM tokens_card other
+        JOIN invoices_attempt b ON b.card_id = other.id
+        WHERE other.budget_group = made.budget_group AND b.kind = 'CHARGE' AND b.counts
+          AND b.attempted_at > made.after AND (b.attempted_at, b.id) < (made.attempted_at, made.id)
+          AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency = made.currency))
+          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))
+        LIMIT made.most
+    ) earlier
+) END >= made.most
 GROUP BY made.id, made.invoice_id, made.attempted_at
 ORDER BY made.attempted_at DESC LIMIT %(limit)s
 """

@@ -8,366 +8,640 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('invoices', '0001_initial'),
-        ('tokens', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("invoices", "0001_initial"),
+        ("tokens", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='attempt',
-            name='card',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='tokens.card'),
+            model_name="attempt",
+            name="card",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="attempts",
+                to="tokens.card",
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="attempt",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='token',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='tokens.token'),
+            model_name="attempt",
+            name="token",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="attempts",
+                to="tokens.token",
+            ),
         ),
         migrations.AddField(
-            model_name='connection',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='connections', to='accounts.merchant'),
+            model_name="connection",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="connections", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='connection',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection'),
+            model_name="attempt",
+            name="connection",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+            ),
         ),
         migrations.AddField(
-            model_name='customer',
-            name='connection',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='customers', to='invoices.connection'),
+            model_name="customer",
+            name="connection",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="customers", to="invoices.connection"
+            ),
         ),
         migrations.AddField(
-            model_name='customer',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="customer",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='customer',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.customer'),
+            model_name="attempt",
+            name="customer",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.customer"
+            ),
         ),
         migrations.AddField(
-            model_name='dispute',
-            name='attempt',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='disputes', to='invoices.attempt'),
+            model_name="dispute",
+            name="attempt",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="disputes", to="invoices.attempt"
+            ),
         ),
         migrations.AddField(
-            model_name='dispute',
-            name='connection',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection'),
+            model_name="dispute",
+            name="connection",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+            ),
         ),
         migrations.AddField(
-            model_name='dispute',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="dispute",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='event',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="event",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='invoice',
-            name='connection',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection'),
+            model_name="invoice",
+            name="connection",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+            ),
         ),
         migrations.AddField(
-            model_name='invoice',
-            name='customer',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='invoices', to='invoices.customer'),
+            model_name="invoice",
+            name="customer",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="invoices", to="invoices.customer"
+            ),
         ),
         migrations.AddField(
-            model_name='invoice',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="invoice",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='event',
-            name='invoice',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='invoices.invoice'),
+            model_name="event",
+            name="invoice",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="events", to="invoices.invoice"
+            ),
         ),
         migrations.AddField(
-            model_name='dispute',
-            name='invoice',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='disputes', to='invoices.invoice'),
+            model_name="dispute",
+            name="invoice",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="disputes", to="invoices.invoice"
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='invoice',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='invoices.invoice'),
+            model_name="attempt",
+            name="invoice",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="attempts", to="invoices.invoice"
+            ),
         ),
         migrations.AddField(
-            model_name='outboxmessage',
-            name='event',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='outbox', to='invoices.event'),
+            model_name="outboxmessage",
+            name="event",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="outbox", to="invoices.event"
+            ),
         ),
         migrations.AddField(
-            model_name='outboxmessage',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="outboxmessage",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='providerpayment',
-            name='connection',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection'),
+            model_name="providerpayment",
+            name="connection",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+            ),
         ),
         migrations.AddField(
-            model_name='providerpayment',
-            name='invoice',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='provider_payments', to='invoices.invoice'),
+            model_name="providerpayment",
+            name="invoice",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="provider_payments", to="invoices.invoice"
+            ),
         ),
         migrations.AddField(
-            model_name='providerpayment',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="providerpayment",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='reviewitem',
-            name='invoice',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='review_items', to='invoices.invoice'),
+            model_name="reviewitem",
+            name="invoice",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="review_items",
+                to="invoices.invoice",
+            ),
         ),
         migrations.AddField(
-            model_name='reviewitem',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="reviewitem",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='reviewitem',
-            name='owner',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="reviewitem",
+            name="owner",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='transaction',
-            name='duplicate_of',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='duplicates', to='invoices.transaction'),
+            model_name="transaction",
+            name="duplicate_of",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="duplicates",
+                to="invoices.transaction",
+            ),
         ),
         migrations.AddField(
-            model_name='transaction',
-            name='invoice',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='transactions', to='invoices.invoice'),
+            model_name="transaction",
+            name="invoice",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="transactions", to="invoices.invoice"
+            ),
         ),
         migrations.AddField(
-            model_name='transaction',
-            name='merchant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="transaction",
+            name="merchant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddField(
-            model_name='transaction',
-            name='refund_of',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='refunds', to='invoices.transaction'),
+            model_name="transaction",
+            name="refund_of",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="refunds",
+                to="invoices.transaction",
+            ),
         ),
         migrations.AddField(
-            model_name='attempt',
-            name='transaction',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='attempts', to='invoices.transaction'),
+            model_name="attempt",
+            name="transaction",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="attempts", to="invoices.transaction"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='connection',
-            constraint=models.UniqueConstraint(fields=('merchant', 'provider', 'name'), name='connection_name_once'),
+            model_name="connection",
+            constraint=models.UniqueConstraint(fields=("merchant", "provider", "name"), name="connection_name_once"),
         ),
         migrations.AddConstraint(
-            model_name='connection',
-            constraint=models.CheckConstraint(condition=models.Q(('mode__in', ['charge', 'collect', 'observe'])), name='connection_mode_known'),
+            model_name="connection",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("mode__in", ["charge", "collect", "observe"])), name="connection_mode_known"
+            ),
         ),
         migrations.AddIndex(
-            model_name='customer',
-            index=models.Index(fields=['merchant', '-id'], name='customer_by_merchant'),
+            model_name="customer",
+            index=models.Index(fields=["merchant", "-id"], name="customer_by_merchant"),
         ),
         migrations.AddIndex(
-            model_name='customer',
-            index=models.Index(fields=['merchant', 'email'], name='customer_by_email'),
+            model_name="customer",
+            index=models.Index(fields=["merchant", "email"], name="customer_by_email"),
         ),
         migrations.AddConstraint(
-            model_name='customer',
-            constraint=models.UniqueConstraint(fields=('connection', 'connector_customer_id'), name='customer_once_per_connection'),
+            model_name="customer",
+            constraint=models.UniqueConstraint(
+                fields=("connection", "connector_customer_id"), name="customer_once_per_connection"
+            ),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['merchant', '-id'], name='invoice_by_merchant'),
+            model_name="invoice",
+            index=models.Index(fields=["merchant", "-id"], name="invoice_by_merchant"),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['merchant', 'status', '-id'], name='invoice_by_status'),
+            model_name="invoice",
+            index=models.Index(fields=["merchant", "status", "-id"], name="invoice_by_status"),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['customer', '-id'], name='invoice_by_customer'),
+            model_name="invoice",
+            index=models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['connection', 'subscription_id'], name='invoice_by_subscription'),
+            model_name="invoice",
+            index=models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
         ),
         migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.UniqueConstraint(condition=models.Q(('provider_invoice_id__isnull', False)), fields=('connection', 'provider_invoice_id'), name='invoice_provider_id_once'),
+            model_name="invoice",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("provider_invoice_id__isnull", False)),
+                fields=("connection", "provider_invoice_id"),
+                name="invoice_provider_id_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_minor__gte', 0)), name='invoice_amount_not_negative'),
+            model_name="invoice",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_minor__gte", 0)), name="invoice_amount_not_negative"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['INIT', 'PROCESSING', 'SETTLED', 'PROCESS_FAILED', 'REFUNDING', 'REFUNDED', 'CANCELED'])), name='invoice_status_known'),
+            model_name="invoice",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "status__in",
+                        ["INIT", "PROCESSING", "SETTLED", "PROCESS_FAILED", "REFUNDING", "REFUNDED", "CANCELED"],
+                    )
+                ),
+                name="invoice_status_known",
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='invoice',
-            trigger=pgtrigger.compiler.Trigger(name='invoice_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{INIT:CANCELED,INIT:PROCESSING,INIT:SETTLED,PROCESSING:CANCELED,PROCESSING:PROCESS_FAILED,PROCESSING:SETTLED,PROCESS_FAILED:CANCELED,PROCESS_FAILED:PROCESSING,PROCESS_FAILED:SETTLED,REFUNDED:SETTLED,REFUNDING:REFUNDED,REFUNDING:SETTLED,SETTLED:PROCESS_FAILED,SETTLED:REFUNDING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='62d24572717006b4879797ffe2239b8e5016ad60', operation='UPDATE', pgid='pgtrigger_invoice_moves_3b0dd', table='invoices_invoice', when='BEFORE')),
+            model_name="invoice",
+            trigger=pgtrigger.compiler.Trigger(
+                name="invoice_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{INIT:CANCELED,INIT:PROCESSING,INIT:SETTLED,PROCESSING:CANCELED,PROCESSING:PROCESS_FAILED,PROCESSING:SETTLED,PROCESS_FAILED:CANCELED,PROCESS_FAILED:PROCESSING,PROCESS_FAILED:SETTLED,REFUNDED:SETTLED,REFUNDING:REFUNDED,REFUNDING:SETTLED,SETTLED:PROCESS_FAILED,SETTLED:REFUNDING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="62d24572717006b4879797ffe2239b8e5016ad60",
+                    operation="UPDATE",
+                    pgid="pgtrigger_invoice_moves_3b0dd",
+                    table="invoices_invoice",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='invoice',
-            trigger=pgtrigger.compiler.Trigger(name='invoice_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('INIT'))", func="RAISE EXCEPTION 'invoice: a new row must start in INIT';", hash='102125d93d5e29ac7b7f912c10d27a9746d04e24', operation='INSERT', pgid='pgtrigger_invoice_initial_55b0e', table='invoices_invoice', when='BEFORE')),
+            model_name="invoice",
+            trigger=pgtrigger.compiler.Trigger(
+                name="invoice_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('INIT'))",
+                    func="RAISE EXCEPTION 'invoice: a new row must start in INIT';",
+                    hash="102125d93d5e29ac7b7f912c10d27a9746d04e24",
+                    operation="INSERT",
+                    pgid="pgtrigger_invoice_initial_55b0e",
+                    table="invoices_invoice",
+                    when="BEFORE",
+                ),
+            ),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['xid', 'id'], name='event_follow'),
+            model_name="event",
+            index=models.Index(fields=["xid", "id"], name="event_follow"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['merchant', '-id'], name='event_by_merchant'),
+            model_name="event",
+            index=models.Index(fields=["merchant", "-id"], name="event_by_merchant"),
         ),
         migrations.AddConstraint(
-            model_name='event',
-            constraint=models.UniqueConstraint(fields=('invoice', 'seq'), name='event_seq_once'),
+            model_name="event",
+            constraint=models.UniqueConstraint(fields=("invoice", "seq"), name="event_seq_once"),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='event',
-            trigger=pgtrigger.compiler.Trigger(name='event_append_only', sql=pgtrigger.compiler.UpsertTriggerSql(func="RAISE EXCEPTION 'pgtrigger: Cannot update or delete rows from % table', TG_TABLE_NAME;", hash='a96b253fab66ed14f1a3ecd108de850f6a44ecd2', operation='UPDATE OR DELETE', pgid='pgtrigger_event_append_only_6748b', table='invoices_event', when='BEFORE')),
+            model_name="event",
+            trigger=pgtrigger.compiler.Trigger(
+                name="event_append_only",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    func="RAISE EXCEPTION 'pgtrigger: Cannot update or delete rows from % table', TG_TABLE_NAME;",
+                    hash="a96b253fab66ed14f1a3ecd108de850f6a44ecd2",
+                    operation="UPDATE OR DELETE",
+                    pgid="pgtrigger_event_append_only_6748b",
+                    table="invoices_event",
+                    when="BEFORE",
+                ),
+            ),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.UniqueConstraint(fields=('connection', 'provider_id'), name='dispute_once'),
+            model_name="dispute",
+            constraint=models.UniqueConstraint(fields=("connection", "provider_id"), name="dispute_once"),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_minor__gt', 0)), name='dispute_amount_positive'),
+            model_name="dispute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_minor__gt", 0)), name="dispute_amount_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.CheckConstraint(condition=models.Q(('applied_at__isnull', True), ('applied_at__gte', models.F('opened_at')), _connector='OR'), name='dispute_applied_after_opened'),
+            model_name="dispute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("applied_at__isnull", True), ("applied_at__gte", models.F("opened_at")), _connector="OR"
+                ),
+                name="dispute_applied_after_opened",
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='dispute',
-            trigger=pgtrigger.compiler.Trigger(name='dispute_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{LOST:WON,OPEN:LOST,OPEN:WON,WON:LOST}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='efbac9682095596d0a636458445cd80d2df2c0c4', operation='UPDATE', pgid='pgtrigger_dispute_moves_1efd6', table='invoices_dispute', when='BEFORE')),
+            model_name="dispute",
+            trigger=pgtrigger.compiler.Trigger(
+                name="dispute_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{LOST:WON,OPEN:LOST,OPEN:WON,WON:LOST}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="efbac9682095596d0a636458445cd80d2df2c0c4",
+                    operation="UPDATE",
+                    pgid="pgtrigger_dispute_moves_1efd6",
+                    table="invoices_dispute",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='dispute',
-            trigger=pgtrigger.compiler.Trigger(name='dispute_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('OPEN'))", func="RAISE EXCEPTION 'dispute: a new row must start in OPEN';", hash='c55ffb29b646b988532582ca6c265a80e700a35e', operation='INSERT', pgid='pgtrigger_dispute_initial_5681b', table='invoices_dispute', when='BEFORE')),
+            model_name="dispute",
+            trigger=pgtrigger.compiler.Trigger(
+                name="dispute_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('OPEN'))",
+                    func="RAISE EXCEPTION 'dispute: a new row must start in OPEN';",
+                    hash="c55ffb29b646b988532582ca6c265a80e700a35e",
+                    operation="INSERT",
+                    pgid="pgtrigger_dispute_initial_5681b",
+                    table="invoices_dispute",
+                    when="BEFORE",
+                ),
+            ),
         ),
         migrations.AddIndex(
-            model_name='outboxmessage',
-            index=models.Index(condition=models.Q(('dead_at__isnull', True), ('done_at__isnull', True)), fields=['due_at', 'id'], name='outbox_due'),
+            model_name="outboxmessage",
+            index=models.Index(
+                condition=models.Q(("dead_at__isnull", True), ("done_at__isnull", True)),
+                fields=["due_at", "id"],
+                name="outbox_due",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='outboxmessage',
-            constraint=models.UniqueConstraint(fields=('event', 'consumer'), name='outbox_once'),
+            model_name="outboxmessage",
+            constraint=models.UniqueConstraint(fields=("event", "consumer"), name="outbox_once"),
         ),
         migrations.AddConstraint(
-            model_name='providerpayment',
-            constraint=models.UniqueConstraint(fields=('connection', 'provider_payment_id'), name='provider_payment_once'),
+            model_name="providerpayment",
+            constraint=models.UniqueConstraint(
+                fields=("connection", "provider_payment_id"), name="provider_payment_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='reviewitem',
-            index=models.Index(condition=models.Q(('resolved_at__isnull', True)), fields=['merchant', 'opened_at'], name='review_open'),
+            model_name="reviewitem",
+            index=models.Index(
+                condition=models.Q(("resolved_at__isnull", True)), fields=["merchant", "opened_at"], name="review_open"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='reviewitem',
-            constraint=models.UniqueConstraint(condition=models.Q(('resolved_at__isnull', True)), fields=('subject_type', 'subject_id', 'kind'), name='review_one_open_per_subject_and_kind'),
+            model_name="reviewitem",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("resolved_at__isnull", True)),
+                fields=("subject_type", "subject_id", "kind"),
+                name="review_one_open_per_subject_and_kind",
+            ),
         ),
         migrations.AddIndex(
-            model_name='transaction',
-            index=models.Index(fields=['invoice', 'id'], name='transaction_by_invoice'),
+            model_name="transaction",
+            index=models.Index(fields=["invoice", "id"], name="transaction_by_invoice"),
         ),
         migrations.AddConstraint(
-            model_name='transaction',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_minor__gt', 0)), name='transaction_amount_positive'),
+            model_name="transaction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_minor__gt", 0)), name="transaction_amount_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transaction',
-            constraint=models.CheckConstraint(condition=models.Q(('kind', 'CHARGE'), ('refund_of__isnull', False), _connector='OR'), name='transaction_refund_names_charge'),
+            model_name="transaction",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind", "CHARGE"), ("refund_of__isnull", False), _connector="OR"),
+                name="transaction_refund_names_charge",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transaction',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'CHARGE'), ('status__in', ('INIT', 'PROCESSING', 'RETRYING'))), fields=('invoice',), name='transaction_one_open_charge_per_invoice'),
+            model_name="transaction",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "CHARGE"), ("status__in", ("INIT", "PROCESSING", "RETRYING"))),
+                fields=("invoice",),
+                name="transaction_one_open_charge_per_invoice",
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='transaction',
-            trigger=pgtrigger.compiler.Trigger(name='transaction_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{CANCELED:DONE,FAILED:DONE,INIT:CANCELED,INIT:DONE,INIT:FAILED,INIT:PROCESSING,PROCESSING:DONE,PROCESSING:FAILED,PROCESSING:RETRYING,RETRYING:CANCELED,RETRYING:DONE,RETRYING:FAILED,RETRYING:PROCESSING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='f701433b9df1a6bd15d21d507b78485b927157fa', operation='UPDATE', pgid='pgtrigger_transaction_moves_d75b0', table='invoices_transaction', when='BEFORE')),
+            model_name="transaction",
+            trigger=pgtrigger.compiler.Trigger(
+                name="transaction_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{CANCELED:DONE,FAILED:DONE,INIT:CANCELED,INIT:DONE,INIT:FAILED,INIT:PROCESSING,PROCESSING:DONE,PROCESSING:FAILED,PROCESSING:RETRYING,RETRYING:CANCELED,RETRYING:DONE,RETRYING:FAILED,RETRYING:PROCESSING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="f701433b9df1a6bd15d21d507b78485b927157fa",
+                    operation="UPDATE",
+                    pgid="pgtrigger_transaction_moves_d75b0",
+                    table="invoices_transaction",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='transaction',
-            trigger=pgtrigger.compiler.Trigger(name='transaction_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('INIT'))", func="RAISE EXCEPTION 'transaction: a new row must start in INIT';", hash='d27cc0b044aebbd3caf2a236e0fae325d439826e', operation='INSERT', pgid='pgtrigger_transaction_initial_270a8', table='invoices_transaction', when='BEFORE')),
+            model_name="transaction",
+            trigger=pgtrigger.compiler.Trigger(
+                name="transaction_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('INIT'))",
+                    func="RAISE EXCEPTION 'transaction: a new row must start in INIT';",
+                    hash="d27cc0b044aebbd3caf2a236e0fae325d439826e",
+                    operation="INSERT",
+                    pgid="pgtrigger_transaction_initial_270a8",
+                    table="invoices_transaction",
+                    when="BEFORE",
+                ),
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['invoice', 'id'], name='attempt_by_invoice'),
+            model_name="attempt",
+            index=models.Index(fields=["invoice", "id"], name="attempt_by_invoice"),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(condition=models.Q(('counts', True), ('kind', 'CHARGE')), fields=['card', 'attempted_at'], name='attempt_by_card'),
+            model_name="attempt",
+            index=models.Index(
+                condition=models.Q(("counts", True), ("kind", "CHARGE")),
+                fields=["card", "attempted_at"],
+                name="attempt_by_card",
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(condition=models.Q(('status__in', ('UNKNOWN', 'AWAITING'))), fields=['next_check_at'], name='attempt_open'),
+            model_name="attempt",
+            index=models.Index(
+                condition=models.Q(("status__in", ("UNKNOWN", "AWAITING"))),
+                fields=["next_check_at"],
+                name="attempt_open",
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(condition=models.Q(('status', 'SENDING')), fields=['lease_until'], name='attempt_sending'),
+            model_name="attempt",
+            index=models.Index(
+                condition=models.Q(("status", "SENDING")), fields=["lease_until"], name="attempt_sending"
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(condition=models.Q(('provider_payment_id', ''), _negated=True), fields=['connection', 'provider_payment_id'], name='attempt_by_payment'),
+            model_name="attempt",
+            index=models.Index(
+                condition=models.Q(("provider_payment_id", ""), _negated=True),
+                fields=["connection", "provider_payment_id"],
+                name="attempt_by_payment",
+            ),
         ),
         migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['merchant', 'attempted_at'], name='attempt_by_merchant'),
+            model_name="attempt",
+            index=models.Index(fields=["merchant", "attempted_at"], name="attempt_by_merchant"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'CHARGE'), ('origin', 'OURS'), ('status', 'SENDING')), fields=('customer',), name='attempt_one_sending_per_customer'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "CHARGE"), ("origin", "OURS"), ("status", "SENDING")),
+                fields=("customer",),
+                name="attempt_one_sending_per_customer",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'CHARGE'), ('origin', 'OURS'), ('status__in', ('SENDING', 'AWAITING', 'UNKNOWN'))), fields=('invoice',), name='attempt_one_open_per_invoice'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("kind", "CHARGE"), ("origin", "OURS"), ("status__in", ("SENDING", "AWAITING", "UNKNOWN"))
+                ),
+                fields=("invoice",),
+                name="attempt_one_open_per_invoice",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('idempotency_key',), name='attempt_key_once'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(fields=("idempotency_key",), name="attempt_key_once"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(condition=models.Q(('provider_id__isnull', False)), fields=('connection', 'kind', 'provider_id'), name='attempt_provider_id_once'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("provider_id__isnull", False)),
+                fields=("connection", "kind", "provider_id"),
+                name="attempt_provider_id_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_minor__gt', 0)), name='attempt_amount_positive'),
+            model_name="attempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount_minor__gt", 0)), name="attempt_amount_positive"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('origin', 'OURS'), _negated=True), ('idempotency_key__isnull', False), _connector='OR'), name='attempt_ours_has_key'),
+            model_name="attempt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("origin", "OURS"), _negated=True), ("idempotency_key__isnull", False), _connector="OR"
+                ),
+                name="attempt_ours_has_key",
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='attempt',
-            trigger=pgtrigger.compiler.Trigger(name='attempt_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{AWAITING:DECLINED,AWAITING:ERRORED,AWAITING:SUCCEEDED,DECLINED:SUCCEEDED,ERRORED:SUCCEEDED,SENDING:AWAITING,SENDING:DECLINED,SENDING:ERRORED,SENDING:SUCCEEDED,SENDING:UNKNOWN,UNKNOWN:AWAITING,UNKNOWN:DECLINED,UNKNOWN:ERRORED,UNKNOWN:SUCCEEDED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='a94c17cd696fb68a3533c92e00a6f6b3f97be9e7', operation='UPDATE', pgid='pgtrigger_attempt_moves_a3cc4', table='invoices_attempt', when='BEFORE')),
+            model_name="attempt",
+            trigger=pgtrigger.compiler.Trigger(
+                name="attempt_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{AWAITING:DECLINED,AWAITING:ERRORED,AWAITING:SUCCEEDED,DECLINED:SUCCEEDED,ERRORED:SUCCEEDED,SENDING:AWAITING,SENDING:DECLINED,SENDING:ERRORED,SENDING:SUCCEEDED,SENDING:UNKNOWN,UNKNOWN:AWAITING,UNKNOWN:DECLINED,UNKNOWN:ERRORED,UNKNOWN:SUCCEEDED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="a94c17cd696fb68a3533c92e00a6f6b3f97be9e7",
+                    operation="UPDATE",
+                    pgid="pgtrigger_attempt_moves_a3cc4",
+                    table="invoices_attempt",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='attempt',
-            trigger=pgtrigger.compiler.Trigger(name='attempt_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('SENDING'))", func="RAISE EXCEPTION 'attempt: a new row must start in SENDING';", hash='9a173aeca1478a786d5aca049285e11ab59b00c3', operation='INSERT', pgid='pgtrigger_attempt_initial_8502f', table='invoices_attempt', when='BEFORE')),
+            model_name="attempt",
+            trigger=pgtrigger.compiler.Trigger(
+                name="attempt_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('SENDING'))",
+                    func="RAISE EXCEPTION 'attempt: a new row must start in SENDING';",
+                    hash="9a173aeca1478a786d5aca049285e11ab59b00c3",
+                    operation="INSERT",
+                    pgid="pgtrigger_attempt_initial_8502f",
+                    table="invoices_attempt",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='attempt',
-            trigger=pgtrigger.compiler.Trigger(name='attempt_protect', sql=pgtrigger.compiler.UpsertTriggerSql(func="\nIF NEW.amount_minor <> OLD.amount_minor OR NEW.currency <> OLD.currency OR NEW.kind <> OLD.kind\n   OR NEW.idempotency_key IS DISTINCT FROM OLD.idempotency_key OR NEW.public_id <> OLD.public_id THEN\n    RAISE EXCEPTION 'attempt: amount, currency, kind and key of an attempt never change';\nEND IF;\nIF OLD.status IN ('SUCCEEDED', 'DECLINED', 'ERRORED') AND NEW.status = OLD.status AND (\n       (OLD.raw_code <> '' AND NEW.raw_code <> OLD.raw_code)\n    OR (OLD.provider_id IS NOT NULL AND NEW.provider_id IS DISTINCT FROM OLD.provider_id)\n    OR NEW.captured_minor IS DISTINCT FROM OLD.captured_minor\n    OR NEW.finished_at IS DISTINCT FROM OLD.finished_at) THEN\n    RAISE EXCEPTION 'attempt: the outcome of a finished attempt is protected';\nEND IF;\nRETURN NEW;\n", hash='45051f8ee9d707a962371cd54a75cfdc4e5bc9e8', operation='UPDATE', pgid='pgtrigger_attempt_protect_65e5b', table='invoices_attempt', when='BEFORE')),
+            model_name="attempt",
+            trigger=pgtrigger.compiler.Trigger(
+                name="attempt_protect",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    func="\nIF NEW.amount_minor <> OLD.amount_minor OR NEW.currency <> OLD.currency OR NEW.kind <> OLD.kind\n   OR NEW.idempotency_key IS DISTINCT FROM OLD.idempotency_key OR NEW.public_id <> OLD.public_id THEN\n    RAISE EXCEPTION 'attempt: amount, currency, kind and key of an attempt never change';\nEND IF;\nIF OLD.status IN ('SUCCEEDED', 'DECLINED', 'ERRORED') AND NEW.status = OLD.status AND (\n       (OLD.raw_code <> '' AND NEW.raw_code <> OLD.raw_code)\n    OR (OLD.provider_id IS NOT NULL AND NEW.provider_id IS DISTINCT FROM OLD.provider_id)\n    OR NEW.captured_minor IS DISTINCT FROM OLD.captured_minor\n    OR NEW.finished_at IS DISTINCT FROM OLD.finished_at) THEN\n    RAISE EXCEPTION 'attempt: the outcome of a finished attempt is protected';\nEND IF;\nRETURN NEW;\n",
+                    hash="45051f8ee9d707a962371cd54a75cfdc4e5bc9e8",
+                    operation="UPDATE",
+                    pgid="pgtrigger_attempt_protect_65e5b",
+                    table="invoices_attempt",
+                    when="BEFORE",
+                ),
+            ),
         ),
     ]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.db.models import Sum
+
 from invoices.models import Attempt, Invoice, Transaction
 from invoices.services.attempts import ReportedAttempt, attempt_report
 from invoices.services.billing import totals_refresh
@@ -19,9 +21,15 @@ from providers.base import RefundFacts, RefundStatus
 from recovery_site.common.scrubbing import scrub_text
 
 
-def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: Stamp) -> Transaction:
-    """Take in a provider's word about one refund of `paid`, under the invoice's lock; told again it changes nothing."""
+def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
+    """Take in a provider's word about one refund of `paid`, under the invoice's lock; told again it changes nothing.
+
+    A `derived` refund (only the new total was told) counts unless the refunds known already reach that total; it has
+    no id until the refund's own event brings one.
+    """
     attempt = _known(paid, facts)
+    if attempt is None and facts.derived and _covered(paid, facts):
+        return
     if attempt is None:
         refund = Transaction(
             merchant_id=invoice.merchant_id,
@@ -52,7 +60,7 @@ def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: St
                 amount_minor=facts.amount_minor,
                 currency=facts.currency,
                 attempted_at=stamp.now,
-                provider_id=facts.id,
+                provider_id="" if facts.derived else facts.id,
                 provider_payment_id=facts.payment_id,
             ),
         )
@@ -60,7 +68,6 @@ def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: St
         refund = Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id)
     _refund_move(invoice, refund, attempt, facts, stamp)
     refund_state(invoice, stamp)
-    return refund
 
 
 def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
@@ -68,11 +75,37 @@ def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
     found = refunds.filter(provider_id=facts.id).first()
     if found is None and facts.reference:
         found = refunds.filter(public_id=facts.reference, origin=Origin.OURS).first()
+    if found is None and not facts.derived:
+        nameless = refunds.exclude(origin=Origin.OURS).filter(
+            transaction__refund_of=paid.transaction, provider_id=None, amount_minor=facts.amount_minor
+        )
+        found = nameless.order_by("id").first()
     return found
 
 
+def _covered(paid: Attempt, facts: RefundFacts) -> bool:
+    """True if the refunds of this charge that are known and did not fail already make up the total that was told."""
+    told = int(facts.id.rpartition(":")[2])
+    known = Transaction.objects.filter(
+        refund_of=paid.transaction,
+        status__in=(*TRANSACTION_OPEN, TransactionStatus.DONE),
+        reversed_at=None,
+    )
+    return (known.aggregate(total=Sum("amount_minor"))["total"] or 0) >= told
+
+
+def refund_in_flight(paid: Attempt) -> bool:
+    """True while the result of a refund of ours of this charge is not known."""
+    return Attempt.objects.filter(
+        kind=TransactionKind.REFUND,
+        origin=Origin.OURS,
+        transaction__refund_of=paid.transaction,
+        status__in=(AttemptStatus.SENDING, AttemptStatus.UNKNOWN),
+    ).exists()
+
+
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
-    name: dict[str, Any] = {"provider_id": facts.id} if attempt.provider_id is None else {}
+    name: dict[str, Any] = {"provider_id": facts.id} if attempt.provider_id is None and not facts.derived else {}
     if facts.status is RefundStatus.SUCCEEDED and attempt.status in ATTEMPT_OPEN:
         move(
             attempt,

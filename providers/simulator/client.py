@@ -137,7 +137,7 @@ def _ledger_path(config: Mapping[str, Any]) -> Path:
             raise InvalidInput("ledger of the simulator connection must be the path of a file.")
         return Path(told)
     try:
-        folder = settings.DATA_DIR
+        folder: str | Path = settings.DATA_DIR
     except (AttributeError, ImproperlyConfigured):
         folder = ".data"
     return Path(folder) / LEDGER_NAME

@@ -2,7 +2,6 @@
 
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
 from django.http import Http404
 
 from accounts.models import Merchant, User
@@ -48,11 +47,3 @@ def require_acting(user: User | AnonymousUser, merchant: Merchant) -> User:
     if not isinstance(user, User) or not may_act(user, merchant):
         raise PermissionDenied(f"Viewers of {merchant} may read but not act; ask an owner for the support role.")
     return user
-
-
-def merchants_acting(user: User) -> QuerySet[Merchant]:
-    """Merchants for which the person may act."""
-    if user.is_superuser:
-        return Merchant.objects.all()
-    roles = (Role.SUPPORT, Role.MANAGER, Role.OWNER)
-    return Merchant.objects.filter(memberships__user=user, memberships__role__in=roles)

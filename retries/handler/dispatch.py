@@ -1,7 +1,7 @@
 """The one entrance: an event in, its effect on the ledger in one transaction, or a reason why it has none."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django.db import transaction
@@ -50,5 +50,8 @@ def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now
     stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
     with transaction.atomic():
         subject = subject_find(event, connection, now)
-        reason = _HANDLERS[event.kind](event, connection, subject, stamp)
+        kind = event.kind
+        if kind is EventKind.INVOICE_FAILED and event.payment is not None:
+            kind = EventKind.PAYMENT_FAILED  # the biller's view and the payment's in one event
+        reason = _HANDLERS[kind](replace(event, kind=kind), connection, subject, stamp)
     return Handled(effect=not reason, reason=reason)

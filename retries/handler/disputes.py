@@ -17,7 +17,7 @@ from retries.services.planning import case_plan
 
 _PATIENCE = timedelta(minutes=1)
 # A returned debit may be presented again only for ACH R01/R09 and their SEPA equals (Nacha 2.12.4; SEPA practice).
-_REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03"})
+_REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03", "INSUFFICIENT_FUNDS"})
 
 
 def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -39,13 +39,14 @@ def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentE
     dispute = Dispute.objects.filter(connection_id=attempt.connection_id, provider_id=facts.id).first()
     if dispute is not None:
         return dispute
+    on_card = attempt.card is None or attempt.card.kind == "card"
     dispute = Dispute(
         merchant_id=attempt.merchant_id,
         connection_id=attempt.connection_id,
         invoice=scope.invoice,
         attempt=attempt,
         provider_id=facts.id[:200],
-        kind=DisputeKind.RETURN if facts.is_return else DisputeKind.DISPUTE,
+        kind=DisputeKind.RETURN if facts.is_return or not on_card else DisputeKind.DISPUTE,
         amount_minor=facts.amount_minor,
         currency=facts.currency,
         reason_code=facts.reason_code[:60],

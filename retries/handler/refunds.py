@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from invoices.models import Attempt, Connection
 from invoices.services.ledger import Stamp
-from invoices.services.refunds import refund_record
+from invoices.services.refunds import refund_in_flight, refund_record
 from providers.base import PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import scope_lock
@@ -21,5 +21,7 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
     paid = Attempt.objects.select_related("transaction").get(pk=subject.attempt_pk)
     scope = scope_lock(customer_pk=paid.customer_id, invoice_pk=paid.invoice_id)
     for facts in event.refunds:
+        if facts.derived and refund_in_flight(paid):
+            raise EventWaits("A refund of this payment is being sent; the event is matched when its result is known.")
         refund_record(scope.invoice, paid, facts, stamp)
     return ""

@@ -11,177 +11,427 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('invoices', '0002_initial'),
-        ('tokens', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("invoices", "0002_initial"),
+        ("tokens", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Beat',
+            name="Beat",
             fields=[
-                ('name', models.CharField(max_length=60, primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('data', models.JSONField(default=dict)),
+                ("name", models.CharField(max_length=60, primary_key=True, serialize=False)),
+                ("at", models.DateTimeField()),
+                ("data", models.JSONField(default=dict)),
             ],
         ),
         migrations.CreateModel(
-            name='PolicyVersion',
+            name="PolicyVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField()),
-                ('document', models.JSONField()),
-                ('note', models.CharField(blank=True, default='', max_length=200)),
-                ('created_by', models.CharField(default='system', max_length=100)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("version", models.PositiveIntegerField()),
+                ("document", models.JSONField()),
+                ("note", models.CharField(blank=True, default="", max_length=200)),
+                ("created_by", models.CharField(default="system", max_length=100)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Case',
+            name="Case",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=functools.partial(recovery_site.common.ids.public_id, *('cas',), **{}), editable=False, max_length=40, unique=True)),
-                ('status', django_fsm.FSMField(choices=[('OPEN', 'Open'), ('RECOVERED', 'Recovered'), ('LOST', 'Lost'), ('CANCELED', 'Canceled'), ('WRITTEN_OFF', 'Written off')], default='OPEN', max_length=12, protected=True)),
-                ('segment', models.CharField(default='standard', max_length=40)),
-                ('category', models.CharField(blank=True, default='', max_length=30)),
-                ('code', models.CharField(blank=True, default='', max_length=100)),
-                ('first_category', models.CharField(blank=True, default='', max_length=30)),
-                ('failure', models.JSONField(blank=True, default=dict)),
-                ('hold_until', models.DateTimeField(blank=True, null=True)),
-                ('amount_minor', models.BigIntegerField()),
-                ('currency', models.CharField(max_length=3)),
-                ('next_step', models.CharField(choices=[('booked', 'Retry booked'), ('queued', 'Queued behind another invoice'), ('sending', 'Sending'), ('awaiting', 'Awaiting settlement'), ('resolving', 'Resolving an unknown result'), ('provider', 'The provider retries by itself'), ('paused', 'Paused'), ('customer', 'Waiting for the customer'), ('staff', 'In the staff queue'), ('none', 'Nothing left to do')], default='staff', max_length=10)),
-                ('next_step_at', models.DateTimeField(blank=True, null=True)),
-                ('why', models.CharField(blank=True, default='', max_length=500)),
-                ('exhausted_at', models.DateTimeField(blank=True, null=True)),
-                ('automatic_barred', models.BooleanField(default=False)),
-                ('paused_by', models.CharField(blank=True, default='', max_length=100)),
-                ('opened_at', models.DateTimeField()),
-                ('closed_at', models.DateTimeField(blank=True, null=True)),
-                ('close_reason', models.CharField(blank=True, default='', max_length=60)),
-                ('recovered_minor', models.BigIntegerField(default=0)),
-                ('recovered_by', models.CharField(blank=True, default='', max_length=20)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection')),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.customer')),
-                ('invoice', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='cases', to='invoices.invoice')),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
-                ('policy_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='retries.policyversion')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=functools.partial(recovery_site.common.ids.public_id, *("cas",), **{}),
+                        editable=False,
+                        max_length=40,
+                        unique=True,
+                    ),
+                ),
+                (
+                    "status",
+                    django_fsm.FSMField(
+                        choices=[
+                            ("OPEN", "Open"),
+                            ("RECOVERED", "Recovered"),
+                            ("LOST", "Lost"),
+                            ("CANCELED", "Canceled"),
+                            ("WRITTEN_OFF", "Written off"),
+                        ],
+                        default="OPEN",
+                        max_length=12,
+                        protected=True,
+                    ),
+                ),
+                ("segment", models.CharField(default="standard", max_length=40)),
+                ("category", models.CharField(blank=True, default="", max_length=30)),
+                ("code", models.CharField(blank=True, default="", max_length=100)),
+                ("first_category", models.CharField(blank=True, default="", max_length=30)),
+                ("failure", models.JSONField(blank=True, default=dict)),
+                ("hold_until", models.DateTimeField(blank=True, null=True)),
+                ("amount_minor", models.BigIntegerField()),
+                ("currency", models.CharField(max_length=3)),
+                (
+                    "next_step",
+                    models.CharField(
+                        choices=[
+                            ("booked", "Retry booked"),
+                            ("queued", "Queued behind another invoice"),
+                            ("sending", "Sending"),
+                            ("awaiting", "Awaiting settlement"),
+                            ("resolving", "Resolving an unknown result"),
+                            ("provider", "The provider retries by itself"),
+                            ("paused", "Paused"),
+                            ("customer", "Waiting for the customer"),
+                            ("staff", "In the staff queue"),
+                            ("none", "Nothing left to do"),
+                        ],
+                        default="staff",
+                        max_length=10,
+                    ),
+                ),
+                ("next_step_at", models.DateTimeField(blank=True, null=True)),
+                ("why", models.CharField(blank=True, default="", max_length=500)),
+                ("exhausted_at", models.DateTimeField(blank=True, null=True)),
+                ("automatic_barred", models.BooleanField(default=False)),
+                ("paused_by", models.CharField(blank=True, default="", max_length=100)),
+                ("opened_at", models.DateTimeField()),
+                ("closed_at", models.DateTimeField(blank=True, null=True)),
+                ("close_reason", models.CharField(blank=True, default="", max_length=60)),
+                ("recovered_minor", models.BigIntegerField(default=0)),
+                ("recovered_by", models.CharField(blank=True, default="", max_length=20)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.customer"
+                    ),
+                ),
+                (
+                    "invoice",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="cases", to="invoices.invoice"
+                    ),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
+                (
+                    "policy_version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="retries.policyversion"
+                    ),
+                ),
             ],
             bases=(django_fsm.FSMModelMixin, models.Model),
         ),
         migrations.CreateModel(
-            name='RetryJob',
+            name="RetryJob",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=functools.partial(recovery_site.common.ids.public_id, *('job',), **{}), editable=False, max_length=40, unique=True)),
-                ('kind', models.CharField(choices=[('CHARGE', 'Charge'), ('REFUND', 'Refund')], default='CHARGE', max_length=6)),
-                ('status', django_fsm.FSMField(choices=[('QUEUED', 'Queued'), ('SCHEDULED', 'Scheduled'), ('RUNNING', 'Running'), ('DONE', 'Done'), ('EXHAUSTED', 'Exhausted'), ('PAUSED', 'Paused'), ('NEEDS_REVIEW', 'Needs review'), ('CANCELED', 'Canceled')], default='QUEUED', max_length=12, protected=True)),
-                ('trigger', models.CharField(choices=[('automatic', 'Automatic'), ('card_update', 'Card update'), ('staff', 'Staff'), ('customer', 'Customer')], default='automatic', max_length=12)),
-                ('due_at', models.DateTimeField()),
-                ('band', models.PositiveSmallIntegerField(default=5)),
-                ('expected_value_minor', models.BigIntegerField(default=0)),
-                ('why', models.CharField(blank=True, default='', max_length=500)),
-                ('decision', models.JSONField(blank=True, default=dict)),
-                ('requested_by', models.CharField(default='system', max_length=100)),
-                ('claim_token', models.UUIDField(blank=True, default=None, null=True)),
-                ('lease_until', models.DateTimeField(blank=True, null=True)),
-                ('last_error', models.CharField(blank=True, default='', max_length=500)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('attempt', models.ForeignKey(blank=True, help_text='Set by step 2.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='invoices.attempt')),
-                ('case', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='retries.case')),
-                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection')),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.customer')),
-                ('invoice', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='invoices.invoice')),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
-                ('token', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tokens.token')),
-                ('transaction', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='invoices.transaction')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=functools.partial(recovery_site.common.ids.public_id, *("job",), **{}),
+                        editable=False,
+                        max_length=40,
+                        unique=True,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("CHARGE", "Charge"), ("REFUND", "Refund")], default="CHARGE", max_length=6
+                    ),
+                ),
+                (
+                    "status",
+                    django_fsm.FSMField(
+                        choices=[
+                            ("QUEUED", "Queued"),
+                            ("SCHEDULED", "Scheduled"),
+                            ("RUNNING", "Running"),
+                            ("DONE", "Done"),
+                            ("EXHAUSTED", "Exhausted"),
+                            ("PAUSED", "Paused"),
+                            ("NEEDS_REVIEW", "Needs review"),
+                            ("CANCELED", "Canceled"),
+                        ],
+                        default="QUEUED",
+                        max_length=12,
+                        protected=True,
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.CharField(
+                        choices=[
+                            ("automatic", "Automatic"),
+                            ("card_update", "Card update"),
+                            ("staff", "Staff"),
+                            ("customer", "Customer"),
+                        ],
+                        default="automatic",
+                        max_length=12,
+                    ),
+                ),
+                ("due_at", models.DateTimeField()),
+                ("band", models.PositiveSmallIntegerField(default=5)),
+                ("expected_value_minor", models.BigIntegerField(default=0)),
+                ("why", models.CharField(blank=True, default="", max_length=500)),
+                ("decision", models.JSONField(blank=True, default=dict)),
+                ("requested_by", models.CharField(default="system", max_length=100)),
+                ("claim_token", models.UUIDField(blank=True, default=None, null=True)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+                ("last_error", models.CharField(blank=True, default="", max_length=500)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "attempt",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Set by step 2.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="invoices.attempt",
+                    ),
+                ),
+                (
+                    "case",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="retries.case",
+                    ),
+                ),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.customer"
+                    ),
+                ),
+                (
+                    "invoice",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="jobs", to="invoices.invoice"
+                    ),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
+                (
+                    "token",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tokens.token",
+                    ),
+                ),
+                (
+                    "transaction",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="jobs", to="invoices.transaction"
+                    ),
+                ),
             ],
             bases=(django_fsm.FSMModelMixin, models.Model),
         ),
         migrations.CreateModel(
-            name='DeclineOverride',
+            name="DeclineOverride",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('provider', models.CharField(max_length=40)),
-                ('code', models.CharField(max_length=100)),
-                ('version', models.PositiveIntegerField()),
-                ('category', models.CharField(max_length=30)),
-                ('created_by', models.CharField(max_length=100)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("provider", models.CharField(max_length=40)),
+                ("code", models.CharField(max_length=100)),
+                ("version", models.PositiveIntegerField()),
+                ("category", models.CharField(max_length=30)),
+                ("created_by", models.CharField(max_length=100)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('merchant', 'provider', 'code', 'version'), name='decline_override_once')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("merchant", "provider", "code", "version"), name="decline_override_once"
+                    )
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='policyversion',
-            constraint=models.UniqueConstraint(fields=('merchant', 'version'), name='policy_version_once'),
+            model_name="policyversion",
+            constraint=models.UniqueConstraint(fields=("merchant", "version"), name="policy_version_once"),
         ),
         migrations.AddIndex(
-            model_name='case',
-            index=models.Index(fields=['merchant', 'opened_at'], name='case_by_opened'),
+            model_name="case",
+            index=models.Index(fields=["merchant", "opened_at"], name="case_by_opened"),
         ),
         migrations.AddIndex(
-            model_name='case',
-            index=models.Index(fields=['merchant', 'closed_at'], name='case_by_closed'),
+            model_name="case",
+            index=models.Index(fields=["merchant", "closed_at"], name="case_by_closed"),
         ),
         migrations.AddIndex(
-            model_name='case',
-            index=models.Index(condition=models.Q(('status', 'OPEN')), fields=['next_step', 'next_step_at'], name='case_due_step'),
+            model_name="case",
+            index=models.Index(
+                condition=models.Q(("status", "OPEN")), fields=["next_step", "next_step_at"], name="case_due_step"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='case',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'OPEN')), fields=('invoice',), name='case_one_open_per_invoice'),
+            model_name="case",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "OPEN")), fields=("invoice",), name="case_one_open_per_invoice"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='case',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'OPEN'), _negated=True), models.Q(('next_step', 'none'), _negated=True), _connector='OR'), name='case_open_has_next_step'),
+            model_name="case",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status", "OPEN"), _negated=True),
+                    models.Q(("next_step", "none"), _negated=True),
+                    _connector="OR",
+                ),
+                name="case_open_has_next_step",
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='case',
-            trigger=pgtrigger.compiler.Trigger(name='case_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{CANCELED:RECOVERED,LOST:RECOVERED,OPEN:CANCELED,OPEN:LOST,OPEN:RECOVERED,OPEN:WRITTEN_OFF,WRITTEN_OFF:RECOVERED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='5c7454513e41d5ead967443f6af3c3c1baf163c5', operation='UPDATE', pgid='pgtrigger_case_moves_ec214', table='retries_case', when='BEFORE')),
+            model_name="case",
+            trigger=pgtrigger.compiler.Trigger(
+                name="case_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{CANCELED:RECOVERED,LOST:RECOVERED,OPEN:CANCELED,OPEN:LOST,OPEN:RECOVERED,OPEN:WRITTEN_OFF,WRITTEN_OFF:RECOVERED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="5c7454513e41d5ead967443f6af3c3c1baf163c5",
+                    operation="UPDATE",
+                    pgid="pgtrigger_case_moves_ec214",
+                    table="retries_case",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='case',
-            trigger=pgtrigger.compiler.Trigger(name='case_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('OPEN'))", func="RAISE EXCEPTION 'case: a new row must start in OPEN';", hash='cb526a9f723cc94d83d7ed7d5482a760ab2e5e36', operation='INSERT', pgid='pgtrigger_case_initial_4f1b9', table='retries_case', when='BEFORE')),
+            model_name="case",
+            trigger=pgtrigger.compiler.Trigger(
+                name="case_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('OPEN'))",
+                    func="RAISE EXCEPTION 'case: a new row must start in OPEN';",
+                    hash="cb526a9f723cc94d83d7ed7d5482a760ab2e5e36",
+                    operation="INSERT",
+                    pgid="pgtrigger_case_initial_4f1b9",
+                    table="retries_case",
+                    when="BEFORE",
+                ),
+            ),
         ),
         migrations.AddIndex(
-            model_name='retryjob',
-            index=models.Index(condition=models.Q(('status', 'SCHEDULED')), fields=['merchant', 'band', 'due_at'], name='job_due'),
+            model_name="retryjob",
+            index=models.Index(
+                condition=models.Q(("status", "SCHEDULED")), fields=["merchant", "band", "due_at"], name="job_due"
+            ),
         ),
         migrations.AddIndex(
-            model_name='retryjob',
-            index=models.Index(condition=models.Q(('status', 'RUNNING')), fields=['lease_until'], name='job_running'),
+            model_name="retryjob",
+            index=models.Index(condition=models.Q(("status", "RUNNING")), fields=["lease_until"], name="job_running"),
         ),
         migrations.AddIndex(
-            model_name='retryjob',
-            index=models.Index(condition=models.Q(('status', 'QUEUED')), fields=['customer', 'id'], name='job_waiting'),
+            model_name="retryjob",
+            index=models.Index(condition=models.Q(("status", "QUEUED")), fields=["customer", "id"], name="job_waiting"),
         ),
         migrations.AddConstraint(
-            model_name='retryjob',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'CHARGE'), ('status__in', ('SCHEDULED', 'RUNNING'))), fields=('customer',), name='job_slot_one_per_customer'),
+            model_name="retryjob",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "CHARGE"), ("status__in", ("SCHEDULED", "RUNNING"))),
+                fields=("customer",),
+                name="job_slot_one_per_customer",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retryjob',
-            constraint=models.UniqueConstraint(condition=models.Q(('status__in', ('QUEUED', 'SCHEDULED', 'RUNNING', 'PAUSED', 'NEEDS_REVIEW'))), fields=('transaction',), name='job_one_open_per_transaction'),
+            model_name="retryjob",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status__in", ("QUEUED", "SCHEDULED", "RUNNING", "PAUSED", "NEEDS_REVIEW"))),
+                fields=("transaction",),
+                name="job_one_open_per_transaction",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='retryjob',
-            constraint=models.CheckConstraint(condition=models.Q(('band__lte', 9)), name='job_band_0_to_9'),
+            model_name="retryjob",
+            constraint=models.CheckConstraint(condition=models.Q(("band__lte", 9)), name="job_band_0_to_9"),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='retryjob',
-            trigger=pgtrigger.compiler.Trigger(name='job_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{NEEDS_REVIEW:CANCELED,NEEDS_REVIEW:DONE,NEEDS_REVIEW:EXHAUSTED,NEEDS_REVIEW:QUEUED,NEEDS_REVIEW:SCHEDULED,PAUSED:CANCELED,PAUSED:QUEUED,PAUSED:SCHEDULED,QUEUED:CANCELED,QUEUED:PAUSED,QUEUED:SCHEDULED,RUNNING:CANCELED,RUNNING:DONE,RUNNING:EXHAUSTED,RUNNING:NEEDS_REVIEW,RUNNING:QUEUED,RUNNING:SCHEDULED,SCHEDULED:CANCELED,SCHEDULED:PAUSED,SCHEDULED:QUEUED,SCHEDULED:RUNNING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='edbd20d3adae6330ce1c376eb561357b8808efb0', operation='UPDATE', pgid='pgtrigger_job_moves_5384b', table='retries_retryjob', when='BEFORE')),
+            model_name="retryjob",
+            trigger=pgtrigger.compiler.Trigger(
+                name="job_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{NEEDS_REVIEW:CANCELED,NEEDS_REVIEW:DONE,NEEDS_REVIEW:EXHAUSTED,NEEDS_REVIEW:QUEUED,NEEDS_REVIEW:SCHEDULED,PAUSED:CANCELED,PAUSED:QUEUED,PAUSED:SCHEDULED,QUEUED:CANCELED,QUEUED:PAUSED,QUEUED:SCHEDULED,RUNNING:CANCELED,RUNNING:DONE,RUNNING:EXHAUSTED,RUNNING:NEEDS_REVIEW,RUNNING:QUEUED,RUNNING:SCHEDULED,SCHEDULED:CANCELED,SCHEDULED:PAUSED,SCHEDULED:QUEUED,SCHEDULED:RUNNING}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="edbd20d3adae6330ce1c376eb561357b8808efb0",
+                    operation="UPDATE",
+                    pgid="pgtrigger_job_moves_5384b",
+                    table="retries_retryjob",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='retryjob',
-            trigger=pgtrigger.compiler.Trigger(name='job_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('QUEUED', 'SCHEDULED'))", func="RAISE EXCEPTION 'job: a new row must start in QUEUED or SCHEDULED';", hash='532df68d89460521e1bb4fdda1475b32fd4c1b37', operation='INSERT', pgid='pgtrigger_job_initial_31257', table='retries_retryjob', when='BEFORE')),
+            model_name="retryjob",
+            trigger=pgtrigger.compiler.Trigger(
+                name="job_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('QUEUED', 'SCHEDULED'))",
+                    func="RAISE EXCEPTION 'job: a new row must start in QUEUED or SCHEDULED';",
+                    hash="532df68d89460521e1bb4fdda1475b32fd4c1b37",
+                    operation="INSERT",
+                    pgid="pgtrigger_job_initial_31257",
+                    table="retries_retryjob",
+                    when="BEFORE",
+                ),
+            ),
         ),
     ]

@@ -39,18 +39,12 @@ OTHER_SECRET = "whsec_dGhpcyBpcyBhbm90aGVyIHNlY3JldA=="
 SENT_AT = 1_700_000_000
 
 
-def signed(
-    body: bytes, *, secret: str = SECRET, event_id: str = "evt_1", at: int = SENT_AT
-) -> InboundRequest:
+def signed(body: bytes, *, secret: str = SECRET, event_id: str = "evt_1", at: int = SENT_AT) -> InboundRequest:
     signature = Webhook(secret).sign(event_id, datetime.fromtimestamp(at, UTC), body.decode("latin-1"))
-    return InboundRequest(
-        body, {"webhook-id": event_id, "webhook-timestamp": str(at), "webhook-signature": signature}
-    )
+    return InboundRequest(body, {"webhook-id": event_id, "webhook-timestamp": str(at), "webhook-signature": signature})
 
 
-def verify(
-    request: InboundRequest, *secrets: str, now: float = SENT_AT, tolerance_seconds: int = 300
-) -> None:
+def verify(request: InboundRequest, *secrets: str, now: float = SENT_AT, tolerance_seconds: int = 300) -> None:
     DIALECT.verify(request, secrets or [SECRET], now=now, tolerance_seconds=tolerance_seconds)
 
 
@@ -64,9 +58,7 @@ def _vectors() -> Iterator[Any]:
                 yield pytest.param(vector, id=vector["id"])
 
 
-@pytest.mark.skipif(
-    not VECTORS.exists(), reason="the published signature vectors are not beside the checkout"
-)
+@pytest.mark.skipif(not VECTORS.exists(), reason="the published signature vectors are not beside the checkout")
 @pytest.mark.parametrize("vector", list(_vectors()))
 def test_published_vectors_are_judged_as_published(vector: dict[str, Any]) -> None:
     request = InboundRequest(vector["payload"].encode(), vector["headers"])

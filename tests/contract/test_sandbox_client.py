@@ -153,12 +153,8 @@ def test_a_lost_or_senseless_answer_is_uncertain_and_the_lookup_decides(
         assert (found.outcome, found.amount_minor, found.token) == (Outcome.SUCCEEDED, 1250, request.token)
 
 
-@pytest.mark.parametrize(
-    "step", ["timeout_before", "timeout_after_charge", "reset_after_charge", "malformed"]
-)
-def test_sending_again_under_the_same_key_ends_with_one_charge(
-    psp: Psp, client: SandboxClient, step: str
-) -> None:
+@pytest.mark.parametrize("step", ["timeout_before", "timeout_after_charge", "reset_after_charge", "malformed"])
+def test_sending_again_under_the_same_key_ends_with_one_charge(psp: Psp, client: SandboxClient, step: str) -> None:
     request = scripted(psp, step, "ok")
     with pytest.raises(ProviderUncertain):
         client.charge(request)

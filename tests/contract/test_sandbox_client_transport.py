@@ -209,9 +209,7 @@ def test_a_flood_is_given_up() -> None:
 def test_the_request_is_sent_once_with_key_and_credentials() -> None:
     request = order()
     with answering(b"", b"") as (url, received):
-        client = SandboxClient(
-            {"base_url": url + "/", "api_key": "sk_abc", "timeout_seconds": TIMEOUT_SECONDS}
-        )
+        client = SandboxClient({"base_url": url + "/", "api_key": "sk_abc", "timeout_seconds": TIMEOUT_SECONDS})
         with pytest.raises(ProviderUncertain):
             client.charge(request)
         assert len(received) == 1
@@ -275,9 +273,7 @@ def test_trouble_while_reading_is_unavailable_never_none(
 
 @pytest.mark.parametrize("read", READS)
 def test_a_dead_server_is_unavailable(read: Callable[[SandboxClient], object]) -> None:
-    client = SandboxClient(
-        {"base_url": f"http://127.0.0.1:{free_port()}", "timeout_seconds": TIMEOUT_SECONDS}
-    )
+    client = SandboxClient({"base_url": f"http://127.0.0.1:{free_port()}", "timeout_seconds": TIMEOUT_SECONDS})
     with pytest.raises(ProviderUnavailable, match="check that it runs"):
         read(client)
 

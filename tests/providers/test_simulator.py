@@ -152,9 +152,7 @@ def test_a_key_keeps_its_first_answer_whatever_the_time(client: SimulatorClient)
 @pytest.mark.parametrize(
     "changes", [{"amount_minor": 9}, {"currency": "USD"}, {"token": "tok_ok__b"}, {"reference": "att_9"}]
 )
-def test_a_key_used_for_another_charge_proves_nothing(
-    client: SimulatorClient, changes: dict[str, Any]
-) -> None:
+def test_a_key_used_for_another_charge_proves_nothing(client: SimulatorClient, changes: dict[str, Any]) -> None:
     client.charge(order(1))
     with pytest.raises(ProviderUncertain, match="used for another charge"):
         client.charge(order(1, **changes))
@@ -208,9 +206,7 @@ def race(ledger: Path, guard: str) -> list[list[list[str]]]:
 
 def declines(ledger: Path) -> int:
     charges = SimulatorClient({"ledger": str(ledger)}).charges_list(AT - timedelta(days=1))
-    return sum(
-        charge.outcome is Outcome.DECLINED and charge.token.startswith("tok_decline") for charge in charges
-    )
+    return sum(charge.outcome is Outcome.DECLINED and charge.token.startswith("tok_decline") for charge in charges)
 
 
 def test_processes_that_send_the_same_keys_at_once_get_one_charge_each(tmp_path: Path) -> None:
@@ -239,9 +235,7 @@ def test_threads_share_one_client(client: SimulatorClient) -> None:
 
     def run(_: int) -> list[str]:
         gate.wait(20)
-        return [
-            client.charge(order(number, f"tok_sim_flaky__{number % 5}")).provider_id for number in range(40)
-        ]
+        return [client.charge(order(number, f"tok_sim_flaky__{number % 5}")).provider_id for number in range(40)]
 
     with ThreadPoolExecutor(6) as pool:
         lists = list(pool.map(run, range(6)))
@@ -252,8 +246,7 @@ def test_threads_share_one_client(client: SimulatorClient) -> None:
 def test_the_same_requests_get_the_same_answers_in_another_ledger(tmp_path: Path) -> None:
     requests = [order(number, f"tok_sim_generic__{number}") for number in range(50)]
     runs = [
-        [SimulatorClient({"ledger": str(tmp_path / name)}).charge(request) for request in requests]
-        for name in "ab"
+        [SimulatorClient({"ledger": str(tmp_path / name)}).charge(request) for request in requests] for name in "ab"
     ]
     assert runs[0] == runs[1]
     assert {result.outcome for result in runs[0]} == {Outcome.SUCCEEDED, Outcome.DECLINED}
@@ -312,9 +305,7 @@ def test_a_refund_goes_back_once_per_key_up_to_what_is_left(client: SimulatorCli
         ({"amount_minor": 0}, "invalid_request"),
     ],
 )
-def test_a_refund_that_cannot_be_is_refused(
-    client: SimulatorClient, changes: dict[str, Any], code: str
-) -> None:
+def test_a_refund_that_cannot_be_is_refused(client: SimulatorClient, changes: dict[str, Any], code: str) -> None:
     charge = client.charge(order(1)).provider_id
     assert client.refund(refund_order(1, charge, **changes)).error_code == code
     assert client.refund_find("ref_1") is None

@@ -18,9 +18,7 @@ NEVER = ("hard", "fraud", "auth")
 
 
 def token(profile: str, serial: int = 1, *, network: str = "visa", failed_at: datetime = START) -> str:
-    return issuer.token_name(
-        profile, network=network, funding="credit", failed_at=failed_at, serial=f"x{serial}"
-    )
+    return issuer.token_name(profile, network=network, funding="credit", failed_at=failed_at, serial=f"x{serial}")
 
 
 def recovered_on(name: str, failed_at: datetime, days: Sequence[float]) -> float | None:
@@ -39,9 +37,7 @@ def book(size: int = 4000) -> list[tuple[str, str, datetime]]:
         funding = "credit" if rng.random() < 0.61 else "debit"
         profile = people.trouble(rng, funding)
         failed_at = START + rng.random() * 30 * DAY
-        name = issuer.token_name(
-            profile, network="visa", funding=funding, failed_at=failed_at, serial=f"b{number}"
-        )
+        name = issuer.token_name(profile, network="visa", funding=funding, failed_at=failed_at, serial=f"b{number}")
         cards.append((profile, name, failed_at))
     return cards
 
@@ -113,9 +109,7 @@ def test_another_try_of_the_same_minute_is_another_draw() -> None:
     name = next(card for _, card, _ in BOOK if issuer.clears_at(card, START + 40 * DAY) and "generic" in card)
     clears = issuer.clears_at(name, START + 40 * DAY)
     assert clears
-    answers = {
-        issuer.decide(name, clears + timedelta(hours=1), f"att_{number}").approved for number in range(60)
-    }
+    answers = {issuer.decide(name, clears + timedelta(hours=1), f"att_{number}").approved for number in range(60)}
     assert answers == {True, False}
 
 
@@ -133,11 +127,7 @@ def test_before_the_first_failure_and_after_the_trouble_cards_work() -> None:
 def test_some_cards_fail_again_a_month_later_and_most_do_not() -> None:
     cards = [(name, at) for profile, name, at in BOOK if profile == "funds"]
     over = [(name, at) for name, at in cards if issuer.clears_at(name, at)]
-    again = [
-        name
-        for name, at in over
-        if not issuer.decide(name, at + issuer.CYCLE + timedelta(hours=1), "a").approved
-    ]
+    again = [name for name, at in over if not issuer.decide(name, at + issuer.CYCLE + timedelta(hours=1), "a").approved]
     assert 0.2 < len(again) / len(over) < 0.6
 
 

@@ -9,72 +9,134 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('invoices', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("invoices", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Card',
+            name="Card",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=functools.partial(recovery_site.common.ids.public_id, *('crd',), **{}), editable=False, max_length=40, unique=True)),
-                ('fingerprint', models.CharField(max_length=200)),
-                ('budget_group', models.UUIDField(db_index=True, default=uuid.uuid4)),
-                ('kind', models.CharField(default='card', max_length=20)),
-                ('network', models.CharField(default='unknown', max_length=20)),
-                ('last4', models.CharField(blank=True, default='', max_length=4)),
-                ('exp_month', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('exp_year', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('funding', models.CharField(blank=True, default='', max_length=20)),
-                ('country', models.CharField(blank=True, default='', max_length=2)),
-                ('stopped_at', models.DateTimeField(blank=True, null=True)),
-                ('stop_code', models.CharField(blank=True, default='', max_length=40)),
-                ('stop_revivable', models.BooleanField(default=True)),
-                ('wait_until', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection')),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=functools.partial(recovery_site.common.ids.public_id, *("crd",), **{}),
+                        editable=False,
+                        max_length=40,
+                        unique=True,
+                    ),
+                ),
+                ("fingerprint", models.CharField(max_length=200)),
+                ("budget_group", models.UUIDField(db_index=True, default=uuid.uuid4)),
+                ("kind", models.CharField(default="card", max_length=20)),
+                ("network", models.CharField(default="unknown", max_length=20)),
+                ("last4", models.CharField(blank=True, default="", max_length=4)),
+                ("exp_month", models.PositiveSmallIntegerField(blank=True, null=True)),
+                ("exp_year", models.PositiveSmallIntegerField(blank=True, null=True)),
+                ("funding", models.CharField(blank=True, default="", max_length=20)),
+                ("country", models.CharField(blank=True, default="", max_length=2)),
+                ("stopped_at", models.DateTimeField(blank=True, null=True)),
+                ("stop_code", models.CharField(blank=True, default="", max_length=40)),
+                ("stop_revivable", models.BooleanField(default=True)),
+                ("wait_until", models.DateTimeField(blank=True, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+                    ),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Token',
+            name="Token",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('public_id', models.CharField(default=functools.partial(recovery_site.common.ids.public_id, *('tok',), **{}), editable=False, max_length=40, unique=True)),
-                ('provider_token', models.CharField(max_length=200)),
-                ('status', models.CharField(choices=[('live', 'Live'), ('declined', 'Hard declined'), ('removed', 'Removed')], default='live', max_length=10)),
-                ('decline_code', models.CharField(blank=True, default='', max_length=100)),
-                ('declined_at', models.DateTimeField(blank=True, null=True)),
-                ('is_default', models.BooleanField(default=False)),
-                ('last_success_at', models.DateTimeField(blank=True, null=True)),
-                ('added_by_payment_id', models.CharField(blank=True, default='', max_length=200)),
-                ('first_seen_at', models.DateTimeField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('card', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='tokens', to='tokens.card')),
-                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='invoices.connection')),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='tokens', to='invoices.customer')),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "public_id",
+                    models.CharField(
+                        default=functools.partial(recovery_site.common.ids.public_id, *("tok",), **{}),
+                        editable=False,
+                        max_length=40,
+                        unique=True,
+                    ),
+                ),
+                ("provider_token", models.CharField(max_length=200)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("live", "Live"), ("declined", "Hard declined"), ("removed", "Removed")],
+                        default="live",
+                        max_length=10,
+                    ),
+                ),
+                ("decline_code", models.CharField(blank=True, default="", max_length=100)),
+                ("declined_at", models.DateTimeField(blank=True, null=True)),
+                ("is_default", models.BooleanField(default=False)),
+                ("last_success_at", models.DateTimeField(blank=True, null=True)),
+                ("added_by_payment_id", models.CharField(blank=True, default="", max_length=200)),
+                ("first_seen_at", models.DateTimeField()),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "card",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="tokens", to="tokens.card"
+                    ),
+                ),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="invoices.connection"
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="tokens", to="invoices.customer"
+                    ),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='card',
-            constraint=models.UniqueConstraint(fields=('connection', 'fingerprint'), name='card_once_per_connection'),
+            model_name="card",
+            constraint=models.UniqueConstraint(fields=("connection", "fingerprint"), name="card_once_per_connection"),
         ),
         migrations.AddIndex(
-            model_name='token',
-            index=models.Index(fields=['customer', 'id'], name='token_by_customer'),
+            model_name="token",
+            index=models.Index(fields=["customer", "id"], name="token_by_customer"),
         ),
         migrations.AddConstraint(
-            model_name='token',
-            constraint=models.UniqueConstraint(fields=('connection', 'provider_token'), name='token_once_per_connection'),
+            model_name="token",
+            constraint=models.UniqueConstraint(
+                fields=("connection", "provider_token"), name="token_once_per_connection"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='token',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('customer',), name='token_one_default_per_customer'),
+            model_name="token",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("is_default", True)), fields=("customer",), name="token_one_default_per_customer"
+            ),
         ),
     ]

@@ -127,7 +127,7 @@ def job_facts(rows: Rows) -> JobFacts | None:
 
 
 # Who sent it, in the words of a table column; the enumeration's own labels explain more than a column can hold.
-_SENDERS = {Origin.OURS: "This service", Origin.PROVIDER: "The provider", Origin.OUTSIDE: "Outside"}
+_SENDERS: Mapping[str, str] = {Origin.OURS: "This service", Origin.PROVIDER: "The provider", Origin.OUTSIDE: "Outside"}
 
 
 def attempt_facts(attempt: Attempt, glossary: Glossary) -> AttemptFacts:

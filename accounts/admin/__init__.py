@@ -1,0 +1,3 @@
+"""Tenants, people, keys and switches in the admin; `base` is what the other apps' admins build on."""
+
+from accounts.admin import people as people
