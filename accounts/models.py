@@ -25,6 +25,11 @@ class Merchant(models.Model):
     charging_enabled = models.BooleanField(
         default=True, help_text="Kill switch: while off, no charge or refund is sent for this merchant."
     )
+    refund_approval_above_minor = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="Refunds above this amount (minor units of the payment's currency) need a second person.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

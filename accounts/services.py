@@ -161,6 +161,6 @@ def _reason(reason: str) -> str:
 def _audit(user: User, switched: Merchant | GlobalSwitch, enabled: bool, reason: str) -> None:
     """Into the admin's history, which people read, and without the free text into the log."""
     message = f"Charging switched {'on' if enabled else 'off'}: {reason}"
-    LogEntry.objects.log_actions(user.pk, [switched], CHANGE, change_message=message)  # type: ignore[list-item]
+    LogEntry.objects.log_actions(user.pk, [switched], CHANGE, change_message=message)
     name = getattr(switched, "public_id", "global")
     logger.warning("charging_switched", switch=name, enabled=enabled, actor=f"user:{user.pk}")

@@ -53,10 +53,11 @@ _ALL = (
         "percent of cases; by amount: percent of the amount due when the cases opened, per currency",
     ),
     Definition(
-        "open_cases",
-        "Open cases",
-        "Recovery cases that are open now, whenever they were opened.",
-        "cases",
+        "needs_a_person",
+        "Needs a person",
+        "Open questions in the staff queue, each something that no machine may decide. Beside them: open cases that"
+        " wait for their customer, and alerts that nobody has acknowledged.",
+        "questions; cases; alerts",
     ),
     Definition(
         "failures_by_category",

@@ -24,7 +24,6 @@ from analytics.selectors.attempts import LAST_NUMBER, ByNumber, CodeCount, Failu
 from analytics.selectors.cases import AtRisk, Cohorts, RecoveredMoney, Tally, TimeToRecover
 from analytics.selectors.invoices import NO_CODE, InvoiceFilter
 from analytics.words import CATEGORY_NAMES, category_name, state_label, state_tone
-from retries.states import NextStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +67,6 @@ def risk_blocks(risk: AtRisk) -> list[RiskBlock]:
         )
         blocks.append(RiskBlock(currency, total, tuple((part, state_tone("step", part.key)) for part in parts), lines))
     return blocks
-
-
-@dataclass(frozen=True, slots=True)
-class StepCount:
-    """Open cases with one next step, over all currencies."""
-
-    key: str
-    label: str
-    tone: str
-    cases: int
-
-
-def step_counts(risk: AtRisk) -> list[StepCount]:
-    """The steps that occur, in their usual order."""
-    return [
-        StepCount(step, state_label("step", step), state_tone("step", step), risk.cases(step))
-        for step in NextStep.values
-        if risk.cases(step)
-    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from analytics.selectors.cases import cohorts, recovered_money, revenue_at_risk,
 from analytics.selectors.invariants import must_be_zero
 from analytics.selectors.invoices import filter_from, invoice_page, invoices_for_export
 from analytics.selectors.operations import queue_health
+from analytics.selectors.shell import shell_counts
 from analytics.services import Forbidden, alerts_acknowledge
 from analytics.words import CATEGORY_NAMES
 from invoices.states import InvoiceStatus
@@ -89,9 +90,9 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "percentiles": [
             (name, presentation.percentile_text(days))
             for name, days in (
-                ("Median", times.median_days),
-                ("75 %", times.p75_days),
-                ("90 %", times.p90_days),
+                ("Half within", times.median_days),
+                ("75 % within", times.p75_days),
+                ("90 % within", times.p90_days),
             )
         ],
         "board": must_be_zero(merchant, period),
@@ -117,7 +118,8 @@ def _live(merchant: Merchant, period: Period) -> dict[str, Any]:
         "clock_speed": settings.CLOCK_SPEED if settings.CLOCK_ANCHOR else None,
         "risk": risk,
         "risk_blocks": presentation.risk_blocks(risk),
-        "step_counts": presentation.step_counts(risk),
+        "waiting": shell_counts(merchant),
+        "waiting_customers": risk.cases(NextStep.CUSTOMER),
         "recovered": presentation.recovered_lines(recovered_money(merchant, period), period),
         "overall": presentation.rate_line("All", found.overall),
         "currency_rates": [presentation.rate_line(*item) for item in sorted(found.by_currency.items())],

@@ -88,6 +88,7 @@ class ReviewKind(models.TextChoices):
     NO_PLAN = "no_plan", "No automatic step is possible"
     UNMATCHED_PAYMENT = "unmatched_payment", "A payment that fits no single invoice"
     REFUND_STUCK = "refund_stuck", "A refund got stuck"
+    REFUND_APPROVAL = "refund_approval", "A refund needs a second person"
 
 
 INVOICE_OPEN = (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED)

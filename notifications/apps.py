@@ -3,3 +3,9 @@ from django.apps import AppConfig
 
 class NotificationsConfig(AppConfig):
     name = "notifications"
+
+    def ready(self) -> None:
+        from invoices import outbox
+        from notifications.services import CONSUMER
+
+        outbox.register(CONSUMER)

@@ -171,6 +171,7 @@ QUEUE_WORKERS = env.integer("QUEUE_WORKERS", 2, minimum=1, maximum=64)
 QUEUE_TASK_TIMEOUT = env.duration("QUEUE_TASK_TIMEOUT", "4m")
 INBOX_WORKERS = env.integer("INBOX_WORKERS", 1, minimum=1, maximum=64)
 INBOX_TASK_TIMEOUT = env.duration("INBOX_TASK_TIMEOUT", "1m")
+QUEUE_WEDGED_AFTER = env.duration("QUEUE_WEDGED_AFTER", "20s")
 QUEUE_RETRY_SLACK = timedelta(seconds=60)
 
 

@@ -33,7 +33,7 @@ def _parameter(entry: Any) -> str:
     """The name that an entry of `list_filter` has in the URL."""
     if isinstance(entry, str):
         return entry
-    return entry.parameter_name if isinstance(entry, type) else entry[0]
+    return str(getattr(entry, "parameter_name", "") or entry[0])
 
 
 class BoundedPaginator(Paginator):
@@ -41,7 +41,8 @@ class BoundedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return len(self.object_list.order_by().values_list("pk", flat=True)[:LIST_LIMIT])
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        return len(rows.order_by().values_list("pk", flat=True)[:LIST_LIMIT])
 
     @property
     def capped(self) -> bool:
@@ -65,9 +66,11 @@ class TenantAdmin(admin.ModelAdmin):
     change_role: Role | None = None
     show_full_result_count = False
     paginator = BoundedPaginator
+    # Counts beside filters are a COUNT(*) each.
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     list_max_show_all = 0
-    sortable_by: Sequence[str] = ()
+    sortable_by = ()
     # Exact matches only, each by its own index; those of `search_in_connections` have one that begins with it.
     search_exact: Sequence[str] = ()
     search_in_connections: Sequence[str] = ()
@@ -123,7 +126,7 @@ class TenantAdmin(admin.ModelAdmin):
         offered = _LINKED | {_parameter(entry) for entry in filters}
         return name in offered and tuple(suffix) in _SUFFIXES
 
-    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return (*self.search_exact, *self.search_in_connections)
 
     def get_search_results(self, request, queryset, search_term):
@@ -162,7 +165,7 @@ class TenantAdmin(admin.ModelAdmin):
     def confirm(
         self,
         request: HttpRequest,
-        queryset: QuerySet[Any],
+        selected: Sequence[Any],
         *,
         action: str,
         title: str,
@@ -177,7 +180,6 @@ class TenantAdmin(admin.ModelAdmin):
         reason = request.POST.get("reason", "").strip()
         if "confirmed" in request.POST and 0 < len(reason) <= 180:
             return None
-        rows = list(queryset)
         context = {
             **self.admin_site.each_context(request),
             "title": title,
@@ -185,7 +187,7 @@ class TenantAdmin(admin.ModelAdmin):
             "button": button,
             "danger": danger,
             "action": action,
-            "rows": [(row, describe(row)) for row in rows],
+            "rows": [(row, describe(row)) for row in selected],
             "checkbox_name": ACTION_CHECKBOX_NAME,
             "missing": "confirmed" in request.POST,
             "reason": reason,

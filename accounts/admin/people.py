@@ -3,6 +3,7 @@
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
@@ -11,6 +12,7 @@ from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
 from accounts.scopes import Scope
 from accounts.selectors import merchants_with_role
 from accounts.services import (
+    NewApiKey,
     api_key_create,
     api_key_revoke,
     api_key_rotate,
@@ -22,6 +24,8 @@ from accounts.states import Role
 from recovery_site.common import clock
 from recovery_site.common.errors import RecoveryError
 
+# Roles at merchants decide what people may do; Django's groups would only confuse.
+admin.site.unregister(Group)
 admin.site.site_header = "Revenue Recovery"
 admin.site.site_title = "Revenue Recovery"
 admin.site.index_title = "Records"
@@ -219,22 +223,22 @@ class ApiKeyAdmin(TenantAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def save_model(self, request, obj, form, change):
-        """Through the service; the text is carried on the request to the one page that shows it."""
+        """Through the service; the text goes with the object to the one page that shows it."""
         new = api_key_create(
             merchant=obj.merchant, name=obj.name, scopes=form.cleaned_data["scopes"], expires_at=obj.expires_at
         )
         obj.pk = new.row.pk
-        request.new_api_keys = [new]
+        obj.new_key = new
 
     def response_add(self, request, obj, post_url_continue=None):
-        return self._shown(request)
+        return self._shown(request, [obj.new_key])
 
-    def _shown(self, request: HttpRequest) -> TemplateResponse:
+    def _shown(self, request: HttpRequest, keys: list[NewApiKey]) -> TemplateResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": "New API key",
             "opts": self.model._meta,
-            "keys": request.new_api_keys,
+            "keys": keys,
         }
         response = TemplateResponse(request, "admin/api_key_created.html", context)
         response["Cache-Control"] = "no-store"
@@ -277,12 +281,12 @@ class ApiKeyAdmin(TenantAdmin):
         )
         if page is not None:
             return page
-        request.new_api_keys = []
+        keys: list[NewApiKey] = []
         for key in rows:
             try:
-                request.new_api_keys.append(api_key_rotate(api_key_pk=key.pk, now=clock.now()))
+                keys.append(api_key_rotate(api_key_pk=key.pk, now=clock.now()))
             except RecoveryError as error:
                 self.message_user(request, error.message, messages.ERROR)
             else:
                 self.log_change(request, key, f"Replaced: {reason_of(request)}")
-        return self._shown(request) if request.new_api_keys else None
+        return self._shown(request, keys) if keys else None

@@ -12,7 +12,7 @@ from recovery_site.common.money import format_money
 from retries.models import RetryJob
 from retries.states import CaseStatus, JobStatus
 
-_SHOWN = 10
+_SHOWN = 8
 # So many of the newest events are read to find those worth showing; book-keeping events fill the rest.
 _READ = 150
 _BANDS = 10
@@ -95,14 +95,11 @@ def event_line(kind: str, data: Mapping[str, Any], to_state: str, currency: str)
     """Words and tone of an event worth telling, None for book-keeping. Pure."""
     if kind in _PLAIN:
         return _PLAIN[kind]
-    if kind == "attempt.succeed":
-        return f"Charge of {_money(data, 'captured_minor', currency)} succeeded", "success"
     if kind in ("attempt.decline", "attempt.error"):
         code = str(data.get("raw_code") or "")
         reason = category_name(str(data.get("category") or ""))
-        return f"Charge failed: {reason.lower()}{f' ({code})' if code else ''}", "danger"
-    if kind == "case.opened":
-        return f"Recovery case opened for {_money(data, 'amount_minor', currency)}", "warning"
+        told = f" ({code})" if code and code.upper() != data.get("category") else ""
+        return f"Charge failed: {reason.lower()}{told}", "danger"
     if kind == "case.closed":
         if to_state == CaseStatus.RECOVERED:
             return f"Recovered {_money(data, 'amount_minor', currency)}", "success"

@@ -14,7 +14,7 @@ from invoices.models import Attempt
 from invoices.states import AttemptStatus, TransactionKind
 
 FAILED = (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
-_CODES_SHOWN = 8
+_CODES_SHOWN = 9
 
 
 @dataclass(frozen=True, slots=True)

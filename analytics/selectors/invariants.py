@@ -57,8 +57,8 @@ ORDER BY a.attempted_at DESC LIMIT %(limit)s
 """
 
 # The window of every rule ends just before the attempt: attempts that have left it by then, at the very instant too, do
-# not count. An attempt that is open or unresolved counts as declined, and so does one that the bank returned. `after` is
-# the last instant outside the window. No more rows are looked at than the limit has.
+# not count. An attempt that is open or unresolved counts as declined, and so does one that the bank returned. `after`
+# is the last instant outside the window. No more rows are looked at than the limit has.
 _OVER_RULE = """
 WITH rule AS (
     SELECT * FROM unnest(

@@ -45,12 +45,12 @@ def worker_check(database_now: datetime) -> Check:
     """The newest sign of life of any worker; beats are on the database clock."""
     newest = Beat.objects.order_by("-at").values_list("at", flat=True).first()
     if newest is None:
-        return Check("worker", "failed", "No worker has ever run here; start one with `manage.py run_worker`.")
+        return Check("worker", "failed", "No worker has ever run here; start one with manage.py run_worker.")
     age = database_now - newest
     limit = max(_BEAT_MINIMUM, settings.RETRY_PROCESSING_INTERVAL * _BEATS_MISSED)
     seconds = max(0, int(age.total_seconds()))
     if age > limit:
-        text = f"The last worker was seen {duration_text(seconds)} ago; start one with `manage.py run_worker`."
+        text = f"The last worker was seen {duration_text(seconds)} ago; start one with manage.py run_worker."
         return Check("worker", "failed", text, seconds)
     return Check("worker", "ok", "A worker is running.", seconds)
 

@@ -5,7 +5,7 @@
   case job step token inbox
   {% category_badge case.category %}        decline category with its chart colour
   {{ minor|money:currency }}                $12.34
-  {% when value %} {% ago value now %}      <time> in the active time zone / relative to `now`
+  {% when value %} {% day value now %} {% ago value now %}      <time> in the active time zone / relative to `now`
   {% icon "bell" %}                         decorative inline SVG (analytics/icons.py)
   {% define "revenue_at_risk" %}            the definition beside a figure, as a disclosure
   {% shell_nav %} {% merchant_switcher %} {% user_menu %}   used by base.html only
@@ -88,6 +88,21 @@ def when(value: datetime | None) -> SafeString | str:
         value.isoformat(timespec="seconds"),
         local.strftime("%A %d %B %Y, %H:%M:%S %Z"),
         f"{local:%a} {local.day} {local:%b, %H:%M}",
+    )
+
+
+@register.simple_tag
+def day(value: datetime | None, now: datetime) -> SafeString | str:
+    """`21 Nov` in the active time zone, with the year if it is not this one; the full instant on hover."""
+    if value is None:
+        return DASH
+    local = timezone.localtime(value)
+    year = "" if local.year == timezone.localtime(now).year else f" {local.year}"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        value.isoformat(timespec="seconds"),
+        local.strftime("%A %d %B %Y, %H:%M:%S %Z"),
+        f"{local.day} {local:%b}{year}",
     )
 
 

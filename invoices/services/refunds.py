@@ -31,26 +31,13 @@ def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: St
     if attempt is None and facts.derived and _covered(paid, facts):
         return
     if attempt is None:
-        refund = Transaction(
-            merchant_id=invoice.merchant_id,
-            invoice=invoice,
-            kind=TransactionKind.REFUND,
+        refund = refund_create(
+            invoice,
+            charge=paid.transaction,
             amount_minor=facts.amount_minor,
             currency=facts.currency,
-            refund_of=paid.transaction,
-            reason=facts.reason[:500],
-            started_at=stamp.now,
-            created_by=stamp.actor,
-        )
-        refund.save(force_insert=True)
-        record_event(
-            invoice=invoice,
-            kind="transaction.created",
+            reason=facts.reason,
             stamp=stamp,
-            subject_type="transaction",
-            subject_id=refund.public_id,
-            to_state=refund.status,
-            data={"kind": refund.kind, "amount_minor": refund.amount_minor, "currency": refund.currency},
         )
         move(refund, "submit", invoice=invoice, stamp=stamp)
         attempt = attempt_report(
@@ -68,6 +55,34 @@ def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: St
         refund = Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id)
     _refund_move(invoice, refund, attempt, facts, stamp)
     refund_state(invoice, stamp)
+
+
+def refund_create(
+    invoice: Invoice, *, charge: Transaction, amount_minor: int, currency: str, reason: str, stamp: Stamp
+) -> Transaction:
+    """A new REFUND transaction (INIT) of a charge; writes `transaction.created`."""
+    refund = Transaction(
+        merchant_id=invoice.merchant_id,
+        invoice=invoice,
+        kind=TransactionKind.REFUND,
+        amount_minor=amount_minor,
+        currency=currency,
+        refund_of=charge,
+        reason=reason[:500],
+        started_at=stamp.now,
+        created_by=stamp.actor,
+    )
+    refund.save(force_insert=True)
+    record_event(
+        invoice=invoice,
+        kind="transaction.created",
+        stamp=stamp,
+        subject_type="transaction",
+        subject_id=refund.public_id,
+        to_state=refund.status,
+        data={"kind": refund.kind, "amount_minor": amount_minor, "currency": currency},
+    )
+    return refund
 
 
 def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
@@ -106,10 +121,13 @@ def refund_in_flight(paid: Attempt) -> bool:
 
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
     name: dict[str, Any] = {"provider_id": facts.id} if attempt.provider_id is None and not facts.derived else {}
-    if facts.status is RefundStatus.SUCCEEDED and attempt.status in ATTEMPT_OPEN:
+    late = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+    if facts.status is RefundStatus.SUCCEEDED and attempt.status != AttemptStatus.SUCCEEDED:
+        if late:
+            alert(invoice, "late_success", "A refund that counted as failed has succeeded after all.", stamp)
         move(
             attempt,
-            "succeed",
+            "late_success" if late else "succeed",
             invoice=invoice,
             stamp=stamp,
             captured_minor=facts.amount_minor,

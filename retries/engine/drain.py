@@ -16,6 +16,7 @@ from retries.engine.biller import biller_consult
 from retries.engine.claim import Claim, job_claim, job_unclaim, jobs_claim
 from retries.engine.prepare import Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
+from retries.refunding.send import refund_answer, refund_prepare, refund_send
 
 log = structlog.get_logger()
 THREADS = 8
@@ -89,6 +90,15 @@ def job_work(job_pk: int, *, now: datetime) -> str:
     return _attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2))
 
 
+def _refund(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+    prepared = refund_prepare(claim, now=now, lease=lease, timeout=timeout)
+    if isinstance(prepared, Refused):
+        log.info("refund_refused", job=claim.job_pk, reason=prepared.reason)
+        return "rescheduled" if prepared.rebooked else "refused"
+    status = refund_answer(prepared.attempt_pk, refund_send(prepared), now=now, cause=f"job:{claim.job_pk}")
+    return _COUNTED.get(status, "unknown")
+
+
 def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
     """One job through steps 2 to 4; the name of the count it adds to."""
     close_old_connections()
@@ -105,8 +115,8 @@ def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> 
 
 
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
-    if claim.kind != TransactionKind.CHARGE:
-        raise ValueError(f"Job {claim.job_pk} is of kind {claim.kind}, which this drain does not send.")
+    if claim.kind == TransactionKind.REFUND:
+        return _refund(claim, now, lease, timeout)
     biller_consult(claim, now=now)
     prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):

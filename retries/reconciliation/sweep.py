@@ -11,9 +11,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from invoices.models import Attempt, Invoice, ReviewItem
-from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.ledger import Stamp
-from invoices.services.refunds import refund_record
 from invoices.services.reviews import review_open
 from invoices.states import (
     ATTEMPT_OPEN,
@@ -22,7 +20,6 @@ from invoices.states import (
     ReviewKind,
     TransactionKind,
 )
-from providers.base import Outcome, ProviderUnavailable, RefundFacts, RefundStatus
 from recovery_site.common.db import DatabaseClock
 from retries.locking import open_case, scope_lock
 from retries.models import Case, RetryJob
@@ -32,6 +29,8 @@ from retries.reconciliation.resolution import (
     attempt_resolve_unknown,
     lease_expire,
 )
+from retries.refunding.resolve import refund_orphan_fail, refund_orphans, refund_resolve
+from retries.refunding.send import refund_lease_expire
 from retries.services.planning import case_plan, slot_release
 from retries.states import JOB_SLOT, CaseStatus, JobStatus, NextStep
 
@@ -45,7 +44,9 @@ class ReconcileCounts:
 
     leases_expired: int = 0
     charges: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Resolved, 0))
-    refunds: int = 0
+    refunds: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("synced", "adopted", "failed", "staff", "waiting", "skipped"), 0)
+    )
     steps_repaired: int = 0
     deadlines: int = 0
     slots_released: int = 0
@@ -101,54 +102,25 @@ def _charges(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
 
 
 def _refunds(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
-    stuck = Attempt.objects.filter(
-        kind=TransactionKind.REFUND,
-        status__in=ATTEMPT_OPEN,
-        provider_id__isnull=False,
-        attempted_at__lte=now - settings.RECONCILE_REFUND_STUCK_AFTER,
-    )
+    """Phases 2 and 3: open refund calls, those without the provider's id sooner, and refunds that nothing will send."""
+    refunds = Attempt.objects.filter(kind=TransactionKind.REFUND)
 
-    def work(pk: int) -> None:
-        counts.refunds += _refund_sync(pk, now)
+    def expire(pk: int) -> None:
+        counts.leases_expired += refund_lease_expire(pk, now=now)
 
-    _each(stuck, work, counts, drain)
+    def resolve(pk: int) -> None:
+        counts.refunds[refund_resolve(pk, now=now)] += 1
 
+    def orphan(pk: int) -> None:
+        refund_orphan_fail(pk, now=now)
+        counts.refunds["failed"] += 1
 
-_REFUND_STATUS = {
-    Outcome.SUCCEEDED: RefundStatus.SUCCEEDED,
-    Outcome.DECLINED: RefundStatus.FAILED,
-    Outcome.ERRORED: RefundStatus.FAILED,
-}
-
-
-def _refund_sync(attempt_pk: int, now: datetime) -> bool:
-    """Read one open refund; True if the provider's word has ended it."""
-    attempt = Attempt.objects.select_related("connection", "transaction__refund_of").get(pk=attempt_pk)
-    if charging_obstacle(attempt.connection) or attempt.provider_id is None:
-        return False
-    try:
-        found = connection_client(attempt.connection).refund_get(attempt.provider_id)
-    except ProviderUnavailable as error:
-        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
-        return False
-    if found is None or found.outcome not in _REFUND_STATUS:
-        return False
-    facts = RefundFacts(
-        id=attempt.provider_id,
-        amount_minor=attempt.amount_minor,
-        currency=attempt.currency,
-        status=_REFUND_STATUS[found.outcome],
-        reference=attempt.public_id,
-        failure_reason=found.decline.message or found.decline.raw_code if found.decline else found.error_code,
-    )
-    paid = Attempt.objects.filter(transaction=attempt.transaction.refund_of, status=AttemptStatus.SUCCEEDED).latest(
-        "id"
-    )
-    with transaction.atomic():
-        scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
-        refund_record(scope.invoice, paid, facts, Stamp("system:reconcile", "looked up at the provider", now))
-    log.info("reconcile", action="refund_synced", attempt=attempt.public_id, status=facts.status)
-    return True
+    _each(refunds.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire, counts, drain)
+    open_calls = refunds.filter(status__in=(AttemptStatus.UNKNOWN, AttemptStatus.AWAITING))
+    named = Q(provider_id__isnull=False, attempted_at__lte=now - settings.RECONCILE_REFUND_STUCK_AFTER)
+    nameless = Q(provider_id__isnull=True, attempted_at__lte=now - settings.RECONCILE_REFUND_ORPHAN_AFTER)
+    _each(open_calls.filter(named | nameless), resolve, counts, drain)
+    _each(refund_orphans(now), orphan, counts, drain)
 
 
 def _steps(now: datetime, counts: ReconcileCounts, drain: bool) -> None:

@@ -1,0 +1,161 @@
+"""Refunds that got stuck (DESIGN section 11, phases 2 and 3): read, looked up by our reference, or put before staff."""
+
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from invoices.models import Attempt, ReviewItem, Transaction
+from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.services.attempts import attempt_error
+from invoices.services.ledger import Stamp, record_event
+from invoices.services.reviews import review_resolve
+from invoices.states import ATTEMPT_OPEN, AttemptStatus, ReviewKind, TransactionKind, TransactionStatus
+from providers.base import ChargeResult, Lookup, Outcome, ProviderUnavailable
+from recovery_site.common.clock import database_now
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import Conflict, NotFound
+from retries.locking import Scope, scope_lock
+from retries.models import RetryJob
+from retries.refunding.send import CHECK_AFTER, refund_answer, refund_fail, refund_to_staff
+from retries.states import JOB_OPEN
+
+log = structlog.get_logger()
+_STAFF_AFTER = timedelta(hours=24)
+
+
+def refund_resolve(attempt_pk: int, *, now: datetime) -> str:
+    """One look at an open refund call: synced, adopted, failed, staff, waiting or skipped."""
+    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
+    if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
+        return "waiting"
+    if charging_obstacle(attempt.connection):
+        return "skipped"
+    client = connection_client(attempt.connection)
+    try:
+        found = client.refund_get(attempt.provider_id) if attempt.provider_id else client.refund_find(attempt.public_id)
+    except ProviderUnavailable as error:
+        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+        return "waiting"
+    if found is not None:
+        return _adopt(attempt, found, now)
+    return _absent(attempt, client.traits.lookup, now)
+
+
+def _adopt(attempt: Attempt, found: ChargeResult, now: datetime) -> str:
+    if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
+        return _overdue(attempt, now)
+    status = refund_answer(attempt.pk, found, now=now, cause="looked up at the provider")
+    stuck = str(now - attempt.attempted_at).split(".")[0]
+    log.info("reconcile", action="refund_synced", attempt=attempt.public_id, status=status, stuck=stuck)
+    return "synced" if attempt.provider_id else "adopted"
+
+
+def _absent(attempt: Attempt, lookup: Lookup, now: datetime) -> str:
+    """Not there: proof only by an authoritative look-up, ten minutes after sending and past the lease."""
+    age = now - attempt.attempted_at
+    lease_over = attempt.lease_until is None or attempt.lease_until < database_now()
+    if attempt.status == AttemptStatus.UNKNOWN and lookup is Lookup.AUTHORITATIVE:
+        if age < CHECK_AFTER or not lease_over:
+            return "waiting"
+        return _fail(attempt.pk, now)
+    if age < _STAFF_AFTER and attempt.status == AttemptStatus.UNKNOWN:
+        return "waiting"
+    return _staff(attempt.pk, "the provider cannot say whether the refund exists", now)
+
+
+def _overdue(attempt: Attempt, now: datetime) -> str:
+    if attempt.expected_by is None or attempt.expected_by > now:
+        return "waiting"
+    return _staff(attempt.pk, "the refund is still pending after its usual time", now)
+
+
+def _fail(attempt_pk: int, now: datetime) -> str:
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    stamp = Stamp(actor="system:reconcile", cause="the provider never received it", now=now)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        if attempt.status != AttemptStatus.UNKNOWN:
+            return "waiting"
+        _end_absent(scope, attempt, stamp)
+    return "failed"
+
+
+def _end_absent(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
+    """It did not happen: the call ERRORED, the refund FAILED; a person may ask for it again."""
+    attempt_error(
+        attempt,
+        scope.invoice,
+        code="absent",
+        category="",
+        explanation="The provider does not know this refund.",
+        stamp=stamp,
+    )
+    refund = for_no_key_update(Transaction.objects.filter(pk=attempt.transaction_id)).get()
+    refund_fail(scope, refund, "The provider does not know this refund.", stamp)
+
+
+def _staff(attempt_pk: int, why: str, now: datetime) -> str:
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        if attempt.status not in ATTEMPT_OPEN:
+            return "waiting"
+        refund_to_staff(scope, attempt, why, Stamp("system:reconcile", "a refund got stuck", now))
+        attempt.next_check_at = now + _STAFF_AFTER
+        attempt.save(update_fields=["next_check_at"])
+    return "staff"
+
+
+def refund_orphans(now: datetime) -> QuerySet[Transaction]:
+    """Refunds that nothing will ever send: no call, no job, nobody asked to approve them, past the short limit."""
+    waiting = ReviewItem.objects.filter(kind=ReviewKind.REFUND_APPROVAL, resolved_at=None).values("subject_id")
+    booked = RetryJob.objects.filter(kind=TransactionKind.REFUND, status__in=JOB_OPEN).values("transaction")
+    return Transaction.objects.filter(
+        kind=TransactionKind.REFUND,
+        status__in=(TransactionStatus.INIT, TransactionStatus.RETRYING),
+        started_at__lte=now - settings.RECONCILE_REFUND_ORPHAN_AFTER,
+    ).exclude(Q(pk__in=booked) | Q(public_id__in=waiting))
+
+
+def refund_orphan_fail(refund_pk: int, *, now: datetime) -> None:
+    """An orphan without a call was never sent: FAILED, the invoice back to SETTLED, one ERROR line."""
+    refund = Transaction.objects.select_related("invoice").get(pk=refund_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=refund.invoice.customer_id, invoice_pk=refund.invoice_id)
+        refund = for_no_key_update(Transaction.objects.filter(pk=refund_pk)).get()
+        open_call = Attempt.objects.filter(transaction=refund, status__in=ATTEMPT_OPEN).exists()
+        if refund.status in (TransactionStatus.INIT, TransactionStatus.RETRYING) and not open_call:
+            refund_fail(scope, refund, "The refund was never sent.", Stamp("system:reconcile", "orphan refund", now))
+
+
+@transaction.atomic
+def refund_attempt_resolve(*, attempt_pk: int, refunded: bool, stamp: Stamp, note: str) -> None:
+    """Staff's answer for a refund nobody else can resolve. Raises NotFound, Conflict."""
+    found = Attempt.objects.filter(pk=attempt_pk, kind=TransactionKind.REFUND).first()
+    if found is None:
+        raise NotFound("This refund call does not exist.")
+    scope = scope_lock(customer_pk=found.customer_id, invoice_pk=found.invoice_id)
+    attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+    if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
+        raise Conflict("The result of this refund is already known.")
+    answer = "refunded" if refunded else "not_refunded"
+    record_event(
+        invoice=scope.invoice,
+        kind="staff.resolve",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        data={"answer": answer, "note": note[:300]},
+    )
+    for item in ReviewItem.objects.filter(subject_id=attempt.public_id, kind=ReviewKind.REFUND_STUCK, resolved_at=None):
+        review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+    if not refunded:
+        _end_absent(scope, attempt, stamp)
+        return
+    outcome = ChargeResult(outcome=Outcome.SUCCEEDED, provider_id=attempt.provider_id or f"staff:{attempt.public_id}")
+    refund_answer(attempt.pk, outcome, now=stamp.now, cause=stamp.cause)

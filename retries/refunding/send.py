@@ -1,0 +1,262 @@
+"""Sending refunds: intent written, call, result written, as for charges (DESIGN section 6). Budgets play no part."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.db import transaction
+
+from invoices.models import Attempt, Connection, Transaction
+from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.services.attempts import (
+    AttemptPlan,
+    attempt_await,
+    attempt_error,
+    attempt_lose_track,
+    attempt_start,
+)
+from invoices.services.ledger import Stamp, alert, move
+from invoices.services.refunds import refund_record, refund_state
+from invoices.services.reviews import review_open
+from invoices.states import (
+    ATTEMPT_OPEN,
+    AttemptStatus,
+    Origin,
+    ReviewKind,
+    TransactionStatus,
+    Trigger,
+)
+from providers.base import ChargeResult, Outcome, ProviderUncertain, RefundFacts, RefundRequest, RefundStatus
+from recovery_site.common.clock import database_now
+from recovery_site.common.db import for_no_key_update
+from retries.engine.claim import Claim
+from retries.engine.prepare import Refused, charging_switched_off
+from retries.locking import Scope, scope_lock
+from retries.models import RetryJob
+from retries.refunding.request import charge_attempt
+from retries.states import JobStatus
+
+log = structlog.get_logger()
+# Refunds are tried again only when they surely did not happen; then an outage's ladder fits (DESIGN section 8).
+_LADDER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=12))
+_AWAIT = timedelta(days=10)
+CHECK_AFTER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRefund:
+    """A committed SENDING refund attempt and its request, to be sent before `send_by` (database clock)."""
+
+    attempt_pk: int
+    connection: Connection
+    request: RefundRequest
+    send_by: datetime
+
+
+def refund_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: timedelta) -> PreparedRefund | Refused:
+    """Step 2 for a refund: still open, switches on, no other call of it in flight; then the intent is committed."""
+    stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
+    with transaction.atomic(durable=True):
+        scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
+        job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+        if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
+            return Refused("another worker has taken the job over", rebooked=False)
+        refund = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id).select_related("refund_of")).get()
+        connection = Connection.objects.get(pk=job.connection_id)
+        obstacle, final = _obstacle(refund, connection)
+        if obstacle:
+            return _put_off(job, obstacle, final, now)
+        assert refund.refund_of is not None
+        paid = charge_attempt(refund.refund_of)
+        assert paid is not None
+        assert paid.provider_id is not None
+        lease_until = database_now() + lease
+        move(refund, "submit", invoice=scope.invoice, stamp=stamp)
+        plan = AttemptPlan(
+            transaction=refund,
+            token_pk=None,
+            card_pk=None,
+            trigger=Trigger.STAFF,
+            lease_until=lease_until,
+            send_by=lease_until - timeout,
+        )
+        attempt = attempt_start(scope.invoice, plan, stamp)
+        job.attempt, job.lease_until = attempt, lease_until
+        job.save(update_fields=["attempt", "lease_until"])
+        return PreparedRefund(
+            attempt.pk, connection, refund_call(attempt, paid.provider_id, refund.reason), lease_until - timeout
+        )
+
+
+def refund_call(attempt: Attempt, charge_id: str, reason: str) -> RefundRequest:
+    """The request of a refund attempt: the same every time it is built."""
+    assert attempt.idempotency_key is not None
+    return RefundRequest(
+        charge_id=charge_id,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        reference=attempt.public_id,
+        idempotency_key=attempt.idempotency_key,
+        reason=reason,
+    )
+
+
+def _obstacle(refund: Transaction, connection: Connection) -> tuple[str, bool]:
+    """Why nothing may be sent now, and whether that is final."""
+    if refund.status not in (TransactionStatus.INIT, TransactionStatus.RETRYING):
+        return f"the refund is {refund.status}", True
+    if Attempt.objects.filter(transaction=refund, status__in=ATTEMPT_OPEN).exists():
+        return "the result of an earlier call is still open", True
+    if charging_switched_off(refund.merchant_id):
+        return "charging is switched off", False
+    return charging_obstacle(connection), False
+
+
+def _put_off(job: RetryJob, obstacle: str, final: bool, now: datetime) -> Refused:
+    if final:
+        job.finish()
+        job.save(update_fields=["status"])
+        return Refused(obstacle, rebooked=False)
+    job.schedule()
+    job.due_at, job.claim_token, job.lease_until = now + timedelta(minutes=1), None, None
+    job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
+    return Refused(obstacle, rebooked=True)
+
+
+def refund_send(prepared: PreparedRefund) -> ChargeResult | ProviderUncertain:
+    """Call the provider once, with nothing open; past `send_by` nothing is sent."""
+    if database_now() > prepared.send_by:
+        return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
+    try:
+        return connection_client(prepared.connection).refund(prepared.request)
+    except ProviderUncertain as error:
+        return error
+
+
+def refund_answer(
+    attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime, cause: str
+) -> AttemptStatus:
+    """Step 4, also for look-ups: what the provider's word does. Returns the attempt's status afterwards."""
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    stamp = Stamp(actor="system:engine", cause=cause, now=now)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        if isinstance(answer, ProviderUncertain):
+            if attempt.status == AttemptStatus.SENDING:
+                _lose_track(scope, attempt, answer.message, stamp)
+        else:
+            _apply(scope, attempt, answer, stamp)
+    return AttemptStatus(Attempt.objects.values_list("status", flat=True).get(pk=attempt_pk))
+
+
+def refund_lease_expire(attempt_pk: int, *, now: datetime) -> bool:
+    """A SENDING refund whose worker's lease ran out is UNKNOWN."""
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    with transaction.atomic():
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        over = attempt.lease_until is None or attempt.lease_until < database_now()
+        if attempt.status != AttemptStatus.SENDING or not over:
+            return False
+        stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
+        _lose_track(scope, attempt, "The worker that sent it gave no result.", stamp)
+    return True
+
+
+def _lose_track(scope: Scope, attempt: Attempt, why: str, stamp: Stamp) -> None:
+    check_at = max(stamp.now, attempt.attempted_at + CHECK_AFTER)
+    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
+    _job_finish(attempt)
+
+
+def _job_finish(attempt: Attempt) -> None:
+    for job in RetryJob.objects.filter(attempt=attempt, status=JobStatus.RUNNING):
+        job.finish()
+        job.save(update_fields=["status"])
+
+
+def _apply(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -> None:
+    """A definite answer; one about another refund, amount or currency is not adopted but put before staff."""
+    wrong = answer.outcome is not Outcome.ERRORED and (
+        (answer.reference and answer.reference != attempt.public_id)
+        or (answer.amount_minor is not None and answer.amount_minor != attempt.amount_minor)
+        or (answer.currency and answer.currency != attempt.currency)
+    )
+    if wrong:
+        if attempt.status == AttemptStatus.SENDING:
+            _lose_track(scope, attempt, "The provider's answer does not fit our request.", stamp)
+        refund_to_staff(scope, attempt, "the provider's answer differs from what was sent", stamp)
+        return
+    if answer.outcome is Outcome.ERRORED:
+        if attempt.status in ATTEMPT_OPEN:
+            _errored(scope, attempt, answer, stamp)
+        return
+    if answer.outcome is Outcome.AWAITING:
+        if attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
+            named = {"provider_id": answer.provider_id} if answer.provider_id else {}
+            expected_by = answer.expected_by or stamp.now + _AWAIT
+            attempt_await(attempt, scope.invoice, expected_by=expected_by, provider=named, stamp=stamp)
+            _job_finish(attempt)
+        return
+    succeeded = answer.outcome is Outcome.SUCCEEDED
+    decline = answer.decline
+    facts = RefundFacts(
+        id=answer.provider_id,
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        status=RefundStatus.SUCCEEDED if succeeded else RefundStatus.FAILED,
+        reference=attempt.public_id,
+        failure_reason=(decline.message or decline.raw_code) if decline else answer.error_code,
+    )
+    paid = charge_attempt(attempt.transaction.refund_of) if attempt.transaction.refund_of else None
+    assert paid is not None
+    refund_record(scope.invoice, paid, facts, stamp)
+    _job_finish(attempt)
+
+
+def _errored(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -> None:
+    """It surely did not happen: tried again a few times with a new attempt, then FAILED and before staff."""
+    code = answer.error_code or "request_refused"
+    attempt_error(
+        attempt,
+        scope.invoice,
+        code=code,
+        category="",
+        explanation=f"The refund was not accepted ({code}).",
+        stamp=stamp,
+    )
+    refund = for_no_key_update(Transaction.objects.filter(pk=attempt.transaction_id)).get()
+    tries = Attempt.objects.filter(transaction=refund, origin=Origin.OURS).count()
+    soft = code in ("network_error", "unsent", "rate_limit_exceeded")
+    job = RetryJob.objects.filter(attempt=attempt, status=JobStatus.RUNNING).first()
+    if soft and tries <= len(_LADDER) and job is not None:
+        move(refund, "retry_later", invoice=scope.invoice, stamp=stamp)
+        job.schedule()
+        job.due_at = stamp.now + max(_LADDER[tries - 1], answer.retry_after or timedelta())
+        job.attempt, job.claim_token, job.lease_until = None, None, None
+        job.save(update_fields=["status", "due_at", "attempt", "claim_token", "lease_until"])
+        return
+    refund_fail(scope, refund, f"The provider refused the refund ({code}).", stamp)
+    _job_finish(attempt)
+
+
+def refund_fail(scope: Scope, refund: Transaction, failure: str, stamp: Stamp) -> None:
+    """FAILED: frees the cap, the invoice goes back, staff hear of it."""
+    move(refund, "fail", invoice=scope.invoice, stamp=stamp, finished_at=stamp.now, failure=failure[:500])
+    alert(scope.invoice, "refund_failed", failure[:400], stamp, {"refund": refund.public_id})
+    refund_state(scope.invoice, stamp)
+    log.error("reconcile", action="refund_failed", transactionId=refund.public_id, reason=failure)
+
+
+def refund_to_staff(scope: Scope, attempt: Attempt, why: str, stamp: Stamp) -> None:
+    """Nobody but a person can find out whether this refund happened; it counts against the cap until then."""
+    review_open(
+        invoice=scope.invoice,
+        kind=ReviewKind.REFUND_STUCK,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        facts={"why": why, "amount_minor": attempt.amount_minor, "currency": attempt.currency},
+        choices=["refunded", "not_refunded"],
+        stamp=stamp,
+    )

@@ -1,0 +1,32 @@
+"""Cards and tokens in the admin: to look at; they change by the provider's word and by declines."""
+
+from django.contrib import admin
+
+from accounts.admin.base import MemberFilter, TenantAdmin, badge, column
+from tokens.models import Card, Token
+
+_ACCOUNT = (("merchant", MemberFilter), ("connection", MemberFilter))
+
+
+@admin.register(Card)
+class CardAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("__str__", "kind", "funding", "country", "connection", "merchant", "stopped_at", "wait_until")
+    list_filter = ("network", "kind", ("stopped_at", admin.EmptyFieldListFilter), *_ACCOUNT)
+    list_select_related = ("connection", "merchant")
+    search_exact = ("public_id",)
+    search_in_connections = ("fingerprint",)
+
+
+@admin.register(Token)
+class TokenAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("__str__", "state", "customer", "is_default", "decline_code", "last_success_at", "merchant")
+    list_filter = ("status", *_ACCOUNT)
+    list_select_related = ("card", "customer", "merchant")
+    search_exact = ("public_id",)
+    search_in_connections = ("provider_token",)
+
+    @column("Status")
+    def state(self, token):
+        return badge("token", token.status)

@@ -1,0 +1,82 @@
+"""Endpoints and the inbox. Secrets are never shown; a failed item can be replayed."""
+
+import json
+
+from django.contrib import admin
+
+from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
+from accounts.states import Role
+from invoices.services.ledger import Stamp
+from recovery_site.common import clock
+from recovery_site.common.errors import RecoveryError
+from webhooks.models import InboxEvent, WebhookEndpoint
+from webhooks.services import inbox_replay
+from webhooks.states import InboxStatus
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(TenantAdmin):
+    list_display = ("address", "merchant", "connection", "enabled", "created_at")
+    list_filter = ("provider", "enabled", ("merchant", MemberFilter), ("connection", MemberFilter))
+    list_select_related = ("merchant", "connection")
+    exclude = ("secrets_encrypted",)
+    readonly_fields = ("address", "created_at")
+
+    @column("Address")
+    def address(self, endpoint):
+        return f"/webhooks/{endpoint.provider}/{endpoint.uuid}/"
+
+
+@admin.register(InboxEvent)
+class InboxEventAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("event_type", "provider_event_id", "state", "reason", "attempts", "merchant", "received_at")
+    list_filter = ("status", ("merchant", MemberFilter))
+    list_select_related = ("merchant",)
+    exclude = ("body",)
+    readonly_fields = ("body_shown",)
+    search_exact = ("provider_event_id", "order_key")
+    actions = ("replay",)
+
+    @column("Status")
+    def state(self, event):
+        return badge("inbox", event.status)
+
+    @column("Body")
+    def body_shown(self, event):
+        try:
+            return pretty(json.loads(event.body))
+        except ValueError:
+            return event.body
+
+    @admin.action(description="Replay …", permissions=["act"])
+    def replay(self, request, queryset):
+        rows = self.few(request, queryset, Role.SUPPORT)
+        if rows is None:
+            return None
+        page = self.confirm(
+            request,
+            rows,
+            action="replay",
+            title="Replay inbox events",
+            button="Replay them",
+            describe=lambda event: (
+                "Is already waiting; nothing changes."
+                if event.status == InboxStatus.RECEIVED
+                else "Runs again through the same handler; what is known already changes nothing."
+            ),
+        )
+        if page is not None:
+            return page
+        stamp = Stamp(actor=f"user:{request.user.pk}", cause=f"staff: {reason_of(request)}", now=clock.now())
+        done, refused = 0, []
+        for event in rows:
+            try:
+                inbox_replay(event_pk=event.pk, stamp=stamp)
+            except RecoveryError as error:
+                refused.append(f"{event}: {error.message}")
+            else:
+                self.log_change(request, event, f"Replayed: {reason_of(request)}")
+                done += 1
+        report(self, request, done, refused)
+        return None
