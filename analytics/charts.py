@@ -16,6 +16,8 @@ DASH: Final = "\N{EN DASH}"
 _GAP = 0.22
 _GRIDLINES = 4
 _X_LABELS = 5
+# So few columns have a label each.
+_X_ALL = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class ColumnChart:
     @property
     def total(self) -> int:
         return sum(column.total for column in self.columns)
+
+    @property
+    def labels_each(self) -> bool:
+        """True if every column has its own label, which then stands in the column's middle."""
+        return len(self.x_labels) == len(self.columns)
 
 
 def column_chart(labels: Sequence[str], series: Sequence[Series]) -> ColumnChart:
@@ -123,8 +130,8 @@ def nice_ceiling(value: int) -> int:
 
 
 def _spread(labels: Sequence[str]) -> list[str]:
-    """At most five labels at even distances, the first and the last among them."""
-    if len(labels) <= _X_LABELS:
+    """All labels of a few columns, else five at even distances, the first and the last among them."""
+    if len(labels) <= _X_ALL:
         return list(labels)
     last = len(labels) - 1
     return [labels[round(last * index / (_X_LABELS - 1))] for index in range(_X_LABELS)]

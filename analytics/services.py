@@ -1,4 +1,4 @@
-"""What people write from the dashboards."""
+"""What people may do from the dashboards; the writing is the other apps' services."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 from accounts.models import Merchant, User
 from accounts.selectors import may
 from accounts.states import Role
-from notifications.models import Alert
+from notifications.services import alert_acknowledge
 from recovery_site.common.errors import RecoveryError
 
 
@@ -25,6 +25,4 @@ def alerts_acknowledge(*, merchant: Merchant, alert_pks: Collection[int], user: 
     """
     if not may(user, merchant, Role.SUPPORT):
         raise Forbidden("Viewers cannot acknowledge alerts: ask an owner for the support role.")
-    return Alert.objects.filter(merchant=merchant, pk__in=alert_pks, acknowledged_at__isnull=True).update(
-        acknowledged_by=user.get_username()[:100], acknowledged_at=now
-    )
+    return alert_acknowledge(merchant_pk=merchant.pk, alert_pks=alert_pks, by=user.get_username(), now=now)

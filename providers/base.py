@@ -285,6 +285,7 @@ class ChargeResult:
     amount_minor: int | None = None
     currency: str = ""
     token: str = ""
+    customer: str = ""
     reference: str = ""
     decline: DeclineFacts | None = None
     card: CardFacts | None = None

@@ -30,6 +30,8 @@ class Connection(models.Model):
         default="",
         help_text="Set when the provider refuses our credentials; cleared when they are replaced.",
     )
+    # The provider's clock up to which its payments were compared with this ledger (reverse scan).
+    scanned_until = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

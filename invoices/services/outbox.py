@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.db import connection as database
@@ -26,8 +27,8 @@ MAX_TRIES = len(BACK_OFF) + 1
 _JITTER = 0.25
 # A message whose consumer is not part of this installation now waits until it is.
 _UNREGISTERED_PAUSE = timedelta(hours=1)
-# Not one query per row is worth saving here: the sort is by (xid, id), so that the order is that of the transactions,
-# and nothing is taken from above the oldest running transaction, which may still bring an earlier event (DESIGN 5).
+# In the order of the transactions, and nothing above the oldest one that still runs: it may bring an earlier event
+# (DESIGN section 5).
 _CLAIM = """
 WITH due AS (
     SELECT message.id, event.xid, event.id AS event_id
@@ -82,7 +83,8 @@ def outbox_drain(*, now: datetime, limit: int = 500, keep_going: Callable[[], bo
 
 def _claim(limit: int) -> list[int]:
     with database.cursor() as cursor:
-        cursor.execute(_CLAIM, {"limit": limit, "lease": LEASE})
+        parameters: dict[str, Any] = {"limit": limit, "lease": LEASE}
+        cursor.execute(_CLAIM, parameters)
         return [pk for (pk,) in cursor.fetchall()]
 
 

@@ -79,6 +79,11 @@ def connection_pause(*, connection_pk: int, reason: str) -> None:
     Connection.objects.filter(pk=connection_pk, paused_reason="").update(paused_reason=reason[:500])
 
 
+def connection_scanned(*, connection_pk: int, until: datetime) -> None:
+    """Remember how far the provider's own list of payments was compared with ours."""
+    Connection.objects.filter(pk=connection_pk).update(scanned_until=until)
+
+
 def customer_ensure(*, connection: Connection, facts: CustomerFacts, now: datetime) -> int:
     """Primary key of the customer, created if new. Takes no lock on an existing row."""
     if not facts.id or len(facts.id) > 200:

@@ -32,6 +32,7 @@ def charge_result(record: Mapping[str, Any]) -> ChargeResult:
         amount_minor=_amount(record),
         currency=_text(record, "currency"),
         token=_text(record, "token"),
+        customer=_optional(record, "customer"),
         reference=_optional(record, "reference"),
         decline=decline(record) if outcome is Outcome.DECLINED else None,
         card=card(record),

@@ -101,6 +101,7 @@ def charge_result(charge: Node, record: Mapping[str, Any] | None = None) -> Char
     told: dict[str, Any] = {
         "provider_id": charge.required_identifier("id"),
         "payment_id": charge.identifier("payment_intent"),
+        "customer": charge.identifier("customer"),
         "amount_minor": captured if status == "succeeded" and captured else amount,
         "currency": currency,
         "reference": facts.reference(charge),

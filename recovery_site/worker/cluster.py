@@ -8,6 +8,7 @@ guard did.
 import os
 import signal
 import sys
+from typing import Any
 
 import django
 
@@ -30,8 +31,9 @@ def main() -> int:
     os.register_at_fork(after_in_child=die_with_parent(signal.SIGKILL))
     cluster = WorkerCluster()
     cluster.start()
-    cluster.sentinel.join()
-    return 0 if cluster.sentinel.exitcode == 0 else 1
+    guard: Any = cluster.sentinel
+    guard.join()
+    return 0 if guard.exitcode == 0 else 1
 
 
 if __name__ == "__main__":

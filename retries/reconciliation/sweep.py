@@ -29,6 +29,7 @@ from retries.reconciliation.resolution import (
     attempt_resolve_unknown,
     lease_expire,
 )
+from retries.reconciliation.scan import connection_scan, connections_to_scan
 from retries.refunding.resolve import refund_orphan_fail, refund_orphans, refund_resolve
 from retries.refunding.send import refund_lease_expire
 from retries.services.planning import case_plan, slot_release
@@ -50,6 +51,7 @@ class ReconcileCounts:
     steps_repaired: int = 0
     deadlines: int = 0
     slots_released: int = 0
+    scanned: int = 0
     errors: int = 0
 
     def as_dict(self) -> dict[str, object]:
@@ -65,6 +67,7 @@ def reconcile(*, now: datetime, drain: bool = False) -> ReconcileCounts:
     _refunds(now, counts, drain)
     _steps(now, counts, drain)
     _slots(now, counts, drain)
+    _scan(now, counts)
     return counts
 
 
@@ -205,6 +208,16 @@ def _orphan(invoice_pk: int, now: datetime) -> bool:
             stamp=Stamp("system:reconcile", "an open invoice without a next step", now),
         )
     return True
+
+
+def _scan(now: datetime, counts: ReconcileCounts) -> None:
+    """Phase 5: payments the provider has and we do not."""
+    for connection_pk in connections_to_scan():
+        try:
+            counts.scanned += connection_scan(connection_pk, now=now)
+        except Exception:  # the sweep loop: one connection must not stop the others
+            counts.errors += 1
+            log.exception("reconcile_failed", connection=connection_pk)
 
 
 def _slots(now: datetime, counts: ReconcileCounts, drain: bool) -> None:

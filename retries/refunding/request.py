@@ -84,9 +84,7 @@ def _charge(invoice: Invoice, charge_id: str) -> Transaction:
         names = ", ".join(charge.public_id for charge in charges)
         raise InvalidInput(f"Several payments of this invoice could be refunded; name one of {names}.")
     charge = charges[0]
-    gone = Dispute.objects.filter(
-        attempt__transaction=charge, status__in=(DisputeStatus.OPEN, DisputeStatus.LOST)
-    )
+    gone = Dispute.objects.filter(attempt__transaction=charge, status__in=(DisputeStatus.OPEN, DisputeStatus.LOST))
     if gone.exists():
         raise Conflict(
             "This payment is disputed or was returned: the bank moves that money, so a refund would give it back twice."

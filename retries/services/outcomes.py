@@ -10,19 +10,21 @@ from typing import Any
 
 from invoices.models import Attempt, Transaction
 from invoices.services.attempts import (
+    ReportedAttempt,
     attempt_await,
     attempt_decline,
     attempt_error,
     attempt_lose_track,
     attempt_name_decline,
+    attempt_report,
     attempt_succeed,
     charges_in_flight,
 )
-from invoices.services.billing import PaymentEffect, charge_create, charge_succeeded
+from invoices.services.billing import PaymentEffect, charge_create, charge_succeeded, open_charge
 from invoices.services.ledger import Stamp, alert, move
 from invoices.services.parties import connection_pause
 from invoices.services.reviews import reviews_close
-from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus
+from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus, Trigger
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
 from retries.categories import Category
@@ -91,11 +93,42 @@ def charge_has_succeeded(
     effect = charge_succeeded(invoice, charge, captured_minor=captured_minor, stamp=stamp)
     job_end(scope, stamp, done=True)
     case = open_case(invoice)
-    if case is not None and effect == PaymentEffect.SETTLED:
-        case_recovered(scope, case, attempt, stamp)
+    if effect == PaymentEffect.SETTLED:
+        _retire_charge(scope, stamp)
+        if case is not None:
+            case_recovered(scope, case, attempt, stamp)
     elif case is not None and effect == PaymentEffect.PARTIAL:
         case_plan(scope, case, stamp.because("partial capture"))
     return effect
+
+
+def _retire_charge(scope: Scope, stamp: Stamp) -> None:
+    """The invoice was paid by another of its charges: one that is still planned is not needed any more."""
+    charge = open_charge(scope.invoice)
+    if charge is not None and charge.status != TransactionStatus.PROCESSING:
+        move(charge, "cancel", invoice=scope.invoice, stamp=stamp, finished_at=stamp.now)
+
+
+def invoice_was_paid(scope: Scope, stamp: Stamp) -> PaymentEffect:
+    """Somebody who knows says that the debt is paid, outside of what this service can see."""
+    invoice = scope.invoice
+    charge = open_charge(invoice) or charge_create(
+        invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp
+    )
+    if charge.status in (TransactionStatus.INIT, TransactionStatus.RETRYING):
+        move(charge, "submit", invoice=invoice, stamp=stamp)
+    attempt = attempt_report(
+        invoice,
+        ReportedAttempt(
+            transaction=charge,
+            amount_minor=charge.amount_minor,
+            currency=charge.currency,
+            attempted_at=stamp.now,
+            origin=Origin.OUTSIDE,
+            trigger=Trigger.STAFF,
+        ),
+    )
+    return charge_has_succeeded(scope, attempt, captured_minor=charge.amount_minor, provider={}, stamp=stamp)
 
 
 def case_recovered(scope: Scope, case: Case, attempt: Attempt | None, stamp: Stamp) -> None:

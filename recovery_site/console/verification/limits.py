@@ -147,7 +147,8 @@ def token_problems(merchant: Merchant | None) -> Iterator[Problem]:
         yield Problem(invoice, "two_charges_sending_for_one_customer", detail)
 
 
-def _select(sql: str, merchant: Merchant | None) -> Sequence[Any]:
+def _select(sql: str, merchant: Merchant | None) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, {"merchant": merchant.pk if merchant else None})
-        return cursor.fetchall()
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return rows

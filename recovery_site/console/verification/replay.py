@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from invoices.chain import Link, link_hash
-from invoices.models import Event
+from invoices.models import Attempt, Event, Transaction
 from invoices.states import (
     ATTEMPT_MOVES,
     DISPUTE_MOVES,
@@ -102,7 +102,7 @@ def _follow(bundle: Bundle, event: Event, states: dict[tuple[str, str], str]) ->
         return
     if event.from_state != (before or initial):
         yield bundle.problem(
-            "illegal_move", f"Event {event.seq}: {subject[1]} moved from {event.from_state}, but was {before or initial}."
+            "illegal_move", f"Event {event.seq}: {subject[1]} left {event.from_state}, but was {before or initial}."
         )
     elif not _legal(event):
         yield bundle.problem(
@@ -174,10 +174,12 @@ def _captured(bundle: Bundle) -> Iterator[Problem]:
         for event in bundle.events
         if event.subject_type in ("attempt", "transaction") and "captured_minor" in event.data
     }
-    for row in (*bundle.attempts, *bundle.transactions):
+    rows: list[Attempt | Transaction] = [*bundle.attempts, *bundle.transactions]
+    for row in rows:
         if row.public_id in told and row.captured_minor != told[row.public_id]:
             yield bundle.problem(
-                "captured_differs", f"{row.public_id} captured {row.captured_minor}, its events say {told[row.public_id]}."
+                "captured_differs",
+                f"{row.public_id} captured {row.captured_minor}, its events say {told[row.public_id]}.",
             )
 
 

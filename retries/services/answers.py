@@ -1,0 +1,127 @@
+"""Staff's answers to review items: every kind of question has its answers, and each answer does what it says."""
+
+from collections.abc import Callable, Mapping
+
+from django.db import transaction
+
+from invoices.models import Attempt, Invoice, ReviewItem, Transaction
+from invoices.services.ledger import Stamp
+from invoices.services.parties import connection_switch
+from invoices.services.reviews import review_resolve
+from invoices.states import ReviewKind, TransactionKind
+from recovery_site.common.errors import InvalidInput, NotFound
+from retries.locking import open_case, scope_lock
+from retries.models import Case
+from retries.refunding import refund_approve, refund_refuse, refund_request
+from retries.refunding.resolve import refund_attempt_resolve
+from retries.services import outcomes
+from retries.services.manual import attempt_resolve, case_resume
+from retries.services.planning import case_plan
+from retries.states import CaseStatus
+
+
+def review_answer(*, item_pk: int, answer: str, stamp: Stamp, note: str = "") -> None:
+    """Answer an open question and carry the answer out; audited with `review.resolved`.
+
+    Raises NotFound, InvalidInput for an answer that the question does not offer, Conflict where the world has moved on.
+    """
+    item = ReviewItem.objects.filter(pk=item_pk, resolved_at__isnull=True).first()
+    if item is None:
+        raise NotFound("This question does not exist or is already answered.")
+    if answer not in item.choices:
+        raise InvalidInput(f"{answer!r} is not one of the answers: {', '.join(item.choices)}.")
+    with transaction.atomic():
+        _ANSWERS[ReviewKind(item.kind)](item, answer, stamp, note)
+
+
+def _close(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    """Nothing but the answer itself."""
+    if item.invoice_id is None:
+        raise InvalidInput("This question has no invoice in whose history the answer could stand.")
+    customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=item.invoice_id)
+    scope = scope_lock(customer_pk=customer_pk, invoice_pk=item.invoice_id)
+    review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+
+
+def _attempt(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    attempt = Attempt.objects.get(public_id=item.subject_id)
+    if attempt.kind == TransactionKind.REFUND:
+        refund_attempt_resolve(
+            attempt_pk=attempt.pk, refunded=answer in ("refunded", "charged"), stamp=stamp, note=note
+        )
+    else:
+        attempt_resolve(attempt_pk=attempt.pk, charged=answer == "charged", stamp=stamp, note=note)
+
+
+def _surplus(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    """Money that came without being owed: given back in one click, or kept."""
+    _close(item, answer, stamp, note)
+    if answer != "refund":
+        return
+    charge = Transaction.objects.select_related("invoice").get(public_id=item.subject_id)
+    amount = None
+    if item.kind == ReviewKind.OVERPAID:
+        invoice = charge.invoice
+        amount = min(charge.captured_minor or 0, invoice.paid_minor + invoice.credited_minor - invoice.amount_minor)
+    reason = ReviewKind(item.kind).label
+    refund_request(
+        invoice_pk=charge.invoice_id, amount_minor=amount, reason=reason, stamp=stamp, charge_id=charge.public_id
+    )
+
+
+def _approval(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    refund_pk = Transaction.objects.values_list("pk", flat=True).get(public_id=item.subject_id)
+    if answer == "approve":
+        refund_approve(refund_pk=refund_pk, stamp=stamp, note=note)
+    else:
+        refund_refuse(refund_pk=refund_pk, stamp=stamp, note=note)
+
+
+def _configuration(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    """Repaired: what waited for it goes on, all together if it was the whole connection."""
+    _close(item, answer, stamp, note)
+    waiting = Case.objects.filter(status=CaseStatus.OPEN, paused_by="configuration", merchant_id=item.merchant_id)
+    if item.subject_type == "connection":
+        waiting = waiting.filter(connection__public_id=item.subject_id)
+        connection_pk = waiting.values_list("connection_id", flat=True).first()
+        if connection_pk is not None:
+            connection_switch(connection_pk=connection_pk, enabled=True)
+    else:
+        waiting = waiting.filter(public_id=item.subject_id)
+    for invoice_pk in waiting.order_by("customer_id", "pk").values_list("invoice_id", flat=True):
+        case_resume(invoice_pk=invoice_pk, stamp=stamp, reason=note or "the configuration was repaired")
+
+
+def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    """A charge that may be a duplicate: it was paid after all, or it was not and goes on with the next step."""
+    _close(item, answer, stamp, note)
+    if answer == "noted" or item.invoice_id is None:
+        return
+    customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=item.invoice_id)
+    scope = scope_lock(customer_pk=customer_pk, invoice_pk=item.invoice_id)
+    case = open_case(scope.invoice)
+    if answer == "paid":
+        outcomes.invoice_was_paid(scope, stamp)
+    elif case is not None:
+        case.failure = {**case.failure, "verdict": {**case.failure["verdict"], "look_up": False}}
+        case.save(update_fields=["failure"])
+        case_plan(scope, case, stamp)
+
+
+_Answer = Callable[[ReviewItem, str, Stamp, str], None]
+_ANSWERS: Mapping[ReviewKind, _Answer] = {
+    ReviewKind.UNKNOWN_ATTEMPT: _attempt,
+    ReviewKind.OVERDUE_SETTLEMENT: _attempt,
+    ReviewKind.MISMATCH: _attempt,
+    ReviewKind.REFUND_STUCK: _attempt,
+    ReviewKind.PAID_TWICE: _surplus,
+    ReviewKind.PAID_AFTER_CANCEL: _surplus,
+    ReviewKind.OVERPAID: _surplus,
+    ReviewKind.WRONG_CURRENCY: _surplus,
+    ReviewKind.REFUND_APPROVAL: _approval,
+    ReviewKind.CONFIGURATION: _configuration,
+    ReviewKind.NO_PLAN: _no_plan,
+    ReviewKind.DISPUTED: _close,
+    ReviewKind.FRAUD: _close,
+    ReviewKind.UNMATCHED_PAYMENT: _close,
+}

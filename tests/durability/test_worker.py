@@ -1,0 +1,240 @@
+"""`run_worker` with real processes: it charges, it stops cleanly, and it survives the death of any of its parts."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django_q.models import OrmQ, Schedule
+
+from invoices.models import Attempt, Invoice
+from invoices.states import AttemptStatus, InvoiceStatus
+from recovery_site.common import stopping
+from recovery_site.common.clock import database_now
+from recovery_site.worker import supervisor as supervisor_module
+from recovery_site.worker.schedules import schedules_ensure
+from recovery_site.worker.supervisor import INBOX, MAIN, ClusterBroken, Supervisor
+from retries.models import Beat, RetryJob
+from retries.services.sweeps import beat, sweep_run
+from retries.tasks import drain_retries
+from tests.contract.sandbox_process import Psp, servers
+from tests.durability.worker_process import Biller, Worker, eventually, workers
+
+pytestmark = pytest.mark.django_db(transaction=True)
+FAST = {"QUEUE_WORKERS": "1", "RETRY_PROCESSING_INTERVAL": "1s", "QUEUE_WEDGED_AFTER": "2s"}
+
+
+@pytest.fixture
+def psp(tmp_path: Path) -> Iterator[Psp]:
+    with servers(tmp_path) as make:
+        yield make()
+
+
+@pytest.fixture
+def worker(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    with workers(process_environment, tmp_path) as make:
+        yield make
+
+
+def charged(psp: Psp) -> list[int]:
+    return [charge["amount"] for charge in psp.get("/ledger")["charges"] if charge["status"] == "succeeded"]
+
+
+def settles(biller: Biller, invoice: str) -> None:
+    eventually(lambda: biller.status(invoice) == InvoiceStatus.SETTLED)
+
+
+def test_webhooks_become_charges_and_orders_do_not_pile_up(psp: Psp, worker: Callable[..., Worker]) -> None:
+    running = worker(RETRY_PROCESSING_INTERVAL="1s")
+    biller = Biller(psp.url)
+    invoices = [biller.fails() for _ in range(5)]
+    for invoice in invoices:
+        settles(biller, invoice)
+    assert charged(psp) == [4900] * 5
+    assert sorted(psp.get("/ledger")["charges"][0]["metadata"]) == ["at", "attempt", "invoice", "transaction"]
+    names = set(Beat.objects.values_list("name", flat=True))
+    assert {"drain_inbox", "drain_retries", "drain_outbox", "reconcile_sweep"} <= names
+    assert len([name for name in names if name.startswith("worker:")]) == 1
+    assert OrmQ.objects.count() <= 4
+    assert running.end() == 0
+    assert running.left_over() == []
+    assert not Beat.objects.filter(name__startswith="worker:").exists()
+
+
+def test_sigterm_lets_the_charge_that_is_being_sent_finish(psp: Psp, worker: Callable[..., Worker]) -> None:
+    biller = Biller(psp.url)
+    invoice = biller.fails("tok_slow")
+    psp.put("/script", token=f"tok_slow__{invoice.removeprefix('in_')}", steps=["slow:3"])
+    running = worker(**FAST)
+    eventually(lambda: Attempt.objects.filter(status=AttemptStatus.SENDING).exists())
+    later = biller.fails()
+    assert running.end() == 0
+    attempt = Attempt.objects.get(invoice__provider_invoice_id=invoice, origin="OURS")
+    assert (attempt.status, biller.status(invoice)) == (AttemptStatus.SUCCEEDED, InvoiceStatus.SETTLED)
+    assert charged(psp) == [4900]
+    assert biller.status(later) in ("", InvoiceStatus.PROCESSING)
+    assert running.left_over() == []
+
+
+def test_death_of_an_idle_process_or_of_the_guard_costs_seconds_not_the_work(
+    psp: Psp, worker: Callable[..., Worker]
+) -> None:
+    running = worker(**FAST)
+    biller = Biller(psp.url)
+    settles(biller, biller.fails())
+
+    # The one idle worker dies holding the lock of q2's task queue: its successor waits for ever, and so would we.
+    (idle,) = running.workers(MAIN, 1)
+    idle.kill()
+    settles(biller, biller.fails())
+    assert "lying for 2 s" in running.log()
+
+    running.guard(MAIN).kill()
+    settles(biller, biller.fails())
+    assert "ended with code 1" in running.log()
+
+    running.cluster(INBOX).kill()
+    settles(biller, biller.fails())
+    assert charged(psp) == [4900] * 4
+    assert running.end() == 0
+    assert running.left_over() == []
+
+
+def test_nothing_goes_on_unsupervised_and_the_next_worker_takes_over_at_once(
+    psp: Psp, worker: Callable[..., Worker]
+) -> None:
+    biller = Biller(psp.url)
+    invoice = biller.fails("tok_slow")
+    psp.put("/script", token=f"tok_slow__{invoice.removeprefix('in_')}", steps=["slow:3", "ok"])
+    killed = worker(**FAST)
+    killed.cluster(MAIN), killed.cluster(INBOX)
+    eventually(lambda: Attempt.objects.filter(status=AttemptStatus.SENDING).exists())
+    for process in (killed.guard(MAIN), killed.cluster(MAIN)):
+        process.kill()
+    killed.end(signal.SIGKILL)
+    eventually(lambda: killed.left_over() == [])
+    # Whoever sent it is dead: the attempt stays SENDING for the resolution, and nobody sends another one.
+    assert Attempt.objects.get(origin="OURS").status == AttemptStatus.SENDING
+    assert OrmQ.objects.exists(), "the dead worker's orders are still in the queue"
+    worker(**FAST)
+    settles(biller, biller.fails())
+    assert Attempt.objects.filter(origin="OURS", invoice__provider_invoice_id=invoice).count() == 1
+
+
+@pytest.fixture
+def _own_signals() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_cluster_that_cannot_be_started_ends_the_worker(
+    process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "RESTARTS", 2)
+    monkeypatch.setattr(supervisor_module, "POLL_SECONDS", 0.05)
+    broken = Supervisor()
+    for cluster in broken.clusters.values():
+        cluster.environment = {**process_environment, "QUEUE_WORKERS": "none"}
+    with pytest.raises(ClusterBroken) as refused:
+        broken.run()
+    assert str(refused.value.message) == (
+        "The recovery cluster ended 3 times within 120 s: the lines above say why; repair that and start the"
+        " worker again."
+    )
+    assert not any(cluster.running() for cluster in broken.clusters.values())
+
+
+def test_one_order_of_each_kind_is_out_however_often_one_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor()
+    for cluster in supervisor.clusters.values():
+        monkeypatch.setattr(cluster, "running", lambda: True)
+    Biller("http://127.0.0.1:9").fails()
+    for second in range(10):
+        supervisor.step(float(second))
+    orders = sorted(OrmQ.objects.all(), key=lambda row: str(row.func()))
+    assert [(row.key, row.func()) for row in orders] == [
+        ("recovery", "retries.tasks.drain_outbox"),
+        ("recovery", "retries.tasks.drain_retries"),
+        ("recovery", "retries.tasks.reconcile_sweep"),
+        ("inbox", "webhooks.tasks.drain_inbox"),
+    ]
+    # Done, hence gone from the queue: the inbox still waits and is ordered again, the others are not due yet.
+    OrmQ.objects.all().delete()
+    supervisor.step(11.0)
+    assert [row.func() for row in OrmQ.objects.all()] == ["webhooks.tasks.drain_inbox"]
+
+
+def test_order_whose_worker_was_killed_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor()
+    for cluster in supervisor.clusters.values():
+        monkeypatch.setattr(cluster, "running", lambda: True)
+    supervisor.step(0.0)
+    (order,) = [row for row in OrmQ.objects.all() if row.func() == "retries.tasks.drain_retries"]
+    token = order.kwargs()["tick"]
+    alive = {"host": os.uname().nodename, "pid": os.getpid(), "tick": token}
+    beat("drain_retries", state="running", **alive)
+    supervisor.step(100.0)
+    assert OrmQ.objects.filter(pk=order.pk).exists()
+    gone = os.spawnlp(os.P_WAIT, "true", "true") or os.fork()
+    if gone == 0:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    beat("drain_retries", state="running", **{**alive, "pid": gone})
+    supervisor.step(200.0)
+    supervisor.step(201.0)
+    again = [row for row in OrmQ.objects.all() if row.func() == "retries.tasks.drain_retries"]
+    assert len(again) == 1
+    assert again[0].kwargs()["tick"] != token
+
+
+def test_fallback_drives_only_while_no_supervisor_lives(psp: Psp) -> None:
+    schedules_ensure()
+    schedules_ensure()
+    planned = Schedule.objects.order_by("name").values_list("func", "minutes", "kwargs")
+    assert list(planned) == [
+        ("retries.tasks.reconcile_sweep", 5, "{'fallback': True}"),
+        ("retries.tasks.drain_retries", 5, "{'fallback': True}"),
+    ]
+    beat("worker:here:1")
+    assert drain_retries(fallback=True) == {"skipped": 1}
+    Beat.objects.update(at=database_now() - timedelta(seconds=61))
+    assert drain_retries(fallback=True)["claimed"] == 0
+    assert Beat.objects.get(name="drain_retries").data["state"] == "done"
+
+
+def test_sweep_begins_nothing_one_provider_timeout_before_its_end_or_when_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[bool] = []
+
+    def ask(timeout: timedelta) -> bool:
+        sweep_run("probe", lambda keep_going: {"goes": answers.append(keep_going())}, timeout=timeout)
+        return answers[-1]
+
+    assert ask(timedelta(minutes=4)) is True
+    assert ask(timedelta(0)) is False
+    monkeypatch.setattr("retries.services.sweeps.stop_requested", lambda: True)
+    assert ask(timedelta(minutes=4)) is False
+    assert stopping.stop_requested() is False
+
+
+def test_sweep_that_fails_says_so_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(keep_going: object) -> dict[str, int]:
+        raise ZeroDivisionError("no luck")
+
+    with pytest.raises(ZeroDivisionError):
+        sweep_run("probe", broken, timeout=timedelta(minutes=1))
+    data = Beat.objects.get(name="probe").data
+    assert (data["state"], data["error"], data["pid"]) == ("failed", "ZeroDivisionError", os.getpid())
+
+
+def test_retries_drain_stops_claiming_when_time_is_up(psp: Psp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "QUEUE_TASK_TIMEOUT", timedelta(0))
+    assert drain_retries()["claimed"] == 0
+    assert RetryJob.objects.count() == Invoice.objects.count() == 0
