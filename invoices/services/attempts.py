@@ -222,6 +222,20 @@ def attempt_error(
     )
 
 
+def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
+    """A call that was held for never made did reach the network after all: from now on it uses up budget."""
+    attempt.counts = True
+    attempt.save(update_fields=["counts"])
+    record_event(
+        invoice=invoice,
+        kind="attempt.counted",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        data={"why": "the provider declined it"},
+    )
+
+
 def attempt_await(
     attempt: Attempt, invoice: Invoice, *, expected_by: datetime, provider: Mapping[str, Any], stamp: Stamp
 ) -> None:

@@ -66,7 +66,8 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
         if isinstance(answer, ProviderUncertain):
             if attempt.status == AttemptStatus.SENDING:
                 outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp)
-        else:
+        elif answer.outcome is not Outcome.ERRORED or attempt.resends == 0:
+            # Beside a resend of the same key, "ours was never sent" proves nothing about the other one.
             answer_apply(scope, attempt, answer, provider, stamp)
     return AttemptStatus(attempt.status)
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 
 from invoices.models import Attempt, Connection, Invoice, Transaction
-from invoices.services.attempts import ReportedAttempt, attempt_report
+from invoices.services.attempts import ReportedAttempt, attempt_count, attempt_report
 from invoices.services.billing import charge_create, open_charge
 from invoices.services.ledger import Stamp, move
 from invoices.states import (
@@ -162,6 +162,8 @@ def _apply(scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Conn
             outcomes.charge_is_awaited(scope, attempt, expected_by=failed_at + _PENDING, provider={}, stamp=stamp)
     elif attempt.status in ATTEMPT_OPEN:
         report_decline(scope, attempt, payment.decline or DeclineFacts(), connection, event, failed_at, stamp)
+    elif attempt.status == AttemptStatus.ERRORED and not attempt.counts:
+        attempt_count(attempt, scope.invoice, stamp)
     elif attempt.status == AttemptStatus.DECLINED and not attempt.raw_code and _names(payment.decline):
         assert payment.decline is not None
         outcomes.decline_was_named(

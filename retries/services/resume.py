@@ -30,11 +30,11 @@ def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, st
         case = open_case(scope.invoice)
         if case is None or case.automatic_barred or scope.invoice.due_minor == 0:
             continue
-        resumed += _resume(scope, case, token_pk, stamp)
+        resumed += _resume(scope, case, token_pk, stamp, urgent=resumed == 0)
     return resumed
 
 
-def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp) -> bool:
+def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp, *, urgent: bool) -> bool:
     granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.CARD_UPDATE]
     if granted is not None and trigger_usage(case, Trigger.CARD_UPDATE) >= granted:
         case_plan(scope, case, stamp)
@@ -62,6 +62,6 @@ def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp) -> bool:
         why=f"The customer's payment method was updated: tries the {option.label}.",
         decision={"kind": "card_update", "decided_at": stamp.now.isoformat(), "limit": option.limit_text},
         stamp=stamp,
-        urgent=True,
+        urgent=urgent,
     )
     return True

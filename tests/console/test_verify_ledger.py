@@ -6,12 +6,13 @@ from datetime import timedelta
 from io import StringIO
 from typing import Any
 
+import pgtrigger
 import pytest
 from django.core.management import call_command
 from django.db import connection
 
 from invoices.chain import Link, link_hash
-from invoices.models import Attempt, Event, Invoice
+from invoices.models import Attempt, Event, Invoice, OutboxMessage
 from providers.base import DisputeFacts, DisputeStatus, RefundFacts, RefundStatus
 from recovery_site.console.verification import MUST_BE_ZERO, verify
 from retries.services.manual import case_pause
@@ -19,13 +20,10 @@ from tests.console.world import World
 
 
 def tamper(sql: str, *parameters: object) -> None:
-    """Change rows behind the triggers' back, as only somebody with the database's password could."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL session_replication_role = replica")
+    """Change rows behind the triggers' back, as somebody with the database's password could."""
+    with pgtrigger.ignore(), connection.cursor() as cursor:
         cursor.execute(sql, parameters)
-        changed = cursor.rowcount
-        cursor.execute("SET LOCAL session_replication_role = DEFAULT")
-    assert changed != 0, "the tampering changed nothing, so the test would prove nothing"
+        assert cursor.rowcount != 0, "the tampering changed nothing, so the test would prove nothing"
 
 
 def rehash(invoice: Invoice) -> None:
@@ -157,11 +155,13 @@ def test_a_changed_event_breaks_the_chain(recovered: Invoice, change: str) -> No
 
 
 def test_a_missing_event_leaves_a_gap(recovered: Invoice) -> None:
+    OutboxMessage.objects.all().delete()
     tamper("DELETE FROM invoices_event WHERE invoice_id = %s AND kind = 'alert.first_failure'", recovered.pk)
     assert found() == {"gap_in_events"}
 
 
 def test_a_cut_off_end_is_noticed_by_the_invoice_itself(recovered: Invoice) -> None:
+    OutboxMessage.objects.all().delete()
     tamper("DELETE FROM invoices_event WHERE invoice_id = %s AND seq = %s", recovered.pk, recovered.last_seq)
     assert "head_differs" in found()
 
@@ -189,6 +189,7 @@ def test_a_row_that_stands_elsewhere_than_its_events_lead(recovered: Invoice, ta
 
 
 def test_a_row_without_a_word_in_the_events(recovered: Invoice) -> None:
+    OutboxMessage.objects.all().delete()
     tamper("DELETE FROM invoices_event WHERE kind = 'transaction.created'")
     tamper("UPDATE invoices_event SET to_state = '' WHERE subject_type = 'transaction'")
     details = [one.detail for one in verify().problems if one.problem == "state_differs"]
@@ -196,6 +197,7 @@ def test_a_row_without_a_word_in_the_events(recovered: Invoice) -> None:
 
 
 def test_a_deleted_row_is_missed(recovered: Invoice) -> None:
+    tamper("DELETE FROM retries_retryjob")
     tamper("DELETE FROM retries_case")
     assert "row_missing" in found()
 
@@ -243,6 +245,7 @@ def test_amounts_are_held_against_events_and_transactions(recovered: Invoice, ch
 )
 def test_a_next_step_with_nothing_behind_it_is_none(booked: Invoice, step: str) -> None:
     with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute("ALTER TABLE retries_case DROP CONSTRAINT case_open_has_next_step")
     tamper("UPDATE retries_case SET next_step = %s, next_step_at = NULL", step)
     assert found() == {"open_invoice_without_next_step"}
@@ -351,8 +354,9 @@ def test_what_a_provider_told_later_is_not_held_against_us(world: World, at_the_
     early = at_the_limit.attempted_at - timedelta(hours=1)
     tamper("UPDATE invoices_attempt SET attempted_at = %s WHERE id = %s", early, at_the_limit.pk)
     assert found() == {"attempts_over_a_rule"}
+    tamper("UPDATE retries_retryjob SET attempt_id = NULL")
     tamper("UPDATE invoices_attempt SET id = -id, number = 0 WHERE id = %s", at_the_limit.pk)
-    assert "attempts_over_a_rule" not in found()
+    assert found() == set()
 
 
 def test_an_attempt_after_a_refusal_for_good(world: World, recovered: Invoice) -> None:

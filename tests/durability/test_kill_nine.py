@@ -92,9 +92,10 @@ def test_no_invoice_is_charged_twice_however_often_workers_are_killed(process_en
 
     killed = kill_workers_at_random(process_environment, random.Random(7))
     assert killed >= 5, "the test killed too few workers to prove anything"
-    assert Attempt.objects.filter(status=AttemptStatus.SENDING).exists() or Attempt.objects.filter(
-        status=AttemptStatus.UNKNOWN
-    ).exists(), "no kill or fault left a charge open: the test proves nothing"
+    assert (
+        Attempt.objects.filter(status=AttemptStatus.SENDING).exists()
+        or Attempt.objects.filter(status=AttemptStatus.UNKNOWN).exists()
+    ), "no kill or fault left a charge open: the test proves nothing"
 
     finish(connection)
     charges = requests.get(f"{sandbox.url}/ledger", timeout=30).json()["charges"]

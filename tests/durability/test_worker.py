@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,18 +11,18 @@ import pytest
 from django.conf import settings
 from django_q.models import OrmQ, Schedule
 
-from invoices.models import Attempt, Invoice
+from invoices.models import Attempt
 from invoices.states import AttemptStatus, InvoiceStatus
-from recovery_site.common import stopping
 from recovery_site.common.clock import database_now
 from recovery_site.worker import supervisor as supervisor_module
 from recovery_site.worker.schedules import schedules_ensure
 from recovery_site.worker.supervisor import INBOX, MAIN, ClusterBroken, Supervisor
-from retries.models import Beat, RetryJob
+from retries.models import Beat
 from retries.services.sweeps import beat, sweep_run
 from retries.tasks import drain_retries
 from tests.contract.sandbox_process import Psp, servers
 from tests.durability.worker_process import Biller, Worker, eventually, workers
+from webhooks.tasks import drain_inbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FAST = {"QUEUE_WORKERS": "1", "RETRY_PROCESSING_INTERVAL": "1s", "QUEUE_WEDGED_AFTER": "2s"}
@@ -54,7 +55,6 @@ def test_webhooks_become_charges_and_orders_do_not_pile_up(psp: Psp, worker: Cal
     for invoice in invoices:
         settles(biller, invoice)
     assert charged(psp) == [4900] * 5
-    assert sorted(psp.get("/ledger")["charges"][0]["metadata"]) == ["at", "attempt", "invoice", "transaction"]
     names = set(Beat.objects.values_list("name", flat=True))
     assert {"drain_inbox", "drain_retries", "drain_outbox", "reconcile_sweep"} <= names
     assert len([name for name in names if name.startswith("worker:")]) == 1
@@ -181,11 +181,9 @@ def test_order_whose_worker_was_killed_is_given_again(monkeypatch: pytest.Monkey
     beat("drain_retries", state="running", **alive)
     supervisor.step(100.0)
     assert OrmQ.objects.filter(pk=order.pk).exists()
-    gone = os.spawnlp(os.P_WAIT, "true", "true") or os.fork()
-    if gone == 0:
-        os._exit(0)
-    os.waitpid(gone, 0)
-    beat("drain_retries", state="running", **{**alive, "pid": gone})
+    gone = subprocess.Popen(["true"])
+    gone.wait(20)
+    beat("drain_retries", state="running", **{**alive, "pid": gone.pid})
     supervisor.step(200.0)
     supervisor.step(201.0)
     again = [row for row in OrmQ.objects.all() if row.func() == "retries.tasks.drain_retries"]
@@ -208,23 +206,22 @@ def test_fallback_drives_only_while_no_supervisor_lives(psp: Psp) -> None:
     assert Beat.objects.get(name="drain_retries").data["state"] == "done"
 
 
-def test_sweep_begins_nothing_one_provider_timeout_before_its_end_or_when_told_to_stop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    answers: list[bool] = []
+def test_sweep_begins_nothing_new_near_its_end_or_when_told_to_stop(psp: Psp, monkeypatch: pytest.MonkeyPatch) -> None:
+    biller = Biller(psp.url)
+    invoice = biller.fails()
+    assert drain_inbox() == {"processed": 1, "failed": 0, "ignored": 0}
+    monkeypatch.setattr(settings, "QUEUE_TASK_TIMEOUT", timedelta(0))
+    assert drain_retries()["claimed"] == 0
+    monkeypatch.undo()
+    with monkeypatch.context() as stopping:
+        stopping.setattr("retries.services.sweeps.stop_requested", lambda: True)
+        assert drain_retries()["claimed"] == 0
+    assert charged(psp) == []
+    assert drain_retries()["succeeded"] == 1
+    assert (charged(psp), biller.status(invoice)) == ([4900], InvoiceStatus.SETTLED)
 
-    def ask(timeout: timedelta) -> bool:
-        sweep_run("probe", lambda keep_going: {"goes": answers.append(keep_going())}, timeout=timeout)
-        return answers[-1]
 
-    assert ask(timedelta(minutes=4)) is True
-    assert ask(timedelta(0)) is False
-    monkeypatch.setattr("retries.services.sweeps.stop_requested", lambda: True)
-    assert ask(timedelta(minutes=4)) is False
-    assert stopping.stop_requested() is False
-
-
-def test_sweep_that_fails_says_so_and_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_that_fails_says_so_and_raises() -> None:
     def broken(keep_going: object) -> dict[str, int]:
         raise ZeroDivisionError("no luck")
 
@@ -232,9 +229,3 @@ def test_sweep_that_fails_says_so_and_raises(monkeypatch: pytest.MonkeyPatch) ->
         sweep_run("probe", broken, timeout=timedelta(minutes=1))
     data = Beat.objects.get(name="probe").data
     assert (data["state"], data["error"], data["pid"]) == ("failed", "ZeroDivisionError", os.getpid())
-
-
-def test_retries_drain_stops_claiming_when_time_is_up(psp: Psp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "QUEUE_TASK_TIMEOUT", timedelta(0))
-    assert drain_retries()["claimed"] == 0
-    assert RetryJob.objects.count() == Invoice.objects.count() == 0

@@ -12,7 +12,7 @@ def test_probe(shape, named):
     for i,order in enumerate(permutations(range(4))):
         d=door_open(Merchant.objects.create(name=f"m{i}"))
         r=Renewal(shape, named_method=named)
-        evs=[r.charge_failed(), r.intent_failed(), r.invoice_failed(), r.past_due()]
+        evs=[r.charge_failed(code="processing_error"), r.intent_failed(code="processing_error"), r.invoice_failed(), r.past_due()]
         for k in order:
             d.deliver(evs[k]); d.drain(moment(10))
         l=ledger(d.merchant)
