@@ -78,6 +78,8 @@ class Supervisor:
         self._longest = settings.QUEUE_TASK_TIMEOUT.total_seconds() + 60
         self._out: dict[str, Tick] = {}
         self._ordered: dict[str, float] = {}
+        # When an order that has run was first seen to be in the queue still.
+        self._unacknowledged: dict[str, float] = {}
         self._ends: dict[str, deque[float]] = defaultdict(deque)
         self._start_at: dict[str, float] = {}
         self._beaten = 0.0
@@ -151,29 +153,38 @@ class Supervisor:
         """Forget orders that are done or whose worker died; find out whether a cluster leaves its orders lying."""
         waiting, seen = ticks_waiting(self.sweeps), lives(self.sweeps)
         for name, tick in list(self._out.items()):
-            life = seen.get(name)
-            started = life is not None and life.tick == tick.token
             if tick.token not in waiting:
-                del self._out[name]
-            elif (started and life is not None and self._is_over(life)) or tick.ordered < now - self._longest:
-                # Finished and not yet acknowledged, or its worker was killed: either way nobody works on it.
+                self._done(name)
+            elif self._was_killed(tick, seen) or tick.ordered < now - self._longest:
                 tick_forget(tick)
-                del self._out[name]
-        wedged_after = settings.QUEUE_WEDGED_AFTER.total_seconds()
+                self._done(name)
+            elif _ran(tick, seen):
+                self._unacknowledged.setdefault(tick.token, now)
         for cluster in self.clusters.values():
-            late = [tick for tick in self._out.values() if self._lies(tick, cluster, seen, now - wedged_after)]
-            if late and self._busy(cluster, seen) < cluster.workers:
-                self._restart(cluster, f"left {late[0].sweep.name} lying for {wedged_after:.0f} s", seen)
+            self._check(cluster, seen, now - settings.QUEUE_WEDGED_AFTER.total_seconds())
 
-    def _is_over(self, life: Life) -> bool:
-        here = life.host == socket.gethostname()
-        return life.state != "running" or (here and not psutil.pid_exists(life.pid))
+    def _done(self, name: str) -> None:
+        self._unacknowledged.pop(self._out.pop(name).token, None)
+
+    def _check(self, cluster: ClusterProcess, seen: Mapping[str, Life], before: float) -> None:
+        """Restart a cluster that has an idle worker and leaves an order lying, or does not acknowledge what it did."""
+        for tick in self._out.values():
+            if tick.sweep.cluster != cluster.name:
+                continue
+            if self._unacknowledged.get(tick.token, before) < before:
+                self._restart(cluster, f"did not acknowledge {tick.sweep.name}", seen)
+                return
+            lies = tick.ordered < before and not _begun(tick, seen)
+            if lies and self._busy(cluster, seen) < cluster.workers:
+                self._restart(cluster, f"left {tick.sweep.name} lying", seen)
+                return
 
     @staticmethod
-    def _lies(tick: Tick, cluster: ClusterProcess, seen: Mapping[str, Life], before: float) -> bool:
+    def _was_killed(tick: Tick, seen: Mapping[str, Life]) -> bool:
         life = seen.get(tick.sweep.name)
-        started = life is not None and life.tick == tick.token
-        return tick.sweep.cluster == cluster.name and tick.ordered < before and not started
+        if life is None or not _begun(tick, seen) or life.state != "running":
+            return False
+        return life.host == socket.gethostname() and not psutil.pid_exists(life.pid)
 
     def _busy(self, cluster: ClusterProcess, seen: Mapping[str, Life]) -> int:
         return sum(
@@ -212,7 +223,8 @@ class Supervisor:
         with suppress(DatabaseFailure):
             ticks_forget(mine)
         for sweep in mine:
-            self._out.pop(sweep.name, None)
+            if sweep.name in self._out:
+                self._done(sweep.name)
             self._ordered.pop(sweep.name, None)
 
     def _restart(self, cluster: ClusterProcess, why: str, seen: Mapping[str, Life]) -> None:
@@ -243,3 +255,14 @@ class Supervisor:
         except DatabaseFailure:
             return False
         return any(cluster.running() and self._busy(cluster, seen) for cluster in clusters)
+
+
+def _begun(tick: Tick, seen: Mapping[str, Life]) -> bool:
+    """True if some worker has begun this order."""
+    life = seen.get(tick.sweep.name)
+    return life is not None and life.tick == tick.token
+
+
+def _ran(tick: Tick, seen: Mapping[str, Life]) -> bool:
+    """True if the order was carried out, with or without success."""
+    return _begun(tick, seen) and seen[tick.sweep.name].state != "running"

@@ -88,7 +88,7 @@ class Worker:
 
     def workers(self, name: str, number: int) -> list[psutil.Process]:
         """q2's worker processes: the guard starts them before its monitor and its pusher."""
-        return sorted(self.guard(name).children(), key=lambda process: process.create_time())[:number]
+        return sorted(self.guard(name).children(), key=lambda process: process.pid)[:number]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
