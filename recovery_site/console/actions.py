@@ -7,8 +7,10 @@ from datetime import datetime
 from accounts.models import User
 from invoices.models import Invoice
 from invoices.services.ledger import Stamp
+from recovery_site.common.money import format_money
 from recovery_site.console.words import card_label, moment_text
 from retries.models import RetryJob
+from retries.refunding import refund_request
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now
 from retries.states import JobStatus
 
@@ -57,6 +59,14 @@ ACTIONS: Mapping[str, Action] = {
             "Automatic retries are paused.",
         ),
         Action(
+            "refund",
+            "Refund",
+            "Give money back?",
+            "The refund is sent through the provider. Above the merchant's limit a second person has to release it.",
+            "Book the refund",
+            "The refund is booked.",
+        ),
+        Action(
             "cancel",
             "Cancel invoice",
             "Cancel this invoice for good?",
@@ -92,6 +102,8 @@ def act(
     now: datetime,
     token_pk: int | None = None,
     due_at: datetime | None = None,
+    amount_minor: int | None = None,
+    charge: str = "",
 ) -> str:
     """Do it through the engine's services; returns a sentence about what happened. Raises RecoveryError."""
     stamp = staff_stamp(user, reason, now)
@@ -99,6 +111,11 @@ def act(
         case "retry":
             job = retry_now(invoice_pk=invoice.pk, stamp=stamp, reason=reason, token_pk=token_pk, due_at=due_at)
             return _booked(job, now)
+        case "refund":
+            refund = refund_request(
+                invoice_pk=invoice.pk, amount_minor=amount_minor, reason=reason, stamp=stamp, charge_id=charge
+            )
+            return f"The refund of {format_money(refund.amount_minor, refund.currency)} is booked."
         case "pause":
             case_pause(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
         case "resume":

@@ -1,19 +1,11 @@
-"""What staff may answer to a question of the queue, and what each answer does."""
+"""The staff queue's questions and answers in words; what an answer does is `retries/services/answers.py`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from django.db import transaction
-
-from invoices.models import Attempt, ReviewItem
-from invoices.services.ledger import Stamp
-from invoices.services.reviews import review_resolve
-from invoices.states import ATTEMPT_OPEN, ReviewKind
-from recovery_site.common.errors import Conflict, InvalidInput, NotFound
-from retries.locking import scope_lock
-from retries.models import Case
-from retries.services.manual import attempt_resolve, case_resume, invoice_cancel
-from retries.states import CaseStatus, NextStep
+from invoices.models import ReviewItem
+from invoices.states import ReviewKind
+from recovery_site.console.words import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +28,16 @@ _ANSWERS: Mapping[str, Answer] = {
             "The attempt counts as never made; recovery goes on and may charge again.",
             "danger",
         ),
+        Answer("refunded", "It was refunded", "The refund counts as done."),
+        Answer("not_refunded", "It was not refunded", "The refund counts as failed; it can be asked for again."),
+        Answer("refund", "Refund it", "The money is sent back through the provider.", "danger"),
         Answer("keep", "Keep the money", "The question is closed; nothing is sent."),
-        Answer("refund", "I refunded it at the provider", "The question is closed; the provider reports the refund."),
+        Answer("approve", "Approve the refund", "The money is sent back through the provider.", "danger"),
+        Answer("refuse", "Refuse the refund", "Nothing is sent; the refund counts as failed."),
         Answer("noted", "Noted", "The question is closed; nothing is sent."),
         Answer("repaired", "It is repaired", "The next step is planned anew.", "primary"),
-        Answer("give_up", "Write the invoice off", "Nothing more is collected for this invoice.", "danger"),
-        Answer("paid", "It is paid", "The question is closed; the payment arrives by the provider's report."),
-        Answer("not_paid", "It is not paid", "The question is closed; retry it from the invoice's page."),
+        Answer("paid", "It is paid", "The invoice counts as paid outside; nothing is charged."),
+        Answer("not_paid", "It is not paid", "Recovery goes on and may charge again.", "danger"),
     )
 }
 
@@ -61,10 +56,11 @@ _GUIDANCE: Mapping[str, str] = {
     ReviewKind.CONFIGURATION: "The provider refuses our set-up. Repair it there or in the connection, then go on.",
     ReviewKind.FRAUD: "The bank suspects fraud, so recovery stopped. The payer is not told why.",
     ReviewKind.NO_PLAN: (
-        "The provider says this was charged before. If that is so, its report settles the invoice; if not, retry it"
-        " from the invoice's page."
+        "The provider says that this was charged before. Look there: a wrong answer charges the customer twice or"
+        " not at all."
     ),
     ReviewKind.UNMATCHED_PAYMENT: "A payment names two invoices. Check at the provider which one it belongs to.",
+    ReviewKind.REFUND_APPROVAL: "This refund is above the merchant's limit, so a second person has to release it.",
     ReviewKind.REFUND_STUCK: "A refund neither succeeded nor failed. Look at the provider's records.",
 }
 
@@ -74,51 +70,11 @@ def guidance(kind: str) -> str:
     return _GUIDANCE.get(kind, "Look at the facts, then answer.")
 
 
-def answers_of(item: ReviewItem, *, waiting: bool) -> list[Answer]:
-    """The answers that can be given now. `waiting`: the invoice's next step is this queue, so that an answer which
-    only closes the question would leave the invoice without one."""
-    return [
-        _ANSWERS[choice]
-        for choice in item.choices
-        if choice in _ANSWERS and not (waiting and choice in ("paid", "not_paid"))
-    ]
+def answers_of(item: ReviewItem) -> list[Answer]:
+    """The buttons of a question; an answer without words of its own is shown readably."""
+    return [_ANSWERS.get(choice) or Answer(choice, plain(choice).capitalize(), "") for choice in item.choices]
 
 
-def waits_for_staff(case: Case | None) -> bool:
-    """True while the invoice's next step is the staff queue."""
-    return case is not None and case.status == CaseStatus.OPEN and case.next_step == NextStep.STAFF
-
-
-@transaction.atomic
-def review_answer(*, item_pk: int, choice: str, note: str, stamp: Stamp) -> str:
-    """Give an answer and let it take effect; returns what happened, as a sentence.
-
-    Locks customer, cards and invoice first. Raises Conflict if the question is closed or the answer would leave the
-    invoice without a next step, InvalidInput for an answer that the question does not offer.
-    """
-    item = ReviewItem.objects.select_related("invoice").filter(pk=item_pk).first()
-    if item is None or item.invoice is None:
-        raise NotFound("This question does not exist or belongs to no invoice.")
-    scope = scope_lock(customer_pk=item.invoice.customer_id, invoice_pk=item.invoice.pk)
-    item = ReviewItem.objects.get(pk=item_pk)
-    if item.resolved_at is not None:
-        raise Conflict("This question is already answered; load the queue again.")
-    case = Case.objects.filter(invoice=scope.invoice, status=CaseStatus.OPEN).first()
-    if choice not in {answer.choice for answer in answers_of(item, waiting=waits_for_staff(case))}:
-        raise InvalidInput("This answer is not possible now; load the queue again to see those that are.")
-    attempt = _open_attempt(item) if choice in ("charged", "not_charged") else None
-    if attempt is not None:
-        # Resolving the attempt closes every question about it.
-        attempt_resolve(attempt_pk=attempt.pk, charged=choice == "charged", stamp=stamp, note=note)
-        return "The attempt was resolved: " + _ANSWERS[choice].effect
-    review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=choice, stamp=stamp, note=note)
-    if choice == "repaired" and case is not None and case.paused_by:
-        case_resume(invoice_pk=scope.invoice.pk, stamp=stamp, reason=note)
-    elif choice == "give_up":
-        invoice_cancel(invoice_pk=scope.invoice.pk, stamp=stamp, reason=note, write_off=True)
-    return _ANSWERS[choice].effect
-
-
-def _open_attempt(item: ReviewItem) -> Attempt | None:
-    """The attempt in question while its result is open; if events have told it meanwhile only the question is left."""
-    return Attempt.objects.filter(public_id=item.subject_id, status__in=ATTEMPT_OPEN).first()
+def answered(choice: str) -> str:
+    """What to tell the person who gave the answer."""
+    return _ANSWERS[choice].effect if choice in _ANSWERS else "The question is answered."

@@ -5,7 +5,9 @@ from typing import Any
 
 from django import forms
 
-from recovery_site.console.story.types import TokenFacts
+from recovery_site.common.errors import InvalidInput
+from recovery_site.common.money import from_decimal_string
+from recovery_site.console.story.types import RefundableFacts, TokenFacts
 
 # An event's cause holds 200 characters, "staff: " included.
 REASON_LENGTH = 180
@@ -21,6 +23,11 @@ class ReasonForm(forms.Form):
             "max_length": f"Keep the reason below {REASON_LENGTH} characters.",
         },
     )
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What the valid form says, by the names of `actions.act`."""
+        return {"reason": self.cleaned_data["reason"]}
 
 
 class RetryForm(ReasonForm):
@@ -52,5 +59,49 @@ class RetryForm(ReasonForm):
         return due_at
 
     @property
-    def token_pk(self) -> int | None:
-        return self._pks.get(self.cleaned_data["token"])
+    def chosen(self) -> dict[str, Any]:
+        token_pk = self._pks.get(self.cleaned_data["token"])
+        return {**super().chosen, "token_pk": token_pk, "due_at": self.cleaned_data["due_at"]}
+
+
+class RefundForm(ReasonForm):
+    """A refund: of which payment (needed where there are several) and how much (all that is left if nothing is said)."""
+
+    amount = forms.CharField(required=False, max_length=20)
+
+    def __init__(self, data: Any, *, refundable: tuple[RefundableFacts, ...]) -> None:
+        super().__init__(data)
+        self._by_id = {charge.public_id: charge for charge in refundable}
+        self.fields["charge"] = forms.ChoiceField(
+            choices=[(charge.public_id, str(charge.left)) for charge in refundable],
+            required=False,
+            error_messages={"invalid_choice": "Choose one of the payments that can still be refunded."},
+        )
+
+    def clean(self) -> dict[str, Any]:
+        """The amount in the payment's currency, at most what is left of it."""
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        charge = self._charge(values.get("charge", ""))
+        if charge is None:
+            self.add_error("charge", "Choose the payment to refund.")
+            return values
+        values["charge"], text = charge.public_id, values.get("amount", "").strip()
+        try:
+            amount = from_decimal_string(text, charge.left.currency) if text else charge.left.minor
+        except InvalidInput as error:
+            self.add_error("amount", error.message)
+            return values
+        if not 0 < amount <= charge.left.minor:
+            self.add_error("amount", f"Enter an amount above zero, at most {charge.left}.")
+        values["amount_minor"] = amount
+        return values
+
+    def _charge(self, chosen: str) -> RefundableFacts | None:
+        if chosen:
+            return self._by_id.get(chosen)
+        return next(iter(self._by_id.values())) if len(self._by_id) == 1 else None
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        values = self.cleaned_data
+        return {**super().chosen, "charge": values["charge"], "amount_minor": values["amount_minor"]}

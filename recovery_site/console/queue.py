@@ -10,13 +10,11 @@ from django.utils.dateparse import parse_datetime
 from accounts.models import Merchant
 from invoices.models import Attempt, Invoice, ReviewItem
 from invoices.states import ReviewKind
-from recovery_site.console.answers import Answer, answers_of, guidance, waits_for_staff
+from recovery_site.console.answers import Answer, answers_of, guidance
 from recovery_site.console.sentences import actor_name
 from recovery_site.console.story.build import facts_in_words
 from recovery_site.console.story.gather import people_of
 from recovery_site.console.words import card_label, duration_text, plain
-from retries.models import Case
-from retries.states import CaseStatus
 
 _PAGE = 25
 
@@ -91,7 +89,7 @@ class QueuePage:
 
 
 def queue_page(*, merchant: Merchant, user_pk: int | None, wanted: Filter, now: datetime) -> QueuePage:
-    """One page of the merchant's queue in four queries: questions, cases, attempts, people."""
+    """One page of the merchant's queue in three queries: questions, attempts, people."""
     items = list(_items(merchant, user_pk, wanted)[: _PAGE + 1])
     shown = items[:_PAGE]
     questions = _questions(shown, user_pk, now)
@@ -133,7 +131,6 @@ def _items(merchant: Merchant, user_pk: int | None, wanted: Filter) -> QuerySet[
 
 def _questions(items: Sequence[ReviewItem], user_pk: int | None, now: datetime) -> list[Question]:
     invoices = {item.invoice_id for item in items}
-    cases = {case.invoice_id: case for case in Case.objects.filter(invoice__in=invoices, status=CaseStatus.OPEN)}
     attempts = {
         attempt.public_id: attempt
         for attempt in Attempt.objects.filter(
@@ -141,19 +138,17 @@ def _questions(items: Sequence[ReviewItem], user_pk: int | None, now: datetime) 
         ).select_related("card")
     }
     people = people_of(item.resolved_by for item in items)
-    return [_question(item, cases, attempts, people, user_pk, now) for item in items]
+    return [_question(item, attempts, people, user_pk, now) for item in items]
 
 
 def _question(
     item: ReviewItem,
-    cases: Mapping[int, Case],
     attempts: Mapping[str, Attempt],
     people: Mapping[str, str],
     user_pk: int | None,
     now: datetime,
 ) -> Question:
     invoice = item.invoice
-    waiting = waits_for_staff(cases.get(item.invoice_id)) if item.invoice_id else False
     return Question(
         public_id=item.public_id,
         kind=item.kind,
@@ -168,7 +163,7 @@ def _question(
         customer=str(invoice.customer) if invoice else "",
         facts=facts_in_words(item.facts, now),
         attempt=_attempt_words(attempts.get(item.subject_id)),
-        answers=answers_of(item, waiting=waiting) if item.resolved_at is None else [],
+        answers=answers_of(item) if item.resolved_at is None else [],
         owner=(item.owner.get_full_name() or item.owner.get_username()) if item.owner else "",
         mine=item.owner_id is not None and item.owner_id == user_pk,
         opened_at=item.opened_at,

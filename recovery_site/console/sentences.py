@@ -229,6 +229,14 @@ def _attempt_decline_named(told: Told) -> Line:
     return Line(f"The provider told why {told.attempt.lower()} was declined: {_reason(told)}{_code(told)}.", tone="danger")
 
 
+def _attempt_resent(told: Told) -> Line:
+    return Line(f"{told.attempt} was sent once more under its old key, so that it can never be charged twice.", tone="info")
+
+
+def _collection_stopped(told: Told) -> Line:
+    return Line("The billing system's own retries were switched off.", detail=told.text("answer"))
+
+
 def _review(told: Told) -> str:
     kind = told.text("kind")
     label = ReviewKind(kind).label if kind in ReviewKind.values else plain(kind)
@@ -323,6 +331,9 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "attempt.wait": _attempt_wait,
     "attempt.lose_track": _attempt_lose_track,
     "attempt.decline_named": _attempt_decline_named,
+    "attempt.resent": _attempt_resent,
+    "attempt.counted": _says("The network counts this attempt after all.", minor=True),
+    "invoice.collection_stopped": _collection_stopped,
     "dispute.opened": _dispute_opened,
     "dispute.win": _says("The dispute was won; the money stays.", tone="success"),
     "dispute.lose": _says("The dispute was lost.", tone="danger"),

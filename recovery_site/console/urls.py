@@ -12,7 +12,7 @@ urlpatterns = [
     path("invoices/<slug:public_id>/", views.invoice_page, name="invoice"),
     path("invoices/<slug:public_id>/live/", views.invoice_live, name="invoice-live"),
     re_path(
-        r"^invoices/(?P<public_id>[-\w]+)/(?P<action>retry|pause|resume|cancel|write_off)/$",
+        r"^invoices/(?P<public_id>[-\w]+)/(?P<action>retry|pause|resume|refund|cancel|write_off)/$",
         views.invoice_act,
         name="invoice-act",
     ),

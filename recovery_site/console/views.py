@@ -1,6 +1,7 @@
 """The pages of the staff console. Thin: find what the person may see, call a service, show a page."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -16,12 +17,13 @@ from invoices.services.reviews import review_take
 from recovery_site.common import clock
 from recovery_site.common.errors import RecoveryError
 from recovery_site.console.actions import ACTIONS, act, staff_stamp
-from recovery_site.console.answers import review_answer
-from recovery_site.console.forms import REASON_LENGTH, ReasonForm, RetryForm
+from recovery_site.console.answers import answered
+from recovery_site.console.forms import REASON_LENGTH, ReasonForm, RefundForm, RetryForm
 from recovery_site.console.permissions import invoice_for, may_act, require_acting, review_for
 from recovery_site.console.queue import Filter, invoice_questions, queue_page
 from recovery_site.console.story import invoice_story
 from recovery_site.console.story.types import InvoiceStory
+from retries.services.answers import review_answer
 
 # How often the page asks for news, in seconds: while something is expected, and when all is quiet.
 _POLL_OPEN, _POLL_CLOSED = 5, 30
@@ -91,26 +93,29 @@ def invoice_live(request: HttpRequest, public_id: str) -> HttpResponse:
 @login_required
 @require_POST
 def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpResponse:
-    """Retry, pause, resume, cancel or write off, with a reason; then back to the page with what happened."""
+    """Retry, pause, resume, refund, cancel or write off, with a reason; then back to the page with what happened."""
     invoice = invoice_for(request.user, public_id)
     user = require_acting(request.user, invoice.merchant)
     now = clock.now()
-    if action == "retry":
-        form: ReasonForm = RetryForm(request.POST, tokens=invoice_story(invoice, now=now).tokens, now=now)
-    else:
-        form = ReasonForm(request.POST)
+    form = _form(action, request, invoice, now)
     if not form.is_valid():
         return _page(request, invoice, form=form, asked=action, status=400)
-    chosen: dict[str, Any] = {}
-    if isinstance(form, RetryForm):
-        chosen = {"token_pk": form.token_pk, "due_at": form.cleaned_data["due_at"]}
     try:
-        done = act(action, invoice, user=user, reason=form.cleaned_data["reason"], now=now, **chosen)
+        done = act(action, invoice, user=user, now=now, **form.chosen)
     except RecoveryError as error:
         form.add_error(None, error.message)
         return _page(request, invoice, form=form, asked=action, status=error.http_status)
     messages.success(request, done)
     return redirect("console:invoice", public_id=invoice.public_id)
+
+
+def _form(action: str, request: HttpRequest, invoice: Invoice, now: datetime) -> ReasonForm:
+    """The question's form; what can be chosen in it comes from the invoice as it is now."""
+    if action == "retry":
+        return RetryForm(request.POST, tokens=invoice_story(invoice, now=now).tokens, now=now)
+    if action == "refund":
+        return RefundForm(request.POST, refundable=invoice_story(invoice, now=now).refundable)
+    return ReasonForm(request.POST)
 
 
 @login_required
@@ -156,18 +161,13 @@ def queue_answer(request: HttpRequest, public_id: str) -> HttpResponse:
     if not form.is_valid():
         messages.error(request, "Nothing was answered: say in the note how you know.")
         return _back(request)
-    note = form.cleaned_data["reason"]
+    note, choice = form.cleaned_data["reason"], request.POST.get("choice", "")
     try:
-        done = review_answer(
-            item_pk=item.pk,
-            choice=request.POST.get("choice", ""),
-            note=note,
-            stamp=staff_stamp(user, note, clock.now()),
-        )
+        review_answer(item_pk=item.pk, answer=choice, stamp=staff_stamp(user, note, clock.now()), note=note)
     except RecoveryError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, done)
+        messages.success(request, answered(choice))
     return _back(request)
 
 

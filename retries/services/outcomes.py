@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
+
 from invoices.models import Attempt, Transaction
 from invoices.services.attempts import (
     ReportedAttempt,
@@ -38,8 +40,6 @@ from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import NextStep
 from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
 
-# Resolution starts this long after sending: before, the provider may still be working on it.
-RESOLVE_AFTER = timedelta(minutes=10)
 # Errors of a request that surely did not become a charge, by the name the clients give them.
 _TRANSPORT = {
     "network_error": TransportError.UNSENT,
@@ -234,8 +234,9 @@ def charge_did_not_happen(
 
 
 def charge_is_unknown(scope: Scope, attempt: Attempt, *, why: str, stamp: Stamp) -> None:
-    """Nobody knows: UNKNOWN, never FAILED. The job ends and the slot is free; resolution is the next step."""
-    check_at = max(stamp.now, attempt.attempted_at + RESOLVE_AFTER)
+    """Nobody knows: UNKNOWN, never FAILED. The job ends and the slot is free; resolution is the next step, once the
+    charge counts as stuck: before, the provider may still be working on it, or tell it by webhook."""
+    check_at = max(stamp.now, attempt.attempted_at + settings.RECONCILE_ORDER_STUCK_AFTER)
     attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
     _in_flight(
         scope,

@@ -8,6 +8,7 @@ from recovery_site.console.story import build
 from recovery_site.console.story.gather import Rows, open_case_of, rows_gather
 from recovery_site.console.story.methods import tokens_facts
 from recovery_site.console.story.nextstep import next_step
+from recovery_site.console.story.refundable import refundable_facts
 from recovery_site.console.story.types import InvoiceStory
 from retries.services.manual import legal_actions
 from retries.states import JobStatus
@@ -16,7 +17,7 @@ from retries.states import JobStatus
 def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
     """Read one invoice completely, in a constant number of queries. Locks nothing, writes nothing."""
     rows = rows_gather(invoice, now=now)
-    people = rows.people
+    people, refundable = rows.people, refundable_facts(rows)
     return InvoiceStory(
         now=now,
         merchant=invoice.merchant.name,
@@ -34,7 +35,8 @@ def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
         disputes=tuple(build.dispute_facts(row) for row in rows.disputes),
         reviews=tuple(build.review_facts(item, people, now) for item in rows.reviews),
         timeline=build.timeline(rows),
-        actions=_actions(rows),
+        refundable=refundable,
+        actions=_actions(rows) | ({"refund"} if refundable else set()),
     )
 
 

@@ -213,6 +213,16 @@ class TransactionFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefundableFacts:
+    """A paid charge of which `left` can still be given back through the provider."""
+
+    public_id: str
+    card: str
+    left: Money
+    paid_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisputeFacts:
     public_id: str
     provider_id: str
@@ -279,6 +289,7 @@ class InvoiceStory:
     disputes: tuple[DisputeFacts, ...]
     reviews: tuple[ReviewFacts, ...]
     timeline: tuple[TimelineEntry, ...]
+    refundable: tuple[RefundableFacts, ...] = ()
     actions: frozenset[str] = field(default_factory=frozenset)
 
     @property
