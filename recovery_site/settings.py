@@ -164,6 +164,7 @@ WEBHOOK_MAX_BODY_BYTES = env.integer("WEBHOOK_MAX_BODY_BYTES", 1_048_576, minimu
 WEBHOOK_TOLERANCE_SECONDS = env.integer("WEBHOOK_TOLERANCE_SECONDS", 300, minimum=1, maximum=86_400)
 CLOCK_SPEED = env.number("CLOCK_SPEED", 1, minimum=1, maximum=100_000)
 CLOCK_ANCHOR = env.clock_anchor("CLOCK_ANCHOR")
+DEMO_PORT = env.integer("PORT", 8000, minimum=1, maximum=65_535)
 
 # --- Tasks: django-q2 on the ORM broker (DESIGN section 10) ---------------------------------------
 

@@ -6,7 +6,7 @@ from django.conf import settings
 
 from invoices.services.outbox import outbox_drain
 from recovery_site.common import clock
-from retries.engine import retries_drain
+from retries.engine.drain import retries_drain
 from retries.reconciliation import reconcile
 from retries.services.sweeps import KeepGoing, sweep_run
 

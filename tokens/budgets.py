@@ -19,10 +19,13 @@ from tokens.rules import Counts, Key, Rule, require_aware
 
 @dataclass(frozen=True, slots=True)
 class AttemptMark:
-    """One attempt as a network counts it. `amount_minor` in minor units of `currency`, `at` aware."""
+    """One attempt as a network counts it. `amount_minor` in minor units of `currency`, `at` aware.
+
+    None as amount: nobody told it (imported history), so it may have been any and counts with every one.
+    """
 
     at: datetime
-    amount_minor: int
+    amount_minor: int | None
     currency: str
     declined: bool
     network: str = UNKNOWN
@@ -107,7 +110,11 @@ def _counted(
     for mark in (*card, *invoice):
         require_aware(mark.at, "An attempt's time")
     wanted = currency.upper()
-    same_amount = [mark for mark in card if mark.amount_minor == amount_minor and mark.currency.upper() == wanted]
+    same_amount = [
+        mark
+        for mark in card
+        if mark.amount_minor is None or (mark.amount_minor == amount_minor and mark.currency.upper() == wanted)
+    ]
     counted = []
     for rule in rules:
         match rule.key:

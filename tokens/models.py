@@ -76,3 +76,51 @@ class Token(models.Model):
 
     def __str__(self) -> str:
         return f"{self.card}"
+
+
+class ImportedMark(models.Model):
+    """Tries of a card that somebody else made and that came as history, not as invoices (docs/adr: imported history).
+
+    `count` tries at `at` count as declines of the card like attempts do. Without an amount they count against every
+    amount. One row per token, instant and source, so that the same file read twice changes nothing.
+    """
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    card = models.ForeignKey(Card, on_delete=models.PROTECT, related_name="imported_marks")
+    token = models.ForeignKey(Token, on_delete=models.PROTECT, related_name="imported_marks")
+    at = models.DateTimeField()
+    count = models.PositiveSmallIntegerField()
+    amount_minor = models.BigIntegerField(null=True, blank=True)
+    currency = models.CharField(max_length=3, blank=True, default="")
+    source = models.CharField(max_length=60)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["token", "at", "source"], name="imported_mark_once"),
+            models.CheckConstraint(condition=Q(count__gte=1), name="imported_mark_counts"),
+        ]
+        indexes = [models.Index(fields=["card", "at"], name="imported_mark_by_card")]
+
+    def __str__(self) -> str:
+        return f"{self.count} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class RetryLimit(models.Model):
+    """A merchant's own limit where it is stricter than the network's rule of that name; `*` is every network."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    network = models.CharField(max_length=20)
+    name = models.CharField(max_length=60)
+    limit = models.PositiveSmallIntegerField()
+    changed_by = models.CharField(max_length=100)
+    changed_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["merchant", "network", "name"], name="retry_limit_once"),
+            models.CheckConstraint(condition=Q(limit__gte=1), name="retry_limit_at_least_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.name}: {self.limit}"

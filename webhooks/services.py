@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 import structlog
 from django.db import connection as database
 from django.db import transaction
-from django.db.models.functions import Now
 
 from accounts.models import Merchant
 from invoices.models import Connection
@@ -19,10 +19,11 @@ from invoices.services.parties import connection_create
 from invoices.states import ConnectionMode
 from providers import registry
 from providers.base import Ignored, InboundItem, InboundRequest
+from recovery_site.common.clock import to_real_seconds
 from recovery_site.common.crypto import decrypt_json, encrypt_json
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import DatabaseClock, fit, for_no_key_update
 from recovery_site.common.errors import Conflict, InvalidInput, NotFound, RecoveryError
-from recovery_site.common.scrubbing import scrub
+from recovery_site.common.scrubbing import scrub, scrub_text
 from retries.handler import EventWaits, event_handle
 from webhooks.models import InboxEvent, WebhookEndpoint
 from webhooks.states import InboxStatus
@@ -30,8 +31,11 @@ from webhooks.states import InboxStatus
 log = structlog.get_logger()
 # A failed item is tried again this long after each failure, then it is FAILED and listed.
 _BACK_OFF = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1))
-# An item whose counterpart never comes (a refund of an unknown payment) is put aside after this long.
-_WAIT_AT_MOST = timedelta(days=1)
+# An item whose counterpart never comes (a refund of an unknown payment) is put aside after this long: Stripe and Paddle
+# deliver a webhook for three days, so what it waits for may still come until then.
+_WAIT_AT_MOST = timedelta(days=4)
+# A waiting item is looked at again after this share of the time it has waited already.
+_WAIT_SHARE = 0.1
 
 
 @transaction.atomic
@@ -44,8 +48,7 @@ def endpoint_create(
     one is made, so that events are recorded and nothing is charged. Raises InvalidInput.
     """
     registry.dialect(provider)
-    if not secret:
-        raise InvalidInput("A webhook endpoint needs the secret that its provider signs with.")
+    _check_secret(secret)
     if connection is None:
         found = list(Connection.objects.filter(merchant=merchant, provider=provider)[:2])
         if len(found) > 1:
@@ -63,10 +66,18 @@ def endpoint_create(
     )
 
 
+def _check_secret(secret: str) -> None:
+    if not secret:
+        raise InvalidInput("A webhook endpoint needs the secret that its provider signs with.")
+
+
 @transaction.atomic
 def endpoint_rotate(*, endpoint_pk: int, secret: str) -> None:
-    """A new secret; the one before stays valid until the next rotation."""
-    endpoint = for_no_key_update(WebhookEndpoint.objects.filter(pk=endpoint_pk)).get()
+    """A new secret; the one before stays valid until the next rotation. Raises NotFound, InvalidInput."""
+    _check_secret(secret)
+    endpoint = for_no_key_update(WebhookEndpoint.objects.filter(pk=endpoint_pk)).first()
+    if endpoint is None:
+        raise NotFound("There is no webhook endpoint with this id.")
     current = decrypt_json(endpoint.secrets_encrypted).get("current", "")
     endpoint.secrets_encrypted = encrypt_json({"current": secret, "previous": current})
     endpoint.save(update_fields=["secrets_encrypted"])
@@ -78,47 +89,60 @@ def endpoint_secrets(endpoint: WebhookEndpoint) -> list[str]:
     return [secrets[name] for name in ("current", "previous") if secrets.get(name)]
 
 
+# One statement in autocommit: the round trip is the price of a webhook, and what is committed here is never lost.
+_STORE = """
+INSERT INTO webhooks_inboxevent (
+    merchant_id, endpoint_id, provider_event_id, event_type, order_key, body, body_hash, received_at,
+    status, reason, attempts
+) VALUES {rows}
+ON CONFLICT (endpoint_id, provider_event_id) DO NOTHING
+"""
+_STORE_ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, 'RECEIVED', '', 0)"
+
+
 def inbox_receive(
     *, endpoint: WebhookEndpoint, request: InboundRequest, now: datetime, clock: float, tolerance_seconds: int
 ) -> int:
     """Verify, split and store one inbound webhook; returns how many new items it brought.
 
     `clock` is the real Unix time for the signature's age. Raises SignatureInvalid or BodyMalformed; a repeated item is
-    no error and stored once. Two queries whatever the number of items.
+    no error and stored once. One statement whatever the number of items, so all of them are stored or none is.
     """
     dialect = registry.dialect(endpoint.provider)
     dialect.verify(request, endpoint_secrets(endpoint), now=clock, tolerance_seconds=tolerance_seconds)
     items = dialect.split(request)
+    if not items:
+        return 0
     body_hash = hashlib.sha256(request.body).hexdigest()
-    rows = [
-        InboxEvent(
-            merchant_id=endpoint.merchant_id,
-            endpoint=endpoint,
-            provider_event_id=item.event_id[:300],
-            event_type=item.event_type[:120],
-            order_key=item.order_key[:300],
-            body=json.dumps(scrub(dict(item.payload)), separators=(",", ":"), ensure_ascii=False).replace(
-                "\\u0000", ""
-            ),
-            body_hash=body_hash,
-            received_at=now,
-        )
-        for item in items
-    ]
-    with transaction.atomic():
-        before = _known(endpoint, rows)
-        InboxEvent.objects.bulk_create(rows, ignore_conflicts=True)
-        return len(rows) - before
+    values: list[Any] = [value for item in items for value in (*_columns(endpoint, item), body_hash, now)]
+    with database.cursor() as cursor:
+        cursor.execute(_STORE.format(rows=", ".join([_STORE_ROW] * len(items))), values)
+        stored: int = cursor.rowcount
+    return stored
 
 
-def _known(endpoint: WebhookEndpoint, rows: Sequence[InboxEvent]) -> int:
-    names = {row.provider_event_id for row in rows}
-    return len(rows) - len(names) + InboxEvent.objects.filter(endpoint=endpoint, provider_event_id__in=names).count()
+def _columns(endpoint: WebhookEndpoint, item: InboundItem) -> tuple[object, ...]:
+    """The body is kept scrubbed and as pure ASCII: JSON's escapes hold what a text column cannot, NUL and half
+    characters, so that the handler reads what was sent."""
+    return (
+        endpoint.merchant_id,
+        endpoint.pk,
+        fit(InboxEvent, "provider_event_id", _storable(item.event_id)),
+        fit(InboxEvent, "event_type", _storable(item.event_type)),
+        fit(InboxEvent, "order_key", _storable(item.order_key)),
+        json.dumps(scrub(dict(item.payload)), separators=(",", ":")),
+    )
+
+
+def _storable(text: str) -> str:
+    """`text` without what PostgreSQL's text cannot hold."""
+    return text.replace("\x00", "").encode("utf-8", "ignore").decode()
 
 
 @dataclass(slots=True)
 class InboxCounts:
-    """What a drain did; items that wait for another event are in none of the three."""
+    """What a drain did; items that wait for another event are in none of the three. `failed`: refused for good, or
+    put back for another try because of an error."""
 
     processed: int = 0
     failed: int = 0
@@ -128,41 +152,66 @@ class InboxCounts:
         return asdict(self)
 
 
-# In order of arrival; one that another worker holds is passed over.
+class _Effect(Enum):
+    """What one item did. MOVED: the ledger may have changed, so that waiting items are worth another look."""
+
+    MOVED = "moved"
+    NONE = "none"
+    WAITS = "waits"
+
+
+# In order of arrival. One that another worker holds is passed over, and so are those behind it with the same key.
 _NEXT = """
 SELECT event.id FROM webhooks_inboxevent event
 WHERE event.status = 'RECEIVED' AND event.id > %(after)s
   AND (event.due_at <= clock_timestamp() OR event.id = ANY(%(waiting)s))
-ORDER BY event.id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+  AND (event.order_key = '' OR NOT EXISTS (
+    SELECT 1 FROM webhooks_inboxevent earlier
+    WHERE earlier.endpoint_id = event.endpoint_id AND earlier.order_key = event.order_key
+      AND earlier.status = 'RECEIVED' AND earlier.id < event.id AND earlier.due_at <= clock_timestamp()
+  ))
+ORDER BY event.id LIMIT 1 FOR NO KEY UPDATE OF event SKIP LOCKED
 """
+# Waiting items that one drain looks at again; those beyond it have their due time like all others.
+_WAITING_LOOKED_AT = 1000
 
 
 def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True) -> InboxCounts:
-    """Process every due item in order of arrival, one transaction each; waiting items get another turn when others
-    have moved the ledger. `keep_going` is asked before each item."""
-    counts, waiting = InboxCounts(), list[int]()
-    progress = True
-    while progress and keep_going():
-        progress = False
-        after = 0
-        while keep_going():
-            with transaction.atomic():
-                with database.cursor() as cursor:
-                    cursor.execute(_NEXT, {"after": after, "waiting": waiting})
-                    row = cursor.fetchone()
-                if row is None:
-                    break
-                after = row[0]
-                event = InboxEvent.objects.select_related("endpoint__connection").get(pk=after)
-                moved = _process(event, now, counts)
-                if event.status == InboxStatus.RECEIVED and event.attempts == 0:
-                    waiting.append(after)
-            progress = progress or (moved and bool(waiting))
+    """Process every due item, one transaction each; `keep_going` is asked before each.
+
+    Any number of drains may run at once: no item is processed twice, and the items of one endpoint with the same order
+    key are begun in order of arrival, each after the one before has ended. An item that waits for another event, or
+    that failed and is to be tried again, steps out of this order, so that it holds up nothing. A waiting item gets
+    another turn when later ones of the same drain have moved the ledger, else when it is due again.
+    """
+    counts, waiting = InboxCounts(), set[int]()
+    again = True
+    while again and keep_going():
+        again, after = False, 0
+        while keep_going() and (done := _step(after, waiting, now, counts)) is not None:
+            after, effect = done
+            if effect is _Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
+                waiting.add(after)
+            else:
+                waiting.discard(after)
+            again = again or (effect is _Effect.MOVED and bool(waiting))
     return counts
 
 
-def _process(event: InboxEvent, now: datetime, counts: InboxCounts) -> bool:
-    """Apply one locked item; True if the ledger may have moved, so that waiting items are worth another look."""
+def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> tuple[int, _Effect] | None:
+    """Lock and process the first due item behind `after`; None if there is none."""
+    with transaction.atomic():
+        with database.cursor() as cursor:
+            cursor.execute(_NEXT, {"after": after, "waiting": list(waiting)})
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        event = InboxEvent.objects.select_related("endpoint__connection").get(pk=row[0])
+        return event.pk, _process(event, now, counts)
+
+
+def _process(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
+    """Apply one locked item."""
     try:
         with transaction.atomic():
             reason = _apply(event, now)
@@ -170,21 +219,29 @@ def _process(event: InboxEvent, now: datetime, counts: InboxCounts) -> bool:
         return _wait(event, waits, now, counts)
     except RecoveryError as error:
         _reject(event, f"{error.code}: {error.message}", now, counts)
-        return False
+        return _Effect.NONE
     except Exception as error:  # the webhook receiver: one bad item must not stop the others, and nothing is lost
         log.exception("inbox_item_failed", inbox_event=event.pk, type=event.event_type)
         _back_off(event, f"{type(error).__name__}: {error}", now, counts)
-        return False
+        return _Effect.NONE
     if reason:
-        event.ignore()
         counts.ignored += 1
     else:
-        event.process()
         counts.processed += 1
-    event.reason, event.processed_at = reason[:500], now
-    event.save(update_fields=["status", "reason", "processed_at"])
+    _finish(event, "ignore" if reason else "process", reason, now)
     log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
-    return not reason
+    return _Effect.NONE if reason else _Effect.MOVED
+
+
+def _finish(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
+    getattr(event, move)()
+    event.reason, event.processed_at = _reason(reason), now
+    event.save(update_fields=["status", "reason", "processed_at"])
+
+
+def _reason(text: str) -> str:
+    """What is kept of a reason: an error may quote what was sent."""
+    return fit(InboxEvent, "reason", _storable(scrub_text(text)))
 
 
 def _apply(event: InboxEvent, now: datetime) -> str:
@@ -198,34 +255,36 @@ def _apply(event: InboxEvent, now: datetime) -> str:
     return handled.reason
 
 
-def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> bool:
-    if now - event.received_at > _WAIT_AT_MOST:
-        event.ignore()
-        event.reason = f"Put aside after a day: {waits.message}"[:500]
-        event.processed_at = now
-        event.save(update_fields=["status", "reason", "processed_at"])
+def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> _Effect:
+    """Look again later, the longer it has waited the more rarely: a refund of a payment that was made before this
+    service was connected waits in vain, and there may be many."""
+    age = now - event.received_at
+    if age > _WAIT_AT_MOST:
+        reason = f"Put aside after {_WAIT_AT_MOST.days} days: {waits.message}"
+        _finish(event, "ignore", reason, now)
         counts.ignored += 1
-        return False
-    event.reason = waits.message[:500]
-    event.due_at = Now() + waits.retry_after
+        log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
+        return _Effect.NONE
+    if event.reason != _reason(waits.message):
+        log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status="waits", reason=waits.message)
+    seldom = timedelta(seconds=max(0.0, to_real_seconds(age)) * _WAIT_SHARE)
+    event.reason, event.due_at = _reason(waits.message), DatabaseClock() + max(waits.retry_after, seldom)
     event.save(update_fields=["reason", "due_at"])
-    return False
+    return _Effect.WAITS
 
 
 def _reject(event: InboxEvent, reason: str, now: datetime, counts: InboxCounts) -> None:
     """What cannot be true will not become true: FAILED at once, listed, replayable."""
-    event.fail()
-    event.reason, event.processed_at = reason[:500], now
-    event.save(update_fields=["status", "reason", "processed_at"])
+    _finish(event, "fail", reason, now)
     counts.failed += 1
-    log.warning("inbox_item_refused", inbox_event=event.pk, type=event.event_type, reason=reason)
+    log.warning("inbox_item_refused", inbox_event=event.pk, type=event.event_type, reason=event.reason)
 
 
 def _back_off(event: InboxEvent, reason: str, now: datetime, counts: InboxCounts) -> None:
     if event.attempts >= len(_BACK_OFF):
         _reject(event, reason, now, counts)
         return
-    event.reason, event.due_at = reason[:500], Now() + _BACK_OFF[event.attempts]
+    event.reason, event.due_at = _reason(reason), DatabaseClock() + _BACK_OFF[event.attempts]
     event.attempts += 1
     event.save(update_fields=["attempts", "reason", "due_at"])
     counts.failed += 1
@@ -240,6 +299,6 @@ def inbox_replay(*, event_pk: int, stamp: Stamp) -> None:
     if event.status == InboxStatus.RECEIVED:
         raise Conflict("This inbox event is already waiting to be processed.")
     event.replay()
-    event.attempts, event.reason, event.processed_at = 0, f"Replayed by {stamp.actor}", None
-    event.due_at = Now()
+    event.attempts, event.reason, event.processed_at = 0, _reason(f"Replayed by {stamp.actor}"), None
+    event.due_at = DatabaseClock()
     event.save(update_fields=["status", "attempts", "reason", "processed_at", "due_at"])

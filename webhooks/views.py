@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -9,52 +10,97 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from providers.base import InboundRequest
+from providers.base import BodyMalformed, InboundRequest
 from recovery_site.common import clock
-from recovery_site.common.errors import RecoveryError
+from recovery_site.common.errors import NotFound, RecoveryError
 from webhooks.models import WebhookEndpoint
 from webhooks.services import inbox_receive
 
 log = structlog.get_logger()
+_CHUNK = 65_536
+
+
+class BodyTooLarge(RecoveryError):
+    code = "body_too_large"
+    http_status = 413
+
+
+class EndpointUnknown(NotFound):
+    code = "unknown_endpoint"
 
 
 @csrf_exempt
 @require_POST
 def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> HttpResponse:
-    """`POST /webhooks/<provider>/<uuid>/`: 200 stored or known, 400 not signed or not readable, 404, 413."""
-    declared = request.META.get("CONTENT_LENGTH") or "0"
-    if not declared.isdigit() or int(declared) > settings.WEBHOOK_MAX_BODY_BYTES:
-        return _refuse(413, "body_too_large", f"The body is larger than {settings.WEBHOOK_MAX_BODY_BYTES} bytes.")
-    endpoint = (
-        WebhookEndpoint.objects.select_related("connection")
-        .filter(uuid=endpoint_uuid, provider=provider, enabled=True)
-        .first()
-    )
-    if endpoint is None:
-        return _refuse(404, "unknown_endpoint", "There is no such webhook endpoint.")
-    inbound = InboundRequest(
-        body=request.read(settings.WEBHOOK_MAX_BODY_BYTES + 1),
-        headers={name.lower(): value for name, value in request.headers.items()},
-        query={name: str(value) for name, value in request.GET.items()},
-    )
-    if len(inbound.body) > settings.WEBHOOK_MAX_BODY_BYTES:
-        return _refuse(413, "body_too_large", f"The body is larger than {settings.WEBHOOK_MAX_BODY_BYTES} bytes.")
+    """`POST /webhooks/<provider>/<uuid>/`: 200 stored or known, 400 not signed or not readable, 404, 413.
+
+    One log line each; a sender that is refused learns no more than the code. What nobody expected is a 500, and the
+    sender tries again.
+    """
+    where = {"provider": provider, "endpoint": str(endpoint_uuid)}
     try:
+        body = _body(request)
         new = inbox_receive(
-            endpoint=endpoint,
-            request=inbound,
+            endpoint=_endpoint(provider, endpoint_uuid),
+            request=InboundRequest(
+                body=body,
+                headers={name.lower(): value for name, value in request.headers.items()},
+                query={name: str(value) for name, value in request.GET.items()},
+            ),
             now=clock.now(),
             clock=time.time(),
             tolerance_seconds=settings.WEBHOOK_TOLERANCE_SECONDS,
         )
     except RecoveryError as error:
-        log.warning("webhook_refused", endpoint=endpoint.pk, provider=provider, code=error.code, reason=error.message)
-        return _refuse(error.http_status, error.code, "The webhook was not accepted: check its signature and body.")
-    log.info("webhook_received", endpoint=endpoint.pk, provider=provider, new_items=new)
+        return _refuse(error, where)
+    log.info("webhook_received", **where, new_items=new)
     return JsonResponse({"received": True, "new": new})
 
 
-def _refuse(status: int, code: str, message: str) -> HttpResponse:
-    if status in (404, 413):
-        log.warning("webhook_refused", code=code, reason=message)
-    return JsonResponse({"error": code, "message": message}, status=status)
+def _body(request: HttpRequest) -> bytes:
+    """The raw body, read no further than one byte past the limit. Raises BodyTooLarge, BodyMalformed."""
+    limit = settings.WEBHOOK_MAX_BODY_BYTES
+    too_large = BodyTooLarge(f"The body is larger than {limit} bytes; send fewer items at once.")
+    declared = request.META.get("CONTENT_LENGTH") or ""
+    if declared and not (declared.isascii() and declared.isdecimal()):
+        raise BodyMalformed("The Content-Length is no number; send the body's size in bytes.")
+    if len(declared) > 18 or (declared and int(declared) > limit):
+        raise too_large
+    stream: Any = request
+    if not declared and request.META.get("wsgi.input_terminated"):
+        # A chunked body: Django takes it for empty, because it has no length; the server knows where it ends.
+        stream = request.META["wsgi.input"]
+    parts, size = [], 0
+    try:
+        while size <= limit and (part := stream.read(min(_CHUNK, limit + 1 - size))):
+            parts.append(part)
+            size += len(part)
+    except OSError as error:
+        raise BodyMalformed("The body broke off; send it again.") from error
+    if size > limit:
+        raise too_large
+    return b"".join(parts)
+
+
+def _endpoint(provider: str, endpoint_uuid: uuid.UUID) -> WebhookEndpoint:
+    endpoint = WebhookEndpoint.objects.filter(uuid=endpoint_uuid).first()
+    if endpoint is None:
+        raise EndpointUnknown("There is no webhook endpoint with this id; webhook_endpoint create makes one.")
+    if endpoint.provider != provider:
+        raise EndpointUnknown(f"This endpoint is for {endpoint.provider}; send there what its address says.")
+    if not endpoint.enabled:
+        raise EndpointUnknown("This endpoint is switched off; enable it in the admin if it should be used.")
+    return endpoint
+
+
+def _refuse(error: RecoveryError, where: dict[str, str]) -> HttpResponse:
+    """The answer and the one log line. The reason stands in the log only: it helps operators, and attackers too."""
+    note = log.error if error.http_status >= 500 else log.warning
+    note("webhook_refused", **where, code=error.code, reason=error.message)
+    advice = "Try again later." if error.http_status >= 500 else "Check its address, signature and body."
+    answer = JsonResponse(
+        {"error": error.code, "message": f"The webhook was not accepted. {advice}"}, status=error.http_status
+    )
+    # Else Django adds a line of its own for every 4xx, which says nothing more.
+    answer._has_been_logged = True  # type: ignore[attr-defined]
+    return answer

@@ -86,6 +86,7 @@ class ReportedAttempt:
     provider_payment_id: str = ""
     token_pk: int | None = None
     card_pk: int | None = None
+    decision: Mapping[str, Any] = field(default_factory=dict)
 
 
 def attempt_report(invoice: Invoice, report: ReportedAttempt) -> Attempt:
@@ -101,6 +102,7 @@ def attempt_report(invoice: Invoice, report: ReportedAttempt) -> Attempt:
         provider_payment_id=report.provider_payment_id,
         token_id=report.token_pk,
         card_id=report.card_pk,
+        decision=dict(report.decision),
         attempted_at=report.attempted_at,
     )
     attempt.save(force_insert=True)

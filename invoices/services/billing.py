@@ -14,6 +14,7 @@ from invoices.states import (
     INVOICE_OPEN,
     INVOICE_PAID,
     TRANSACTION_OPEN,
+    DisputeStatus,
     InvoiceStatus,
     ReviewKind,
     TransactionKind,
@@ -38,7 +39,6 @@ def invoice_create(
         currency=facts.currency,
         issued_at=facts.issued_at or stamp.now,
         due_at=facts.due_at,
-        described_at=stamp.now,
         **{field: fit(Invoice, field, getattr(facts, field)) for field in _DESCRIPTIVE},
     )
     invoice.save(force_insert=True)
@@ -170,17 +170,17 @@ def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
 def totals_refresh(invoice: Invoice) -> None:
     """Recompute what was paid and refunded from the transactions that carry the truth.
 
-    A reversed charge (bank return, lost dispute that took effect) no longer counts as paid.
+    A reversed charge (bank return, lost dispute that took effect) no longer counts as paid. Of one payment no more is
+    taken back than it brought, however many disputes name it and whatever fees they include.
     """
     done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE, currency=invoice.currency)
     paid = done.filter(kind=TransactionKind.CHARGE).aggregate(total=Sum("captured_minor"))["total"] or 0
     refunded = (
         done.filter(kind=TransactionKind.REFUND, reversed_at=None).aggregate(total=Sum("captured_minor"))["total"] or 0
     )
-    reversed_minor = (
-        invoice.disputes.filter(applied_at__isnull=False, status="LOST").aggregate(total=Sum("amount_minor"))["total"]
-        or 0
-    )
+    applied = invoice.disputes.filter(applied_at__isnull=False, status=DisputeStatus.LOST)
+    per_payment = applied.values_list("attempt__captured_minor").annotate(total=Sum("amount_minor"))
+    reversed_minor = sum(min(total, captured or 0) for captured, total in per_payment.order_by("attempt"))
     invoice.paid_minor, invoice.refunded_minor = paid - reversed_minor, refunded
     invoice.save(update_fields=["paid_minor", "refunded_minor"])
 
@@ -190,6 +190,7 @@ class PaymentEffect(StrEnum):
 
     SETTLED = "settled"
     PARTIAL = "partial"
+    WRONG_CURRENCY = "wrong_currency"
     PAID_TWICE = "paid_twice"
     PAID_AFTER_CANCEL = "paid_after_cancel"
 
@@ -228,6 +229,8 @@ def charge_succeeded(invoice: Invoice, charge: Transaction, *, captured_minor: i
     if invoice.status == InvoiceStatus.CANCELED:
         _ask(invoice, charge, ReviewKind.PAID_AFTER_CANCEL, stamp)
         return PaymentEffect.PAID_AFTER_CANCEL
+    if charge.currency != invoice.currency:
+        return PaymentEffect.WRONG_CURRENCY
     if invoice.due_minor > 0:
         return PaymentEffect.PARTIAL
     if invoice.paid_minor > invoice.amount_minor - invoice.credited_minor:

@@ -24,8 +24,8 @@ from recovery_site.common.scrubbing import scrub_text
 def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
     """Take in a provider's word about one refund of `paid`, under the invoice's lock; told again it changes nothing.
 
-    A `derived` refund (only the new total was told) counts unless the refunds known already reach that total; it has
-    no id until the refund's own event brings one.
+    A `derived` refund (only the new total was told) counts once per total, unless the refunds known already reach that
+    total or refunds tell of themselves by events of their own; it has no id until such an event brings one.
     """
     attempt = _known(paid, facts)
     if attempt is None and facts.derived and _covered(paid, facts):
@@ -49,6 +49,7 @@ def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: St
                 attempted_at=stamp.now,
                 provider_id="" if facts.derived else facts.id,
                 provider_payment_id=facts.payment_id,
+                decision={"derived": facts.id} if facts.derived else {},
             ),
         )
     else:
@@ -87,10 +88,12 @@ def refund_create(
 
 def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
     refunds = Attempt.objects.filter(connection_id=paid.connection_id, kind=TransactionKind.REFUND)
+    if facts.derived:
+        return refunds.filter(transaction__refund_of=paid.transaction, decision__derived=facts.id).first()
     found = refunds.filter(provider_id=facts.id).first()
     if found is None and facts.reference:
         found = refunds.filter(public_id=facts.reference, origin=Origin.OURS).first()
-    if found is None and not facts.derived:
+    if found is None:
         nameless = refunds.exclude(origin=Origin.OURS).filter(
             transaction__refund_of=paid.transaction, provider_id=None, amount_minor=facts.amount_minor
         )
@@ -99,7 +102,13 @@ def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
 
 
 def _covered(paid: Attempt, facts: RefundFacts) -> bool:
-    """True if the refunds of this charge that are known and did not fail already make up the total that was told."""
+    """True if the refunds of this charge that are known and did not fail already make up the total that was told.
+
+    Where the provider also sends each refund's own events, a total adds nothing but the danger of counting twice.
+    """
+    reported = Attempt.objects.filter(transaction__refund_of=paid.transaction, provider_id__isnull=False)
+    if reported.exclude(origin=Origin.OURS).exists():
+        return True
     told = int(facts.id.rpartition(":")[2])
     known = Transaction.objects.filter(
         refund_of=paid.transaction,

@@ -45,6 +45,7 @@ class Told:
     occurred_at: datetime
     currency: str
     attempts: Mapping[str, AttemptName] = field(default_factory=dict)
+    refunds: frozenset[str] = frozenset()
 
     def text(self, key: str) -> str:
         value = self.data.get(key)
@@ -62,6 +63,11 @@ class Told:
             return moment_text(datetime.fromisoformat(self.text(key)), self.occurred_at)
         except ValueError:
             return ""
+
+    @property
+    def movement(self) -> str:
+        """A transaction is a charge unless it is known as a refund."""
+        return "refund" if self.subject_id in self.refunds else "charge"
 
     @property
     def attempt(self) -> str:
@@ -168,7 +174,13 @@ def _transaction_created(told: Told) -> Line:
 
 
 def _transaction_succeed(told: Told) -> Line:
+    if told.movement == "refund":
+        return Line(f"{told.money('captured_minor')} was given back.", tone="violet")
     return Line(f"{told.money('captured_minor')} was booked.", tone="success", minor=True)
+
+
+def _transaction(text: str, *, minor: bool = True) -> Callable[[Told], Line]:
+    return lambda told: Line(text.format(told.movement), minor=minor)
 
 
 _TRIGGERS = {
@@ -317,12 +329,12 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "invoice.amount_changed": _invoice_amount_changed,
     "invoice.named": _invoice_named,
     "transaction.created": _transaction_created,
-    "transaction.submit": _says("The charge was handed over for sending.", minor=True),
+    "transaction.submit": _transaction("The {} was handed over for sending."),
     "transaction.succeed": _transaction_succeed,
-    "transaction.retry_later": _says("The charge waits for its next try.", minor=True),
-    "transaction.fail": _says("The charge ended without success.", minor=True),
+    "transaction.retry_later": _transaction("The {} waits for its next try."),
+    "transaction.fail": _transaction("The {} ended without success."),
     "transaction.refund_reversed": _says("The refund was taken back after it had succeeded.", tone="danger"),
-    "transaction.cancel": _says("The charge was withdrawn.", minor=True),
+    "transaction.cancel": _transaction("The {} was withdrawn."),
     "attempt.sending": _attempt_sending,
     "attempt.succeed": _attempt_succeed,
     "attempt.late_success": _attempt_late_success,

@@ -43,6 +43,10 @@ def _page(
 ) -> HttpResponse:
     """The case page; with `form` the question `asked` stands open with what was typed and what is wrong with it."""
     story = invoice_story(invoice, now=clock.now())
+    if form is not None and asked not in story.actions:
+        # The ledger moved on and the question has no place on the page any more: what is wrong still has to be said.
+        for errors in form.errors.values():
+            messages.error(request, " ".join(map(str, errors)))
     return render(request, "console/invoice.html", _context(request, invoice, story, form, asked), status=status)
 
 

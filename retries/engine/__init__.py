@@ -1,4 +1,4 @@
-"""The charge protocol of DESIGN section 6: claim, write down the intent, send, write down the result."""
+"""The charge protocol of DESIGN section 6: claim, write down the intent, send, write down the result.
 
-from retries.engine.drain import DrainCounts as DrainCounts
-from retries.engine.drain import retries_drain as retries_drain
+`drain.retries_drain` is the entrance; nothing is re-exported here, because refunds share the parts of this package.
+"""

@@ -3,21 +3,15 @@
 from datetime import timedelta
 
 from invoices.models import Attempt, Connection, Dispute
-from invoices.services.billing import totals_refresh
 from invoices.services.ledger import Stamp, alert, move, record_event
-from invoices.services.reviews import review_open
-from invoices.states import DisputeKind, InvoiceStatus, ReviewKind
+from invoices.states import DisputeKind
 from invoices.states import DisputeStatus as State
-from providers.base import DeclineFacts, DisputeFacts, DisputeStatus, PaymentEvent
+from providers.base import DisputeFacts, DisputeStatus, PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, scope_lock
-from retries.services.cases import case_ensure, case_note_failure
-from retries.services.outcomes import verdict_on
-from retries.services.planning import case_plan
+from retries.services.disputes import dispute_apply, dispute_take_back
 
 _PATIENCE = timedelta(minutes=1)
-# A returned debit may be presented again only for ACH R01/R09 and their SEPA equals (Nacha 2.12.4; SEPA practice).
-_REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03", "INSUFFICIENT_FUNDS"})
 
 
 def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -70,45 +64,7 @@ def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentE
 def _move(scope: Scope, dispute: Dispute, facts: DisputeFacts, stamp: Stamp) -> None:
     if facts.status is DisputeStatus.WON and dispute.status != State.WON:
         move(dispute, "win", invoice=scope.invoice, stamp=stamp, closed_at=stamp.now)
+        if dispute.applied_at is not None:
+            dispute_take_back(scope, dispute, stamp)
     elif facts.status is DisputeStatus.LOST and dispute.status == State.OPEN:
         move(dispute, "lose", invoice=scope.invoice, stamp=stamp, closed_at=stamp.now)
-
-
-def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: str, stamp: Stamp) -> None:
-    """The money is gone: the invoice reopens with a new case. While a refund is open or done it is only recorded.
-
-    After a lost dispute, or a return that may not be presented again, no automatic charge follows.
-    """
-    invoice = scope.invoice
-    if dispute.kind == DisputeKind.RETURN and attempt.returned_at is None:
-        attempt.returned_at = dispute.opened_at
-        attempt.save(update_fields=["returned_at"])
-    if invoice.status != InvoiceStatus.SETTLED:
-        return
-    dispute.applied_at = max(stamp.now, dispute.opened_at)
-    dispute.save(update_fields=["applied_at"])
-    totals_refresh(invoice)
-    if invoice.due_minor == 0:
-        return
-    move(invoice, "reverse", invoice=invoice, stamp=stamp, data={"dispute": dispute.public_id})
-    case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
-    code = dispute.reason_code or dispute.kind.lower()
-    verdict = verdict_on(
-        attempt,
-        provider,
-        DeclineFacts(raw_code=code, network_code=code if dispute.kind == DisputeKind.RETURN else ""),
-    )
-    case_note_failure(case, verdict, token_pk=attempt.token_id, at=stamp.now, code=code)
-    case.automatic_barred = dispute.kind == DisputeKind.DISPUTE or code.upper() not in _REPRESENTABLE
-    case.save(update_fields=["automatic_barred"])
-    case_plan(scope, case, stamp)
-    if case.automatic_barred:
-        review_open(
-            invoice=invoice,
-            kind=ReviewKind.DISPUTED,
-            subject_type="dispute",
-            subject_id=dispute.public_id,
-            facts={"kind": dispute.kind, "reason": dispute.reason_code, "amount_minor": dispute.amount_minor},
-            choices=["noted"],
-            stamp=stamp,
-        )

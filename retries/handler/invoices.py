@@ -3,18 +3,18 @@
 from invoices.models import Attempt, Connection, Invoice
 from invoices.services.billing import open_charge
 from invoices.services.ledger import Stamp, invoice_lock, move
-from invoices.states import INVOICE_OPEN, Origin, TransactionKind, TransactionStatus
+from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind, TransactionStatus
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
-from retries.handler.entry import enter, enter_invoice, opened_at
+from retries.handler.entry import enter, enter_invoice
 from retries.handler.payments import payment_report, report_decline
-from retries.handler.resolve import EventWaits, Subject
+from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
-from retries.services.cases import case_ensure
 from retries.services.planning import case_plan, job_end
 
 _NO_CUSTOMER = "The invoice names no customer, so nobody could be asked or charged again."
+_BOOKED = "The payment of this invoice is already booked."
 
 
 def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -25,15 +25,17 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
         return _NO_CUSTOMER
     entry = enter(event, subject.customer_pk, stamp)
     scope = enter_invoice(event, entry, subject, facts, stamp)
-    if scope.invoice.status not in INVOICE_OPEN or scope.invoice.due_minor == 0:
-        return "" if subject.invoice_pk is None else "The invoice is already closed in this ledger."
-    if not _already_reported(scope.invoice, facts):
+    if facts.amount_minor == 0 or (scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0):
+        return nothing_due(scope, stamp)
+    if not _already_reported(scope.invoice, facts, event):
         _refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
         report_decline(scope, attempt, DeclineFacts(), connection, event, event.occurred_at, stamp)
         return ""
-    case = case_ensure(scope, opened_at=opened_at(event.occurred_at, stamp.now), stamp=stamp)
+    case = open_case(scope.invoice)
+    if case is None:
+        return "The failure is known, and its case is closed."
     if scope.invoice.provider_invoice_id is not None and case.hold_until is not None and case.code:
         case.hold_until = None
         case.save(update_fields=["hold_until"])
@@ -45,21 +47,22 @@ def _payment_of(invoice: Invoice, facts: InvoiceFacts) -> PaymentFacts:
     return PaymentFacts(
         charge_id=facts.charge_id,
         payment_id=facts.payment_id,
-        amount_minor=invoice.due_minor,
+        amount_minor=invoice.due_minor or facts.amount_minor,
         currency=invoice.currency,
         invoice_id=facts.id,
     )
 
 
-def _already_reported(invoice: Invoice, facts: InvoiceFacts) -> bool:
+def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent) -> bool:
     """True if the failed try that the biller speaks of is in the ledger already.
 
-    By its charge id if it is named, else by number: the biller counts its tries, and so do we.
+    By its charge id if it is named, else by number: the biller counts its tries, and so do we up to that moment.
     """
     theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
     if facts.charge_id:
         return theirs.filter(provider_id=facts.charge_id).exists()
-    return theirs.exclude(origin=Origin.OURS).count() >= max(1, facts.attempt_count or 1)
+    until_then = theirs.filter(attempted_at__lte=event.occurred_at + SAME_CHARGE_WITHIN)
+    return until_then.exclude(origin=Origin.OURS).count() >= max(1, facts.attempt_count or 1)
 
 
 def _refuse_while_sending(invoice: Invoice) -> None:
@@ -76,7 +79,7 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
     entry = enter(event, subject.customer_pk, stamp)
     scope = enter_invoice(event, entry, subject, facts, stamp)
     invoice = scope.invoice
-    if invoice.status not in INVOICE_OPEN:
+    if invoice.status in INVOICE_PAID:
         return ""
     if facts.charge_id:
         known = Attempt.objects.filter(
@@ -84,22 +87,35 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         ).first()
         if known is not None and known.invoice_id != invoice.pk:
             return "The payment of this invoice is already booked for another one."
+        if known is not None and known.status == AttemptStatus.SUCCEEDED:
+            return _BOOKED
         if known is not None:
             attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
             outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
             return ""
+    elif _paid_then(invoice, event):
+        return _BOOKED
     _refuse_while_sending(invoice)
     if invoice.due_minor == 0:
-        _settle_without_money(scope, stamp)
-        return ""
+        return nothing_due(scope, stamp)
     attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
     outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     return ""
 
 
-def _settle_without_money(scope: Scope, stamp: Stamp) -> None:
-    """Nothing is due any more (credited): the invoice settles, its open charge and job end."""
+def _paid_then(invoice: Invoice, event: PaymentEvent) -> bool:
+    """True if a payment of that time is booked: the one the biller speaks of, though its money may be gone since."""
+    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
+    return Attempt.objects.filter(
+        invoice=invoice, kind=TransactionKind.CHARGE, status=AttemptStatus.SUCCEEDED, attempted_at__range=around
+    ).exists()
+
+
+def nothing_due(scope: Scope, stamp: Stamp) -> str:
+    """An open invoice of which nothing is due any more (credited) settles, its open charge and job end."""
     invoice = scope.invoice
+    if invoice.status not in INVOICE_OPEN:
+        return "The invoice is already closed in this ledger."
     charge = open_charge(invoice)
     if charge is not None and charge.status != TransactionStatus.PROCESSING:
         move(charge, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
@@ -108,6 +124,7 @@ def _settle_without_money(scope: Scope, stamp: Stamp) -> None:
     case = open_case(invoice)
     if case is not None:
         outcomes.case_recovered(scope, case, None, stamp)
+    return ""
 
 
 def invoice_updated(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -125,6 +142,8 @@ def invoice_updated(event: PaymentEvent, connection: Connection, subject: Subjec
     entry = enter(event, subject.customer_pk, stamp)
     scope = enter_invoice(event, entry, subject, facts, stamp)
     case = open_case(scope.invoice)
+    if scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0:
+        return nothing_due(scope, stamp)
     if case is not None:
         case_plan(scope, case, stamp)
     return ""
@@ -141,10 +160,11 @@ def invoice_uncollectible(event: PaymentEvent, connection: Connection, subject: 
 
 
 def _end(event: PaymentEvent, subject: Subject, stamp: Stamp, reason: str, *, write_off: bool) -> str:
-    if subject.invoice_pk is None or subject.customer_pk is None:
-        return "This ledger does not know the invoice, so there is nothing to stop."
+    if subject.customer_pk is None or event.invoice is None:
+        return _NO_CUSTOMER
     entry = enter(event, subject.customer_pk, stamp)
-    scope = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(subject.invoice_pk))
+    # Also an invoice that is new to the ledger: its failure may be told after its end, and must find it ended.
+    scope = enter_invoice(event, entry, subject, event.invoice, stamp)
     if scope.invoice.status not in INVOICE_OPEN:
         return "The invoice is already closed in this ledger."
     invoice_end(scope, reason=reason, write_off=write_off, stamp=stamp)

@@ -45,8 +45,8 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if attempt is None:
         _refuse_while_sending(scope.invoice)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
-    _learn(attempt, payment, entry)
-    _apply(scope, attempt, event, connection, stamp)
+    learned = _learn(attempt, payment, entry)
+    _apply(scope, attempt, event, connection, stamp, learned=learned)
     return ""
 
 
@@ -133,8 +133,11 @@ def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp:
     return charge_create(invoice, amount_minor=amount_minor, currency=currency, stamp=stamp)
 
 
-def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> None:
-    """Fill in ids and method that an earlier report did not carry."""
+def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
+    """Fill in ids and method that an earlier report did not carry; True if the method is new.
+
+    An invoice names only its default method: the payment's own word, which describes the card, overrules that guess.
+    """
     fields = []
     if payment.charge_id and attempt.provider_id is None:
         attempt.provider_id = payment.charge_id
@@ -142,14 +145,21 @@ def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> None:
     if payment.payment_id and not attempt.provider_payment_id:
         attempt.provider_payment_id = payment.payment_id
         fields.append("provider_payment_id")
-    if entry.method is not None and attempt.token_id is None:
+    described = payment.method is not None and payment.method.card is not None and attempt.origin != Origin.OURS
+    learned = entry.method is not None and (
+        attempt.token_id is None or (described and attempt.token_id != entry.method.token_pk)
+    )
+    if learned and entry.method is not None:
         attempt.token_id, attempt.card_id = entry.method.token_pk, entry.method.card_pk
         fields += ["token", "card"]
     if fields:
         attempt.save(update_fields=fields)
+    return learned
 
 
-def _apply(scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Connection, stamp: Stamp) -> None:
+def _apply(
+    scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Connection, stamp: Stamp, *, learned: bool
+) -> None:
     payment = event.payment
     assert payment is not None
     failed_at = payment.occurred_at or event.occurred_at
@@ -164,20 +174,32 @@ def _apply(scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Conn
         report_decline(scope, attempt, payment.decline or DeclineFacts(), connection, event, failed_at, stamp)
     elif attempt.status == AttemptStatus.ERRORED and not attempt.counts:
         attempt_count(attempt, scope.invoice, stamp)
-    elif attempt.status == AttemptStatus.DECLINED and not attempt.raw_code and _names(payment.decline):
-        assert payment.decline is not None
-        outcomes.decline_was_named(
-            scope,
-            attempt,
-            decline=payment.decline,
-            provider_name=event.provider,
-            failed_at=failed_at,
-            stamp=stamp,
-        )
+    elif attempt.status == AttemptStatus.DECLINED:
+        decline = _more_known(attempt, payment.decline or DeclineFacts(), learned=learned)
+        if decline is not None:
+            outcomes.decline_was_named(
+                scope, attempt, decline=decline, provider_name=event.provider, failed_at=failed_at, stamp=stamp
+            )
 
 
-def _names(decline: DeclineFacts | None) -> bool:
-    return decline is not None and bool(decline.raw_code or decline.network_code)
+def _more_known(attempt: Attempt, told: DeclineFacts, *, learned: bool) -> DeclineFacts | None:
+    """The decline with what this event adds (a code, the network's code or advice, the card), or None if nothing.
+
+    What was told first stands, except that the network's own advice goes before the provider's.
+    """
+    advice = told.advice_code or attempt.advice_code or told.provider_advice
+    known = DeclineFacts(
+        raw_code=attempt.raw_code or told.raw_code,
+        network_code=attempt.network_code or told.network_code,
+        advice_code=advice,
+        provider_advice=told.provider_advice or attempt.advice_code,
+        message=attempt.message or told.message,
+        sent_to_network=attempt.counts and told.sent_to_network,
+    )
+    before = (attempt.raw_code, attempt.network_code, attempt.advice_code)
+    if before == (known.raw_code, known.network_code, known.advice_code) and not (learned and known.raw_code):
+        return None
+    return known
 
 
 def report_decline(

@@ -8,6 +8,7 @@ from invoices.services.refunds import refund_in_flight, refund_record
 from providers.base import PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import scope_lock
+from retries.services.disputes import disputes_apply
 
 _PATIENCE = timedelta(minutes=1)
 
@@ -24,4 +25,5 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
         if facts.derived and refund_in_flight(paid):
             raise EventWaits("A refund of this payment is being sent; the event is matched when its result is known.")
         refund_record(scope.invoice, paid, facts, stamp)
+    disputes_apply(scope, stamp)
     return ""

@@ -22,6 +22,7 @@ from recovery_site.common.errors import Conflict, InvalidInput, NotFound
 from recovery_site.common.money import format_money
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
+from retries.services.disputes import disputes_apply
 from retries.states import JobStatus
 
 
@@ -171,6 +172,7 @@ def refund_refuse(*, refund_pk: int, stamp: Stamp, note: str = "") -> None:
         failure="refused by a second person",
     )
     refund_state(scope.invoice, stamp)
+    disputes_apply(scope, stamp)
 
 
 def _pending(refund_pk: int) -> tuple[Scope, Transaction, ReviewItem]:

@@ -34,6 +34,7 @@ from retries.engine.prepare import Refused, charging_switched_off
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
 from retries.refunding.request import charge_attempt
+from retries.services.disputes import disputes_apply
 from retries.states import JobStatus
 
 log = structlog.get_logger()
@@ -212,6 +213,7 @@ def _apply(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -
     paid = charge_attempt(attempt.transaction.refund_of) if attempt.transaction.refund_of else None
     assert paid is not None
     refund_record(scope.invoice, paid, facts, stamp)
+    disputes_apply(scope, stamp)
     _job_finish(attempt)
 
 
@@ -246,6 +248,7 @@ def refund_fail(scope: Scope, refund: Transaction, failure: str, stamp: Stamp) -
     move(refund, "fail", invoice=scope.invoice, stamp=stamp, finished_at=stamp.now, failure=failure[:500])
     alert(scope.invoice, "refund_failed", failure[:400], stamp, {"refund": refund.public_id})
     refund_state(scope.invoice, stamp)
+    disputes_apply(scope, stamp)
     log.error("reconcile", action="refund_failed", transactionId=refund.public_id, reason=failure)
 
 

@@ -7,13 +7,13 @@ from django.db.models import Max
 
 from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp, alert, record_event
-from invoices.states import Origin
+from invoices.states import AttemptStatus, InvoiceStatus, Origin
 from retries.classification import Classification
 from retries.locking import Scope, open_case
 from retries.models import Case, PolicyVersion
 from retries.policy import parse_policy, preset_document
 from retries.segments import segment_of
-from retries.selectors import policy_of, segment_facts, verdict_to_json
+from retries.selectors import case_policy, policy_of, segment_facts, verdict_to_json
 from retries.states import NextStep
 
 
@@ -22,10 +22,17 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
 
     Writes `case.opened`, and an alert where the segment wants one at the first failure.
     """
-    invoice = scope.invoice
-    case = open_case(invoice)
+    case = open_case(scope.invoice)
     if case is not None:
         return case
+    case = _open(scope, opened_at=opened_at, amount_minor=scope.invoice.due_minor, stamp=stamp)
+    if case_policy(case).alerts_at_first_failure(case.segment):
+        alert(scope.invoice, "first_failure", f"First failure of a customer in segment {case.segment}.", stamp)
+    return case
+
+
+def _open(scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp) -> Case:
+    invoice = scope.invoice
     version = policy_version_current(invoice.merchant_id)
     policy = policy_of(version)
     segment = segment_of(policy.segments, segment_facts(scope.customer, invoice, stamp.now))
@@ -36,7 +43,7 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
         invoice=invoice,
         policy_version=version,
         segment=segment,
-        amount_minor=invoice.due_minor,
+        amount_minor=amount_minor,
         currency=invoice.currency,
         opened_at=opened_at,
         next_step=NextStep.STAFF,
@@ -52,9 +59,31 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
         to_state=case.status,
         data={"segment": segment, "policy_version": version.version, "amount_minor": case.amount_minor},
     )
-    if policy.alerts_at_first_failure(segment):
-        alert(invoice, "first_failure", f"First failure of a customer in segment {segment}.", stamp)
     return case
+
+
+def case_past(
+    scope: Scope, verdict: Classification, *, attempt: Attempt, failed_at: datetime, code: str, stamp: Stamp
+) -> None:
+    """The case of a failure that is told only after its invoice was closed: opened and closed at once.
+
+    So the order in which a provider tells a failure and its end makes no difference to what is counted. A decline that
+    came after the payment opens nothing.
+    """
+    invoice = scope.invoice
+    if Case.objects.filter(invoice=invoice).exists():
+        return
+    paid = Attempt.objects.filter(invoice=invoice, kind=attempt.kind, status=AttemptStatus.SUCCEEDED)
+    first = paid.order_by("attempted_at").first()
+    if invoice.status == InvoiceStatus.CANCELED:
+        end, reason = "write_off" if invoice.cancel_reason == "written_off" else "cancel", invoice.cancel_reason
+    elif first is not None and failed_at < first.attempted_at:
+        end, reason = "recover", "paid"
+    else:
+        return
+    case = _open(scope, opened_at=failed_at, amount_minor=invoice.amount_minor - invoice.credited_minor, stamp=stamp)
+    case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=code)
+    case_close(scope, case, end, reason=reason, stamp=stamp, attempt=first)
 
 
 def policy_version_current(merchant_id: int) -> PolicyVersion:

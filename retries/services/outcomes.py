@@ -35,9 +35,9 @@ from retries.classification import Classification, ClassificationInput, Transpor
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.selectors import decline_overrides
-from retries.services.cases import case_close, case_ensure, case_note_failure
+from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, latest_case
 from retries.services.planning import case_plan, case_set_step, job_end
-from retries.states import NextStep
+from retries.states import CaseStatus, NextStep
 from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
 
 # Errors of a request that surely did not become a charge, by the name the clients give them.
@@ -70,7 +70,8 @@ def charge_has_succeeded(
 ) -> PaymentEffect:
     """The attempt brought in `captured_minor`; `provider` holds columns learned with it (provider_id ...).
 
-    Closes the case as recovered when the invoice settles; plans the remainder of a partial capture.
+    Closes the case as recovered when the invoice settles; plans the remainder of a partial capture. Money in another
+    currency stops the machine: a person decides whether it pays the debt.
     """
     late = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
     invoice = scope.invoice
@@ -87,18 +88,24 @@ def charge_has_succeeded(
         token_succeed(token_pk=attempt.token_id, now=stamp.now)
     charge = attempt.transaction
     if charge.status == TransactionStatus.DONE:
-        # The transaction was settled by another attempt: this one is further money and needs a charge of its own.
-        charge = charge_create(invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp)
+        # The transaction was settled by another attempt: this one is further money, for what is still owed or beyond.
+        charge = open_charge(invoice) or charge_create(
+            invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp
+        )
         Attempt.objects.filter(pk=attempt.pk).update(transaction=charge)
     effect = charge_succeeded(invoice, charge, captured_minor=captured_minor, stamp=stamp)
     job_end(scope, stamp, done=True)
-    case = open_case(invoice)
     if effect == PaymentEffect.SETTLED:
         _retire_charge(scope, stamp)
-        if case is not None:
+        case = latest_case(invoice)
+        if case is not None and case.status in (CaseStatus.OPEN, CaseStatus.LOST):
             case_recovered(scope, case, attempt, stamp)
-    elif case is not None and effect == PaymentEffect.PARTIAL:
-        case_plan(scope, case, stamp.because("partial capture"))
+    elif effect == PaymentEffect.PARTIAL:
+        case_plan(scope, case_ensure(scope, opened_at=stamp.now, stamp=stamp), stamp.because("partial capture"))
+    elif effect == PaymentEffect.WRONG_CURRENCY:
+        why = f"Paid in {attempt.currency} instead of {invoice.currency}; a person has to decide what that pays."
+        case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
+        case_set_step(case, invoice, NextStep.STAFF, None, why, stamp)
     return effect
 
 
@@ -178,7 +185,7 @@ def decline_was_named(
     failed_at: datetime,
     stamp: Stamp,
 ) -> None:
-    """A decline recorded without its code now has one: classify again and plan anew."""
+    """A decline recorded without its code, or without the network's, now has it: classify again and plan anew."""
     verdict = verdict_on(attempt, provider_name, decline)
     attempt_name_decline(
         attempt,
@@ -189,6 +196,12 @@ def decline_was_named(
         stamp=stamp,
     )
     _mark_method(scope, attempt, verdict, decline, failed_at)
+    case = latest_case(scope.invoice)
+    if case is not None and case.status != CaseStatus.OPEN:
+        # What it was about has ended; a reason learned later starts nothing anew.
+        if not case.code:
+            case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=decline.raw_code)
+        return
     _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
 
 
@@ -321,6 +334,7 @@ def _failed(
                 failure=verdict.explanation[:500],
             )
         job_end(scope, stamp, exhausted=True)
+        case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=code, stamp=stamp)
         return
     if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(invoice):
         move(charge, "retry_later", invoice=invoice, stamp=stamp)

@@ -128,7 +128,8 @@ def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list
             case.save(update_fields=["paused_by"])
     else:
         job_end(scope, stamp, exhausted=plan.exhausted)
-        _charge_end(scope.invoice, plan, stamp)
+        if plan.exhausted:
+            _charge_end(scope.invoice, plan, stamp)
     if plan.exhausted and case.exhausted_at is None:
         case.exhausted_at = stamp.now
         case.save(update_fields=["exhausted_at"])

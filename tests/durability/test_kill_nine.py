@@ -27,7 +27,7 @@ from providers.base import (
     PaymentEvent,
     PaymentFacts,
 )
-from retries.engine import retries_drain
+from retries.engine.drain import retries_drain
 from retries.handler import event_handle
 from retries.reconciliation import reconcile
 from tests.contract.sandbox_process import servers

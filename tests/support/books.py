@@ -54,9 +54,10 @@ def assert_charged_once(shop: Shop) -> None:
     """The sandbox took no more for an invoice than it was for, unless staff have been asked about it."""
     taken: Counter[str] = Counter()
     customers = [*shop.connection.customers.values_list("connector_customer_id", flat=True)]
+    invoices = dict(Attempt.objects.filter(merchant=shop.merchant).values_list("public_id", "invoice__public_id"))
     for charge in shop.sandbox.charges(*customers):
         if charge["status"] == "succeeded":
-            taken[charge["metadata"]["invoice"]] += charge["amount"]
+            taken[invoices[charge["reference"]]] += charge["amount"]
     for invoice in Invoice.objects.filter(merchant=shop.merchant):
         asked = ReviewItem.objects.filter(
             invoice=invoice, kind__in=("paid_twice", "paid_after_cancel", "overpaid", "mismatch")

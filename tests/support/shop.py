@@ -14,7 +14,7 @@ from accounts.services import merchant_create
 from invoices.models import Attempt, Connection, Customer, Invoice, ReviewItem
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_create
-from retries.engine import DrainCounts, retries_drain
+from retries.engine.drain import DrainCounts, retries_drain
 from retries.models import Case, RetryJob
 from retries.reconciliation import ReconcileCounts, reconcile
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now

@@ -18,7 +18,7 @@ BASIL = "2025-10-29.clover"
 SHAPES = (OLD, BASIL)
 FAILED_AT = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 
-Payload = dict[str, Any]
+Body = dict[str, Any]
 _numbers = count(1)
 
 
@@ -50,17 +50,17 @@ class Renewal:
     def charge(self, number: int) -> str:
         return f"ch_{self.name}_{number}"
 
-    def charge_failed(self, number: int = 1, *, after: int = 1, code: str = "insufficient_funds") -> Payload:
+    def charge_failed(self, number: int = 1, *, after: int = 1, code: str = "insufficient_funds") -> Body:
         reason = {**self._object("charge.failed.json")["outcome"], "reason": code}
         return self._event(
             "charge.failed.json", after, self._charge(number, after - 1) | {"amount": self.amount, "outcome": reason}
         )
 
-    def charge_succeeded(self, number: int = 1, *, after: int = 1) -> Payload:
+    def charge_succeeded(self, number: int = 1, *, after: int = 1) -> Body:
         money = {"amount": self.amount, "amount_captured": self.amount}
         return self._event("charge.succeeded.json", after, self._charge(number, after - 1) | money)
 
-    def intent_failed(self, number: int = 1, *, after: int = 2, code: str = "insufficient_funds") -> Payload:
+    def intent_failed(self, number: int = 1, *, after: int = 2, code: str = "insufficient_funds") -> Body:
         error = copy.deepcopy(self._object("payment_intent.payment_failed.json")["last_payment_error"])
         error |= {"charge": self.charge(number), "decline_code": code}
         error["payment_method"] |= {"id": self.token, "customer": self.customer}
@@ -68,34 +68,34 @@ class Renewal:
         changes = self._intent(number) | {"last_payment_error": error}
         return self._event("payment_intent.payment_failed.json", after, changes)
 
-    def intent_succeeded(self, number: int = 1, *, after: int = 2) -> Payload:
+    def intent_succeeded(self, number: int = 1, *, after: int = 2) -> Body:
         changes = self._intent(number) | {"amount_received": self.amount, "payment_method": self.token}
         return self._event("payment_intent.succeeded.json", after, changes)
 
-    def invoice_failed(self, number: int = 1, *, after: int = 3, next_try: int | None = None) -> Payload:
+    def invoice_failed(self, number: int = 1, *, after: int = 3, next_try: int | None = None) -> Body:
         changes = self._invoice(number) | {"attempt_count": number, "next_payment_attempt": self._unix(next_try)}
         return self._event("invoice.payment_failed.json", after, changes)
 
-    def invoice_paid(self, number: int = 1, *, after: int = 3) -> Payload:
+    def invoice_paid(self, number: int = 1, *, after: int = 3) -> Body:
         paid = {"amount_paid": self.amount, "amount_remaining": 0, "status": "paid", "attempt_count": number}
         event = self._event("invoice.payment_failed.json", after, self._invoice(number) | paid)
         return event | {"type": "invoice.paid"}
 
-    def invoice_voided(self, *, after: int = 100) -> Payload:
+    def invoice_voided(self, *, after: int = 100) -> Body:
         event = self._event("invoice.payment_failed.json", after, self._invoice(1) | {"status": "void"})
         return event | {"type": "invoice.voided"}
 
-    def past_due(self, *, after: int = 4) -> Payload:
+    def past_due(self, *, after: int = 4) -> Body:
         changes = {"customer": self.customer, "latest_invoice": self.invoice}
         return self._event("customer.subscription.updated.json", after, changes)
 
-    def subscription_deleted(self, *, after: int = 100) -> Payload:
+    def subscription_deleted(self, *, after: int = 100) -> Body:
         event = self._event("customer.subscription.updated.json", after, {"customer": self.customer})
         event["data"].pop("previous_attributes")
         event["data"]["object"] |= {"status": "canceled", "ended_at": event["created"]}
         return event | {"type": "customer.subscription.deleted"}
 
-    def payment_joined(self, *, kind: str = "paid", after: int = 5) -> Payload:
+    def payment_joined(self, *, kind: str = "paid", after: int = 5) -> Body:
         """invoice_payment.*: from basil on the word that joins invoice and payment intent."""
         assert self.shape == BASIL
         changes = {
@@ -108,14 +108,16 @@ class Renewal:
         }
         return self._event("invoice_payment.paid.json", after, changes) | {"type": f"invoice_payment.{kind}"}
 
-    def charge_refunded(self, number: int, *, total: int, before: int = 0, after: int = 300) -> Payload:
+    def charge_refunded(self, number: int, *, total: int, before: int = 0, after: int = 300) -> Body:
         """The charge's new refunded total, without the refunds themselves (API versions from 2022-11-15 on)."""
         event = self.charge_succeeded(number, after=after)
         event["data"]["object"] |= {"amount_refunded": total, "refunded": total == self.amount}
         event["data"]["previous_attributes"] = {"amount_refunded": before}
         return event | {"type": "charge.refunded"}
 
-    def refund(self, number: int, kind: str, status: str, *, amount: int, refund: str = "re_1", after: int = 300) -> Payload:
+    def refund(
+        self, number: int, kind: str, status: str, *, amount: int, refund: str = "re_1", after: int = 300
+    ) -> Body:
         """refund.created, refund.updated, refund.failed or charge.refund.updated."""
         event = copy.deepcopy(load(f"{BASIL}/refund.updated.json"))
         event["data"].pop("previous_attributes")
@@ -130,7 +132,7 @@ class Renewal:
         }
         return self._stamped(event, after) | {"type": kind, "api_version": self.shape}
 
-    def dispute(self, number: int, kind: str, status: str, *, after: int = 500) -> Payload:
+    def dispute(self, number: int, kind: str, status: str, *, after: int = 500) -> Body:
         event = copy.deepcopy(load(f"{BASIL}/charge.dispute.created.json"))
         event["data"]["object"] |= {
             "id": f"du_{self.name}",
@@ -141,12 +143,12 @@ class Renewal:
         }
         return self._stamped(event, after) | {"type": f"charge.dispute.{kind}", "api_version": self.shape}
 
-    def _event(self, file: str, after: int, changes: Mapping[str, Any]) -> Payload:
+    def _event(self, file: str, after: int, changes: Mapping[str, Any]) -> Body:
         event = copy.deepcopy(load(f"{self.shape}/{file}"))
         event["data"]["object"] |= changes
         return self._stamped(event, after)
 
-    def _stamped(self, event: Payload, after: int) -> Payload:
+    def _stamped(self, event: Body, after: int) -> Body:
         number = next(_numbers)
         return event | {"id": f"evt_{number:05}", "created": self._unix(after)}
 

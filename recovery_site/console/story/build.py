@@ -7,7 +7,7 @@ from typing import Any
 from analytics.words import state_label
 from invoices.models import Attempt, Dispute, Event, ReviewItem, Transaction
 from invoices.selectors.parties import charging_obstacle
-from invoices.states import Origin
+from invoices.states import Origin, TransactionKind
 from recovery_site.common.money import format_money
 from recovery_site.console.sentences import AttemptName, Told, actor_name, cause_text, sentence
 from recovery_site.console.story.gather import Rows
@@ -258,10 +258,13 @@ def timeline(rows: Rows) -> tuple[TimelineEntry, ...]:
         )
         for attempt in rows.attempts
     }
-    return tuple(_entry(event, rows, names) for event in rows.events)
+    refunds = frozenset(row.public_id for row in rows.transactions if row.kind == TransactionKind.REFUND)
+    return tuple(_entry(event, rows, names, refunds) for event in rows.events)
 
 
-def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName]) -> TimelineEntry:
+def _entry(
+    event: Event, rows: Rows, names: Mapping[str, AttemptName], refunds: frozenset[str]
+) -> TimelineEntry:
     line = sentence(
         Told(
             kind=event.kind,
@@ -273,6 +276,7 @@ def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName]) -> Timeli
             occurred_at=event.occurred_at,
             currency=rows.invoice.currency,
             attempts=names,
+            refunds=refunds,
         )
     )
     return TimelineEntry(

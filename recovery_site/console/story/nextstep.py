@@ -84,7 +84,7 @@ def _without_case(rows: Rows) -> tuple[NextStep, datetime | None, str]:
 def _closed(invoice: Invoice, status: InvoiceStatus, now: datetime) -> str:
     if status is InvoiceStatus.SETTLED and invoice.settled_at is not None:
         return f"Nothing is left to do: the invoice was settled on {moment_text(invoice.settled_at, now)}."
-    if status is InvoiceStatus.CANCELED and "write" in invoice.cancel_reason:
+    if status is InvoiceStatus.CANCELED and invoice.cancel_reason == "written_off":
         return "Nothing is left to do: the invoice was written off."
     return _CLOSED[status]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recovery_site.common.commands import RecoveryCommand
-from retries.engine import DrainCounts, retries_drain
+from retries.engine.drain import DrainCounts, retries_drain
 from retries.engine.claim import jobs_due
 
 

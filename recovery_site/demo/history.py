@@ -1,0 +1,184 @@
+"""Fills the ledger with the merchants' past, as fast as it can be lived: from one thing that happens to the next.
+
+Merchants share nothing, so each day is lived by all of them at once, one process each; between two days reconciliation
+and the outbox have their turn. A fill that was interrupted goes on where it ended.
+"""
+
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from multiprocessing import get_context
+
+from django.conf import settings
+from django.db import connections, transaction
+from django.db.models import Min, QuerySet
+
+from invoices.models import Attempt, Event
+from invoices.services.outbox import outbox_drain
+from providers.simulator.population import Delivery, population
+from recovery_site.demo.cast import Cast, Player
+from recovery_site.demo.delivery import CASES_PER_DAY, SEED, SUCCESSES_PER_DAY, signed
+from recovery_site.worker.lineage import die_with_parent
+from retries.engine.drain import job_work
+from retries.models import RetryJob
+from retries.reconciliation import reconcile
+from retries.states import JobStatus
+from webhooks.models import InboxEvent
+from webhooks.services import inbox_drain, inbox_receive
+
+DAY = timedelta(days=1)
+_EVERYTHING = 1_000_000
+
+
+def newest_instant(cast: Cast) -> datetime:
+    """The latest moment of the demo's clock that the ledger knows of; the clock never runs behind it."""
+    rows = {InboxEvent: "received_at", Event: "occurred_at", Attempt: "attempted_at"}
+    known = [
+        model._default_manager.order_by("-pk").values_list(field, flat=True).first()
+        for model, field in rows.items()
+    ]
+    return max((at for at in known if at is not None), default=cast.since)
+
+
+def told_until(cast: Cast) -> datetime:
+    """When the last webhook came in: what was to come after it has not been told yet."""
+    newest = InboxEvent.objects.order_by("-pk").values_list("received_at", flat=True).first()
+    return max(newest or cast.until, cast.since)
+
+
+def deliveries_of(cast: Cast, start: datetime, days: int, cases_per_day: float = CASES_PER_DAY) -> Iterator[Delivery]:
+    """What the billing systems send from `start` on; the same for every start, so that history and future join."""
+    return population(
+        seed=SEED,
+        merchants=list(cast.players),
+        start=start,
+        days=days,
+        cases_per_day=cases_per_day,
+        successes_per_day=cases_per_day * SUCCESSES_PER_DAY / CASES_PER_DAY,
+        since=cast.since,
+    )
+
+
+def history_fill(
+    cast: Cast,
+    *,
+    processes: int,
+    cases_per_day: float = CASES_PER_DAY,
+    progress: Callable[[], object] = lambda: None,
+) -> None:
+    """Live from the last known moment to the end of the history; `progress` is called after each day.
+
+    With one process everything happens in this one, in an order that depends on the seed alone.
+    """
+    resumed_at = newest_instant(cast)
+    day = _start_of_day(cast, resumed_at)
+    told: dict[tuple[str, datetime], list[Delivery]] = defaultdict(list)
+    for delivery in deliveries_of(cast, day, (cast.until - day) // DAY + 1, cases_per_day):
+        told[delivery.merchant, _start_of_day(cast, delivery.at)].append(delivery)
+    with _lanes(processes) as lanes:
+        while day < cast.until:
+            end = min(day + DAY, cast.until)
+            lived = [
+                lanes.submit(day_live, player, told[name, day], max(day, resumed_at), end)
+                for name, player in cast.players.items()
+            ]
+            for merchants_day in lived:
+                merchants_day.result()
+            reconcile(now=end, drain=True)
+            outbox_drain(now=end, limit=_EVERYTHING)
+            progress()
+            day = end
+
+
+def _start_of_day(cast: Cast, at: datetime) -> datetime:
+    return cast.since + (at - cast.since) // DAY * DAY
+
+
+def day_live(player: Player, deliveries: Sequence[Delivery], start: datetime, end: datetime) -> None:
+    """One merchant's day: whatever comes next, a webhook or a retry that is due, happens at its own time.
+
+    What should have happened before `start` happens then: time does not go back for a day that was begun before.
+    """
+    waiting = iter(deliveries)
+    delivery = next(waiting, None)
+    while True:
+        told_at = max(delivery.at, start) if delivery else end
+        due_at = _booked(player).aggregate(due_at=Min("due_at"))["due_at"]
+        at = min(told_at, max(due_at, start) if due_at else end)
+        if at >= end:
+            return
+        if delivery is not None and told_at == at:
+            _receive(player, delivery, at)
+            delivery = next(waiting, None)
+        else:
+            due = _booked(player).filter(due_at__lte=at).order_by("due_at", "pk")
+            for job_pk in list(due.values_list("pk", flat=True)):
+                job_work(job_pk, now=at)
+
+
+def _booked(player: Player) -> QuerySet[RetryJob]:
+    """Retries that may be sent when they are due."""
+    return RetryJob.objects.filter(
+        merchant=player.merchant,
+        status=JobStatus.SCHEDULED,
+        merchant__charging_enabled=True,
+        connection__enabled=True,
+        connection__paused_reason="",
+    )
+
+
+def _receive(player: Player, delivery: Delivery, now: datetime) -> None:
+    """Receive and process one webhook at its time. In one transaction, so that no other merchant's process, whose clock
+    shows another hour of the same day, can take it out of the common inbox."""
+    with transaction.atomic():
+        inbox_receive(
+            endpoint=player.endpoint,
+            request=signed(delivery, player),
+            now=now,
+            clock=time.time(),
+            tolerance_seconds=settings.WEBHOOK_TOLERANCE_SECONDS,
+        )
+        inbox_drain(now=now)
+
+
+@contextmanager
+def _lanes(processes: int) -> Iterator[Executor]:
+    """Where the days are lived: `processes` forks of this one with connections of their own, or this process.
+
+    Nothing is lost that the next start would not fill in again, so no commit waits for the disk.
+    """
+    kept = os.environ.get("PGOPTIONS")
+    os.environ["PGOPTIONS"] = f"{kept or ''} -c synchronous_commit=off".strip()
+    connections.close_all()
+    try:
+        if processes == 1:
+            yield _Here()
+        else:
+            with ProcessPoolExecutor(processes, get_context("fork"), _lane_start) as pool:
+                yield pool
+    finally:
+        connections.close_all()
+        if kept is None:
+            del os.environ["PGOPTIONS"]
+        else:
+            os.environ["PGOPTIONS"] = kept
+
+
+def _lane_start() -> None:
+    """A lane leaves Ctrl-C to its parent, which lets the day end, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(signal.SIGTERM)()
+
+
+class _Here(Executor):
+    """Runs what it is given at once."""
+
+    def submit(self, function, /, *arguments, **named):  # type: ignore[no-untyped-def]
+        done: Future[object] = Future()
+        done.set_result(function(*arguments, **named))
+        return done
