@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from accounts.admin.base import MemberFilter, TenantAdmin, badge, column
-from tokens.models import Card, Token
+from tokens.models import Card, ImportedMark, RetryLimit, Token
 
 _ACCOUNT = (("merchant", MemberFilter), ("connection", MemberFilter))
 
@@ -30,3 +30,20 @@ class TokenAdmin(TenantAdmin):
     @column("Status")
     def state(self, token):
         return badge("token", token.status)
+
+
+@admin.register(ImportedMark)
+class ImportedMarkAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("card", "token", "at", "count", "source", "merchant")
+    list_filter = (("merchant", MemberFilter),)
+    list_select_related = ("card", "token__card", "merchant")
+
+
+@admin.register(RetryLimit)
+class RetryLimitAdmin(TenantAdmin):
+    """To look at; a limit is set through its service, which refuses one that is looser than the network's."""
+
+    list_display = ("merchant", "network", "name", "limit", "changed_by", "changed_at")
+    list_filter = ("network", ("merchant", MemberFilter))
+    list_select_related = ("merchant",)

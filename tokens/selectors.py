@@ -1,22 +1,27 @@
 """Which tokens a customer has, and from when each may be tried: PostgreSQL's answer, the one that counts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import DateTimeField, F, OuterRef, QuerySet, Value
+from django.db.models.functions import JSONObject
 
 from invoices.models import Attempt, Customer
 from invoices.states import AttemptStatus, TransactionKind
-from tokens.budgets import AttemptMark, Budget, budget
-from tokens.models import Card, Token
-from tokens.rules import Rule, load_rules
+from tokens.budgets import AttemptMark, budget, earliest_allowed
+from tokens.models import Card, ImportedMark, RetryLimit, Token
+from tokens.rules import Key, Rule, RuleOverride, load_rules
 from tokens.states import TokenStatus
 
-# The longest card window is 30 days or a calendar month; a day on top for clocks that differ.
-_CARD_HORIZON = timedelta(days=32)
+# Enough to reach every limit of every rule; more of them at one instant only cost time.
+_MOST_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class TokenOption:
     """One token now. `allowed_at`: the earliest instant its card's budget and waits allow, not before `not_before`.
 
     `usable` is false for tokens that no machine may charge again as they are; `obstacle` says why in words.
+    `expires_at`: the first instant after the card's last month (UTC), None where nobody told it.
     """
 
     pk: int
@@ -39,11 +45,25 @@ class TokenOption:
     is_default: bool
     last_success_at: datetime | None
     last_attempt_at: datetime | None
+    expires_at: datetime | None = None
 
 
-def network_rules(network: str) -> tuple[Rule, ...]:
-    """The rules of a network over all dates, with the chosen Visa limit."""
-    return load_rules().for_network(network, visa_limit=settings.VISA_RETRY_LIMIT)
+def network_rules(network: str, overrides: Sequence[RuleOverride] = ()) -> tuple[Rule, ...]:
+    """The rules of a network over all dates, with the chosen Visa limit and a merchant's own stricter limits."""
+    return load_rules().for_network(network, visa_limit=settings.VISA_RETRY_LIMIT, overrides=overrides)
+
+
+def merchant_limits(merchant_pk: int) -> tuple[RuleOverride, ...]:
+    """The merchant's own limits, in a fixed order."""
+    rows = RetryLimit.objects.filter(merchant_id=merchant_pk).order_by("network", "name")
+    return tuple(RuleOverride(*row) for row in rows.values_list("network", "name", "limit"))
+
+
+@cache
+def card_horizon() -> timedelta:
+    """How far back attempts of a card can matter: the longest window counted per card, and a day for clocks."""
+    windows = [rule.window or timedelta(days=31) for rule in load_rules().rules if rule.key is not Key.INVOICE]
+    return max(*windows, timedelta(days=30)) + timedelta(days=1)
 
 
 def token_options(
@@ -56,13 +76,13 @@ def token_options(
     not_before: datetime,
     besides: int | None = None,
 ) -> list[TokenOption]:
-    """Every token of the customer, best first: usable, earliest allowed, last to succeed, default, oldest.
+    """Every token of the customer, best first: usable, earliest allowed, last success, default, longest valid, oldest.
 
     `cards` as returned by `cards_lock` (all cards of all budget groups): under that lock the answer stays true.
     `besides`: an attempt that is not counted, because it is the one in question.
     Three queries whatever the number of tokens.
     """
-    tokens = list(Token.objects.filter(customer=customer))
+    tokens = list(_with_limits(Token.objects.filter(customer=customer)))
     marks = card_marks(cards, not_before, besides)
     invoice_marks = _invoice_marks(invoice_pk, besides)
     by_pk = {card.pk: card for card in cards}
@@ -70,24 +90,46 @@ def token_options(
     for token in tokens:
         card = by_pk[token.card_id]
         group = marks[card.budget_group]
-        state = budget(group, network_rules(card.network), not_before, amount_minor, currency, invoice_marks)
-        options.append(_option(token, card, state, group, not_before))
+        rules = network_rules(card.network, _limits_of(token))
+        state = budget(group, rules, not_before, amount_minor, currency, invoice_marks)
+        allowed_at, limit_text = state.next_allowed_at, ""
+        if allowed_at > not_before and state.binding_rule is not None:
+            limit_text = str(state.binding_rule)
+        if card.wait_until is not None and card.wait_until > allowed_at:
+            allowed_at = earliest_allowed(group, rules, card.wait_until, amount_minor, currency, invoice_marks)
+            limit_text = "the network asked to wait"
+        last_attempt_at = max((mark.at for mark in group), default=None)
+        options.append(_option(token, card, not_before, allowed_at, limit_text, state.remaining, last_attempt_at))
     return sorted(options, key=_rank)
 
 
-def _option(token: Token, card: Card, state: Budget, group: Sequence[AttemptMark], not_before: datetime) -> TokenOption:
-    obstacle = ""
-    if token.status == TokenStatus.REMOVED:
-        obstacle = "was removed at the provider"
-    elif card.stopped_at is not None:
-        obstacle = f"was stopped by its network ({card.stop_code})"
-    elif token.status == TokenStatus.DECLINED:
-        obstacle = f"was declined for good ({token.decline_code or 'no code'})"
-    allowed_at, limit_text = state.next_allowed_at, ""
-    if allowed_at > not_before and state.binding_rule is not None:
-        limit_text = str(state.binding_rule)
-    if card.wait_until is not None and card.wait_until > allowed_at:
-        allowed_at, limit_text = card.wait_until, "the network asked to wait"
+def _with_limits(tokens: QuerySet[Token]) -> QuerySet[Token]:
+    """The merchant's own limits beside each token, so that they cost no query of their own."""
+    limits = RetryLimit.objects.filter(merchant_id=OuterRef("merchant_id")).order_by("network", "name")
+    return tokens.annotate(limits=ArraySubquery(limits.values(row=JSONObject(n="network", r="name", l="limit"))))
+
+
+def _limits_of(token: Token) -> tuple[RuleOverride, ...]:
+    rows: list[Mapping[str, Any]] = token.limits  # type: ignore[attr-defined]  # from _with_limits
+    return tuple(RuleOverride(row["n"], row["r"], row["l"]) for row in rows)
+
+
+def _option(
+    token: Token,
+    card: Card,
+    not_before: datetime,
+    allowed_at: datetime,
+    limit_text: str,
+    remaining: int | None,
+    last_attempt_at: datetime | None,
+) -> TokenOption:
+    expires_at = card_expires_at(card)
+    obstacle = token_obstacle(token, card)
+    if not obstacle and expires_at is not None and allowed_at >= expires_at:
+        month = f"{card.exp_month:02d}/{expiry_year(card)}"
+        obstacle = (
+            f"expired in {month}" if not_before >= expires_at else f"expires in {month}, before it may be tried again"
+        )
     return TokenOption(
         pk=token.pk,
         public_id=token.public_id,
@@ -98,37 +140,94 @@ def _option(token: Token, card: Card, state: Budget, group: Sequence[AttemptMark
         obstacle=obstacle,
         allowed_at=allowed_at,
         limit_text=limit_text,
-        remaining=state.remaining,
+        remaining=remaining,
         is_default=token.is_default,
         last_success_at=token.last_success_at,
-        last_attempt_at=max((mark.at for mark in group), default=None),
+        last_attempt_at=last_attempt_at,
+        expires_at=expires_at,
     )
 
 
-def _rank(option: TokenOption) -> tuple[bool, datetime, float, bool, int]:
-    """Order of preference; ties are broken by age, so that it is the same everywhere."""
-    success = -option.last_success_at.timestamp() if option.last_success_at else 0.0
-    return not option.usable, option.allowed_at, success, not option.is_default, option.pk
+def token_obstacle(token: Token, card: Card) -> str:
+    """Why no machine may charge the token whatever the time is, in words; empty if none of that is so."""
+    if token.status == TokenStatus.REMOVED:
+        return "was removed at the provider"
+    if card.stopped_at is not None:
+        return f"was stopped by its network ({card.stop_code})"
+    if token.status == TokenStatus.DECLINED:
+        return f"was declined for good ({token.decline_code or 'no code'})"
+    return ""
+
+
+def expiry_year(card: Card) -> int:
+    """The card's last year with its century; some providers send two digits."""
+    year = card.exp_year or 0
+    return year if year >= 100 else 2000 + year
+
+
+def card_expires_at(card: Card) -> datetime | None:
+    """The first instant after the month printed on the card (UTC); None if it is unknown or cannot be a month."""
+    if card.exp_month is None or card.exp_year is None or not 1 <= card.exp_month <= 12:
+        return None
+    year = expiry_year(card)
+    if year > 9998:
+        return None
+    return datetime(year + card.exp_month // 12, card.exp_month % 12 + 1, 1, tzinfo=UTC)
+
+
+def tie_order(
+    *, last_success_at: datetime | None, is_default: bool, expires_at: datetime | None, pk: int
+) -> tuple[float, bool, float, int]:
+    """Which of two tokens goes first when both may be tried at the same instant: the lower."""
+    success = -last_success_at.timestamp() if last_success_at else 0.0
+    expiry = -expires_at.timestamp() if expires_at else 0.0
+    return success, not is_default, expiry, pk
+
+
+def _rank(option: TokenOption) -> tuple[bool, datetime, tuple[float, bool, float, int]]:
+    tie = tie_order(
+        last_success_at=option.last_success_at,
+        is_default=option.is_default,
+        expires_at=option.expires_at,
+        pk=option.pk,
+    )
+    return not option.usable, option.allowed_at, tie
 
 
 def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None) -> dict[UUID, list[AttemptMark]]:
-    """Counting attempts per budget group, oldest first."""
+    """Counting attempts per budget group, oldest first, as far back as any window reaches from `now`."""
     groups = {card.pk: card.budget_group for card in cards}
     network = {card.pk: card.network for card in cards}
     marks: dict[UUID, list[AttemptMark]] = defaultdict(list)
-    rows = (
-        Attempt.objects.filter(
-            card_id__in=groups, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=now - _CARD_HORIZON
-        )
-        .exclude(pk=besides or 0)
-        .order_by("attempted_at")
-        .values_list("card_id", "attempted_at", "amount_minor", "currency", "status", "returned_at")
-    )
-    for card_id, at, amount_minor, currency, status, returned_at in rows:
-        marks[groups[card_id]].append(
-            AttemptMark(at, amount_minor, currency, _declined(status, returned_at), network[card_id])
-        )
+    for card_id, at, amount_minor, currency, status, returned_at, count in mark_rows(
+        list(groups), now - card_horizon(), besides
+    ):
+        mark = AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at), network[card_id])
+        marks[groups[card_id]].extend([mark] * min(count, _MOST_AT_ONCE))
     return marks
+
+
+_COLUMNS = ("card_id", "attempted_at", "amount_minor", "currency", "status", "returned_at", "times")
+MarkRow = tuple[int, datetime, int | None, str, str, datetime | None, int]
+
+
+def mark_rows(card_pks: Sequence[int], after: datetime, besides: int | None = None) -> Iterable[MarkRow]:
+    """What counts for these cards after an instant, attempts and imported history alike, oldest first. One query.
+
+    card, instant, amount and currency (None if untold), status, returned_at, how many.
+    """
+    attempts = Attempt.objects.filter(
+        card_id__in=card_pks, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=after
+    )
+    imported = ImportedMark.objects.filter(card_id__in=card_pks, at__gt=after).annotate(
+        attempted_at=F("at"),
+        status=Value(AttemptStatus.DECLINED.value),
+        returned_at=Value(None, output_field=DateTimeField()),
+        times=F("count"),
+    )
+    ours = attempts.exclude(pk=besides or 0).annotate(times=Value(1)).values_list(*_COLUMNS)
+    rows: Iterable[MarkRow] = ours.union(imported.values_list(*_COLUMNS), all=True).order_by("attempted_at")
+    return rows
 
 
 def _invoice_marks(invoice_pk: int, besides: int | None) -> list[AttemptMark]:
@@ -138,10 +237,11 @@ def _invoice_marks(invoice_pk: int, besides: int | None) -> list[AttemptMark]:
         .values_list("attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network")
     )
     return [
-        AttemptMark(at, amount_minor, currency, _declined(status, returned_at), network or "unknown")
+        AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at), network or "unknown")
         for at, amount_minor, currency, status, returned_at, network in rows
     ]
 
 
-def _declined(status: str, returned_at: datetime | None) -> bool:
+def mark_declined(status: str, returned_at: datetime | None) -> bool:
+    """Open and unresolved attempts count as declines, and so does a payment that the bank took back."""
     return status not in (AttemptStatus.SUCCEEDED, AttemptStatus.ERRORED) or returned_at is not None

@@ -15,6 +15,10 @@ from tokens.networks import normalise_network
 from tokens.states import TokenStatus
 
 
+# The fingerprint of a card that no event has described yet starts with this.
+_UNDESCRIBED = "token:"
+
+
 @dataclass(frozen=True, slots=True)
 class MethodKeys:
     """Primary keys of a token and of the card its latest description names (not always the token's yet)."""
@@ -59,7 +63,7 @@ def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, pay
 def _fingerprint(method: MethodFacts) -> str:
     if method.card is not None and method.card.fingerprint:
         return method.card.fingerprint[:200]
-    return f"token:{method.token}"[:200]
+    return f"{_UNDESCRIBED}{method.token}"[:200]
 
 
 def _card_ensure(customer: Customer, method: MethodFacts) -> int:
@@ -105,9 +109,12 @@ def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys,
     """Take over what the provider says about a token and its card, both locked. True if a dead token lives again.
 
     A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3). A card
-    that replaces another under the same token joins the old one's budget group: counted together, nothing copied.
+    that replaces another under the same token joins the old one's budget group: counted together, nothing copied. The
+    first description of a card that had none so far is no new card. Another customer's token is left as it is.
     """
     token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
+    if token.customer_id != customer.pk:
+        return False
     by_pk = {card.pk: card for card in cards}
     old, new = by_pk[token.card_id], by_pk[keys.card_pk]
     changed = new.pk != old.pk
@@ -115,7 +122,9 @@ def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys,
         _join_group(new, old, cards)
         token.card = new
     fresh = _card_describe(new, method.card) if method.card is not None else False
-    revived = token.status == TokenStatus.DECLINED and (changed or fresh or method.updated) and _revivable(old, new)
+    renewed = (changed and not old.fingerprint.startswith(_UNDESCRIBED)) or fresh or method.updated
+    dead = token.status == TokenStatus.DECLINED or new.stopped_at is not None
+    revived = dead and token.status != TokenStatus.REMOVED and renewed and _revivable(old, new)
     if revived:
         token.status, token.decline_code, token.declined_at = TokenStatus.LIVE, "", None
         new.stopped_at, new.stop_code = None, ""
@@ -176,8 +185,13 @@ def token_remove(*, token_pk: int) -> None:
 
 
 def cards_stop(*, cards: Sequence[Card], code: str, revivable: bool, now: datetime) -> None:
-    """The network said never again: every (locked) card of this budget group is refused from now on."""
+    """The network said never again: every (locked) card of this budget group is refused from now on.
+
+    A stop that no new expiry lifts stays one, whatever milder word comes after it.
+    """
     for card in cards:
+        if card.stopped_at is not None and not card.stop_revivable:
+            continue
         card.stopped_at, card.stop_code, card.stop_revivable = now, code[:40], revivable
         card.save(update_fields=["stopped_at", "stop_code", "stop_revivable"])
 

@@ -58,13 +58,23 @@ ORDER BY a.attempted_at DESC LIMIT %(limit)s
 
 # The window of every rule ends just before the attempt: attempts that have left it by then, at the very instant too, do
 # not count. An attempt that is open or unresolved counts as declined, and so does one that the bank returned. `after`
-# is the last instant outside the window. No more rows are looked at than the limit has.
+# is the last instant outside the window. Only cards with more attempts than their strictest limit are looked at closely
+# (no card window is longer than 32 days), and of those no more rows than the limit has.
 _OVER_RULE = """
 WITH rule AS (
     SELECT * FROM unnest(
         %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[], %(declines)s::boolean[],
         %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
     ) AS rule(network, seconds, most, key, only_declines, valid_from, valid_to)
+), busy AS (
+    SELECT card.budget_group
+    FROM invoices_attempt b
+    JOIN tokens_card card ON card.id = b.card_id
+    JOIN (SELECT network, min(most) AS most FROM rule GROUP BY network) least ON least.network = card.network
+    WHERE b.merchant_id = %(merchant)s AND b.attempted_at > %(start)s - interval '32 days'
+      AND b.attempted_at <= %(end)s AND b.kind = 'CHARGE' AND b.counts
+    GROUP BY card.budget_group
+    HAVING count(*) > min(least.most)
 ), made AS (
     SELECT a.id, a.invoice_id, a.attempted_at, a.amount_minor, a.currency, card.budget_group, card.network,
            rule.most, rule.key, rule.only_declines,
@@ -78,6 +88,7 @@ WITH rule AS (
      AND (rule.valid_to IS NULL OR a.attempted_at < rule.valid_to)
     WHERE a.merchant_id = %(merchant)s AND a.attempted_at >= %(start)s AND a.attempted_at <= %(end)s
       AND a.kind = 'CHARGE' AND a.origin = 'OURS' AND a.counts
+      AND (rule.key = 'invoice' OR card.budget_group IN (SELECT budget_group FROM busy))
 )
 SELECT made.invoice_id
 FROM made

@@ -4,6 +4,7 @@ All of it under the locks of DESIGN section 6; outcomes of transactions, tokens 
 `retries/outcomes.py`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import AttemptStatus, Origin, TransactionKind, Trigger
 from providers.base import DeclineFacts
 from recovery_site.common.ids import public_id
-from recovery_site.common.scrubbing import scrub_text
+from recovery_site.common.scrubbing import scrub, scrub_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,23 +240,41 @@ def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
 
 
 def attempt_await(
-    attempt: Attempt, invoice: Invoice, *, expected_by: datetime, provider: Mapping[str, Any], stamp: Stamp
+    attempt: Attempt,
+    invoice: Invoice,
+    *,
+    expected_by: datetime,
+    provider: Mapping[str, Any],
+    stamp: Stamp,
+    check_at: datetime | None = None,
 ) -> None:
-    """AWAITING settlement until `expected_by`."""
+    """AWAITING settlement until `expected_by`; looked at from `check_at` on (default: from then on)."""
     move(
         attempt,
         "wait",
         invoice=invoice,
         stamp=stamp,
         expected_by=expected_by,
-        next_check_at=expected_by,
+        next_check_at=check_at or expected_by,
         data={"expected_by": expected_by.isoformat()},
         **provider,
     )
 
 
-def attempt_lose_track(attempt: Attempt, invoice: Invoice, *, check_at: datetime, why: str, stamp: Stamp) -> None:
-    """UNKNOWN: nobody knows; resolution looks at it from `check_at` on."""
+def attempt_lose_track(
+    attempt: Attempt,
+    invoice: Invoice,
+    *,
+    check_at: datetime,
+    why: str,
+    stamp: Stamp,
+    raw: Mapping[str, Any] | None = None,
+) -> None:
+    """UNKNOWN: nobody knows; resolution looks at it from `check_at` on. `raw` is the answer that made no sense.
+
+    It is kept with the attempt and not in its event, for nobody knows what stands in it.
+    """
+    kept = {"decision": {**attempt.decision, "raw_answer": raw_answer(raw)}} if raw else {}
     move(
         attempt,
         "lose_track",
@@ -264,7 +283,13 @@ def attempt_lose_track(attempt: Attempt, invoice: Invoice, *, check_at: datetime
         next_check_at=check_at,
         message=scrub_text(why)[:500],
         data={"why": scrub_text(why)[:300]},
+        **kept,
     )
+
+
+def raw_answer(raw: Mapping[str, Any]) -> Any:
+    """A provider's answer as JSON for people to read: scrubbed, and without what JSON or the database cannot hold."""
+    return json.loads(json.dumps(scrub(dict(raw)), default=str).replace("\\u0000", ""))
 
 
 def charges_in_flight(invoice: Invoice) -> bool:

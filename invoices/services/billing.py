@@ -24,6 +24,10 @@ from providers.base import InvoiceFacts
 from recovery_site.common.db import fit
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
+# What else a biller tells about its invoice.
+_TOLD = ("described_at", "provider_retry_at", "provider_attempt_count", "issued_at", "due_at", "collection_stopped")
+# The cancel reason of an invoice that turned out to be another one's second half.
+SUPERSEDED = "superseded"
 
 
 def invoice_create(
@@ -66,20 +70,7 @@ def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime
         if value and value != getattr(invoice, field):
             setattr(invoice, field, value)
             changed.append(field)
-    if invoice.status in INVOICE_OPEN and (facts.amount_minor, facts.currency) != (
-        invoice.amount_minor,
-        invoice.currency,
-    ):
-        record_event(
-            invoice=invoice,
-            kind="invoice.amount_changed",
-            stamp=stamp,
-            data={
-                "from": [invoice.amount_minor, invoice.currency],
-                "to": [facts.amount_minor, facts.currency],
-            },
-        )
-        invoice.amount_minor, invoice.currency = facts.amount_minor, facts.currency
+    if _amount_change(invoice, facts.amount_minor, facts.currency, stamp):
         changed += ["amount_minor", "currency"]
     if facts.attempt_count is not None and facts.attempt_count > invoice.provider_attempt_count:
         invoice.provider_attempt_count = facts.attempt_count
@@ -90,11 +81,57 @@ def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime
     invoice.save(update_fields=changed)
 
 
+def _amount_change(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> bool:
+    """Set what an open invoice owes, unsaved; writes `invoice.amount_changed` and returns True if it is new."""
+    before = (invoice.amount_minor, invoice.currency)
+    if invoice.status not in INVOICE_OPEN or before == (amount_minor, currency):
+        return False
+    record_event(
+        invoice=invoice,
+        kind="invoice.amount_changed",
+        stamp=stamp,
+        data={"from": list(before), "to": [amount_minor, currency]},
+    )
+    invoice.amount_minor, invoice.currency = amount_minor, currency
+    return True
+
+
 def invoice_name(invoice: Invoice, provider_invoice_id: str, stamp: Stamp) -> None:
     """The provider's id of an invoice that was so far known only by its payment."""
     invoice.provider_invoice_id = provider_invoice_id
     invoice.save(update_fields=["provider_invoice_id"])
     record_event(invoice=invoice, kind="invoice.named", stamp=stamp, data={"provider_invoice_id": provider_invoice_id})
+
+
+def invoice_hand_over(shell: Invoice, heir: Invoice, stamp: Stamp) -> None:
+    """The provider's name and description go from a superseded invoice to the one that has the payments.
+
+    Writes `invoice.superseded` and `invoice.named`, and `invoice.amount_changed` if the named one owes something else.
+    """
+    name, shell.provider_invoice_id, shell.cancel_reason = shell.provider_invoice_id, None, SUPERSEDED
+    shell.save(update_fields=["provider_invoice_id", "cancel_reason"])
+    record_event(invoice=shell, kind="invoice.superseded", stamp=stamp, data={"by": heir.public_id})
+    _amount_change(heir, shell.amount_minor, shell.currency, stamp)
+    fields = (*_DESCRIPTIVE, *_TOLD)
+    for field in fields:
+        setattr(heir, field, getattr(shell, field))
+    heir.save(update_fields=["amount_minor", "currency", *fields])
+    invoice_name(heir, name or "", stamp)
+
+
+def invoices_rename(first: Invoice, second: Invoice, stamp: Stamp) -> None:
+    """Exchange the provider's names and descriptions of two invoices that owe the same; writes two `invoice.named`."""
+    names = first.provider_invoice_id or "", second.provider_invoice_id or ""
+    first.provider_invoice_id = None
+    first.save(update_fields=["provider_invoice_id"])
+    fields = (*_DESCRIPTIVE, *_TOLD)
+    for field in fields:
+        ours, theirs = getattr(first, field), getattr(second, field)
+        setattr(first, field, theirs)
+        setattr(second, field, ours)
+    for invoice, name in ((second, names[0]), (first, names[1])):
+        invoice.save(update_fields=fields)
+        invoice_name(invoice, name, stamp)
 
 
 def payment_link(invoice: Invoice, payment_id: str) -> None:

@@ -1,34 +1,45 @@
 """Money given back. The refund transactions carry the truth; the invoice's state follows from them."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Sum
 
 from invoices.models import Attempt, Invoice, Transaction
-from invoices.services.attempts import ReportedAttempt, attempt_report
+from invoices.services.attempts import ReportedAttempt, attempt_await, attempt_report
 from invoices.services.billing import totals_refresh
 from invoices.services.ledger import Stamp, alert, move, record_event
+from invoices.services.reviews import review_open, reviews_close
 from invoices.states import (
     ATTEMPT_OPEN,
     TRANSACTION_OPEN,
     AttemptStatus,
     InvoiceStatus,
     Origin,
+    ReviewKind,
     TransactionKind,
     TransactionStatus,
 )
 from providers.base import RefundFacts, RefundStatus
 from recovery_site.common.scrubbing import scrub_text
 
+# How long a pending refund usually takes at most, where the provider names no date.
+REFUND_TAKES = timedelta(days=10)
+
 
 def refund_record(invoice: Invoice, paid: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
     """Take in a provider's word about one refund of `paid`, under the invoice's lock; told again it changes nothing.
 
     A `derived` refund (only the new total was told) counts once per total, unless the refunds known already reach that
-    total or refunds tell of themselves by events of their own; it has no id until such an event brings one.
+    total or refunds tell of themselves by events of their own; it has no id until such an event brings one. Facts that
+    contradict what is known of the refund are put before staff and change nothing.
     """
     attempt = _known(paid, facts)
     if attempt is None and facts.derived and _covered(paid, facts):
+        return
+    if attempt is not None and (difference := _difference(attempt, paid, facts)):
+        _ask(invoice, attempt, facts, difference, stamp)
         return
     if attempt is None:
         refund = refund_create(
@@ -101,6 +112,33 @@ def _known(paid: Attempt, facts: RefundFacts) -> Attempt | None:
     return found
 
 
+def _difference(attempt: Attempt, paid: Attempt, facts: RefundFacts) -> str:
+    """What in the facts cannot be true of this refund, in words."""
+    found = []
+    if attempt.transaction.refund_of_id != paid.transaction_id:
+        found.append("it names the refund of another payment")
+    if facts.amount_minor != attempt.amount_minor:
+        found.append(f"amount {facts.amount_minor} instead of {attempt.amount_minor}")
+    if facts.currency != attempt.currency:
+        found.append(f"currency {facts.currency} instead of {attempt.currency}")
+    return ", ".join(found)
+
+
+def _ask(invoice: Invoice, attempt: Attempt, facts: RefundFacts, difference: str, stamp: Stamp) -> None:
+    """An open refund of this invoice is decided by staff; what has an end already is only shown to them."""
+    undecided = attempt.invoice_id == invoice.pk and attempt.status in ATTEMPT_OPEN
+    raw = {"id": facts.id, "amount_minor": facts.amount_minor, "currency": facts.currency, "status": facts.status}
+    review_open(
+        invoice=invoice,
+        kind=ReviewKind.REFUND_STUCK if undecided else ReviewKind.MISMATCH,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        facts={"why": f"the provider's word about a refund differs: {difference}", "raw": raw},
+        choices=["refunded", "not_refunded"] if undecided else ["noted"],
+        stamp=stamp,
+    )
+
+
 def _covered(paid: Attempt, facts: RefundFacts) -> bool:
     """True if the refunds of this charge that are known and did not fail already make up the total that was told.
 
@@ -129,7 +167,8 @@ def refund_in_flight(paid: Attempt) -> bool:
 
 
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
-    name: dict[str, Any] = {"provider_id": facts.id} if attempt.provider_id is None and not facts.derived else {}
+    nameless = attempt.provider_id is None and facts.id and not facts.derived
+    name: dict[str, Any] = {"provider_id": facts.id} if nameless else {}
     late = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
     if facts.status is RefundStatus.SUCCEEDED and attempt.status != AttemptStatus.SUCCEEDED:
         if late:
@@ -167,7 +206,8 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
         )
         if refund.status in TRANSACTION_OPEN:
             move(refund, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=failure)
-        alert(invoice, "refund_failed", "A refund failed at the provider.", stamp, {"refund": refund.public_id})
+        text = f"A refund failed at the provider: {failure or 'no reason was given'}."
+        alert(invoice, "refund_failed", text[:400], stamp, {"refund": refund.public_id})
     elif (
         facts.status is RefundStatus.FAILED and attempt.status == AttemptStatus.SUCCEEDED and refund.reversed_at is None
     ):
@@ -188,6 +228,28 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
             stamp,
             {"refund": refund.public_id},
         )
+    elif facts.status is RefundStatus.PENDING and attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
+        refund_awaited(invoice, attempt, facts.id if nameless else "", stamp)
+    elif nameless:
+        attempt.provider_id = facts.id
+        attempt.save(update_fields=["provider_id"])
+    if attempt.status not in ATTEMPT_OPEN:
+        subject = attempt.public_id
+        reviews_close(invoice=invoice, kinds=[ReviewKind.REFUND_STUCK], subject_id=subject, stamp=stamp)
+
+
+def refund_awaited(
+    invoice: Invoice, attempt: Attempt, provider_id: str, stamp: Stamp, *, expected_by: datetime | None = None
+) -> None:
+    """The provider has taken the refund on and has not ended it: AWAITING, read again once it counts as stuck."""
+    attempt_await(
+        attempt,
+        invoice,
+        expected_by=expected_by or stamp.now + REFUND_TAKES,
+        provider={"provider_id": provider_id} if provider_id else {},
+        stamp=stamp,
+        check_at=max(stamp.now, attempt.attempted_at + settings.RECONCILE_REFUND_STUCK_AFTER),
+    )
 
 
 def refund_state(invoice: Invoice, stamp: Stamp) -> None:

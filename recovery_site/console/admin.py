@@ -35,7 +35,7 @@ def _case(invoice: Invoice) -> Case | None:
 class CaseInvoiceAdmin(InvoiceAdmin):
     """The list; one invoice is the console's case page."""
 
-    list_display = ("page", "merchant", "customer", "state", "step", "amount", "due", "issued_at")  # type: ignore[assignment]
+    list_display = ("page", "state", "step", "due", "amount", "customer", "merchant", "issued_at")  # type: ignore[assignment]
     list_display_links = None
     actions = ("retry", "pause", "resume", "cancel")
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook
 
 from providers.base import InboundRequest
-from providers.simulator.population import Delivery, population
-from recovery_site.demo.cast import Cast, Player
+from providers.simulator.population import Delivery
+from recovery_site.demo.cast import Player
 
 SEED = 20_26
 # Failing and paying customers per merchant and day, on average.

@@ -39,8 +39,7 @@ def newest_instant(cast: Cast) -> datetime:
     """The latest moment of the demo's clock that the ledger knows of; the clock never runs behind it."""
     rows = {InboxEvent: "received_at", Event: "occurred_at", Attempt: "attempted_at"}
     known = [
-        model._default_manager.order_by("-pk").values_list(field, flat=True).first()
-        for model, field in rows.items()
+        model._default_manager.order_by("-pk").values_list(field, flat=True).first() for model, field in rows.items()
     ]
     return max((at for at in known if at is not None), default=cast.since)
 

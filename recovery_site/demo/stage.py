@@ -57,7 +57,7 @@ class Part:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is for us, who stop the parts in order
-                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - no thread runs yet
+                preexec_fn=die_with_parent(signal.SIGTERM),
             )
 
     def check(self) -> None:

@@ -94,6 +94,8 @@ class _Check:
         if charging_switched_off(self.job.merchant_id):
             self.held = True
             return "charging is switched off"
+        if self.connection.mode == ConnectionMode.OBSERVE:
+            return "this connection only observes"
         return charging_obstacle(self.connection)
 
     @cached_property

@@ -6,6 +6,7 @@ from invoices.services.ledger import Stamp, invoice_lock, move
 from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind, TransactionStatus
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
 from retries.handler.entry import enter, enter_invoice
+from retries.handler.joining import halves_find
 from retries.handler.payments import payment_report, report_decline
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
@@ -30,8 +31,11 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     if not _already_reported(scope.invoice, facts, event):
         _refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
-        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
+        attempt = payment_report(
+            scope, entry, payment, event.occurred_at, stamp, biller_number=facts.attempt_count
+        )
         report_decline(scope, attempt, DeclineFacts(), connection, event, event.occurred_at, stamp)
+        halves_find(entry, scope.invoice, event.occurred_at, stamp)
         return ""
     case = open_case(scope.invoice)
     if case is None:
@@ -61,8 +65,10 @@ def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent
     theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
     if facts.charge_id:
         return theirs.filter(provider_id=facts.charge_id).exists()
-    until_then = theirs.filter(attempted_at__lte=event.occurred_at + SAME_CHARGE_WITHIN)
-    return until_then.exclude(origin=Origin.OURS).count() >= max(1, facts.attempt_count or 1)
+    theirs = theirs.exclude(origin=Origin.OURS)
+    until_then = theirs.filter(attempted_at__lte=event.occurred_at + SAME_CHARGE_WITHIN).count()
+    number = max(1, facts.attempt_count or 1)
+    return until_then >= number or theirs.filter(decision__biller_number=number).exists()
 
 
 def _refuse_while_sending(invoice: Invoice) -> None:
@@ -168,6 +174,7 @@ def _end(event: PaymentEvent, subject: Subject, stamp: Stamp, reason: str, *, wr
     if scope.invoice.status not in INVOICE_OPEN:
         return "The invoice is already closed in this ledger."
     invoice_end(scope, reason=reason, write_off=write_off, stamp=stamp)
+    halves_find(entry, scope.invoice, event.occurred_at, stamp)
     return ""
 
 

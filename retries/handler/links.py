@@ -3,19 +3,20 @@
 from datetime import timedelta
 
 from invoices.models import Connection, Invoice, ProviderPayment
-from invoices.services.billing import invoice_name, payment_link
+from invoices.services.billing import SUPERSEDED, invoice_name, payment_link
 from invoices.services.ledger import Stamp, invoice_lock
-from invoices.services.parties import customer_lock
 from invoices.services.reviews import review_open
 from invoices.states import ReviewKind
 from providers.base import PaymentEvent
+from retries.handler.entry import enter
+from retries.handler.joining import halves_join, names_swap
 from retries.handler.resolve import EventWaits, Subject
 
 _PATIENCE = timedelta(seconds=30)
 
 
 def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
-    """PAYMENT_LINKED: joins the two halves. Both known as different invoices is a question for staff."""
+    """PAYMENT_LINKED: joins the two halves, whatever was made of them before."""
     payment = event.payment
     assert payment is not None
     named = Invoice.objects.filter(connection=connection, provider_invoice_id=payment.invoice_id).first()
@@ -30,13 +31,23 @@ def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, s
         assert named is not None
         payment_link(named, payment.payment_id)
         return ""
-    customer_lock(link.invoice.customer_id)
+    entry = enter(event, link.invoice.customer_id, stamp)
     born = invoice_lock(link.invoice_id)
     if named is None:
-        if born.provider_invoice_id is None:
+        if born.provider_invoice_id is None and born.cancel_reason != SUPERSEDED:
             invoice_name(born, payment.invoice_id, stamp)
         return ""
-    if named.pk != born.pk:
+    if named.pk == born.pk:
+        return ""
+    if named.customer_id == born.customer_id and born.provider_invoice_id is None:
+        halves_join(entry, born_pk=born.pk, named_pk=named.pk, stamp=stamp)
+    elif (named.customer_id, named.amount_minor, named.currency) == (
+        born.customer_id,
+        born.amount_minor,
+        born.currency,
+    ):
+        names_swap(born.pk, named.pk, stamp)
+    else:
         review_open(
             invoice=born,
             kind=ReviewKind.UNMATCHED_PAYMENT,

@@ -20,6 +20,7 @@ from invoices.states import (
 from providers.base import DeclineFacts, EventKind, InvoiceFacts, PaymentEvent, PaymentFacts
 from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at
+from retries.handler.joining import halves_find
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
@@ -47,6 +48,8 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
     learned = _learn(attempt, payment, entry)
     _apply(scope, attempt, event, connection, stamp, learned=learned)
+    if not payment.names_invoice:
+        halves_find(entry, scope.invoice, attempt.attempted_at, stamp)
     return ""
 
 
@@ -92,9 +95,18 @@ def _refuse_while_sending(invoice: Invoice) -> None:
 
 
 def payment_report(
-    scope: Scope, entry: Entry | None, payment: PaymentFacts, occurred_at: datetime, stamp: Stamp
+    scope: Scope,
+    entry: Entry | None,
+    payment: PaymentFacts,
+    occurred_at: datetime,
+    stamp: Stamp,
+    *,
+    biller_number: int | None = None,
 ) -> Attempt:
-    """Insert an attempt that somebody else made, with a charge transaction to stand in."""
+    """Insert an attempt that somebody else made, with a charge transaction to stand in.
+
+    `biller_number`: how many tries the biller had counted with this one; it tells its tries apart later.
+    """
     invoice = scope.invoice
     charge = charge_for_report(invoice, payment.amount_minor, payment.currency, stamp)
     if charge.status in (TransactionStatus.INIT, TransactionStatus.RETRYING):
@@ -113,6 +125,7 @@ def payment_report(
             provider_payment_id=payment.payment_id,
             token_pk=keys.token_pk if keys else None,
             card_pk=keys.card_pk if keys else None,
+            decision={"biller_number": biller_number} if biller_number else {},
         ),
     )
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q, QuerySet
 
 from invoices.models import Attempt, Connection, Invoice, ProviderPayment
+from invoices.services.billing import SUPERSEDED
 from invoices.services.parties import customer_ensure
 from invoices.states import Origin, TransactionKind
 from providers.base import PaymentEvent, PaymentFacts
@@ -115,8 +116,9 @@ def _customer(event: PaymentEvent, connection: Connection, now: datetime) -> int
 def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
     """Join the two halves that some formats send apart: a payment that cannot name its invoice, and that invoice.
 
-    Only where exactly one candidate of the same customer has the same amount and currency at the same time: an invoice
-    whose attempt has no charge id yet (for a payment), or one that has no name yet (for an invoice).
+    A candidate of the same customer has the same amount and currency at the same time: an invoice whose attempt has no
+    charge id yet (for a payment), or one that has no name yet (for an invoice). A wrong guess among equal ones is put
+    right when the provider says which payment is whose (`links`).
     """
     if event.payment is not None and event.invoice is None:
         if event.payment.names_invoice:
@@ -126,14 +128,14 @@ def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
     if facts is None:
         return None
     around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
-    return _only(
+    return _oldest(
         Invoice.objects.filter(
             customer_id=customer_pk,
             provider_invoice_id__isnull=True,
             amount_minor=facts.amount_minor,
             currency=facts.currency,
             attempts__attempted_at__range=around,
-        )
+        ).exclude(cancel_reason=SUPERSEDED)
     )
 
 
@@ -147,9 +149,10 @@ def _placeholder_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: i
         attempts__amount_minor=payment.amount_minor,
         attempts__currency=payment.currency,
     ) & ~Q(attempts__origin=Origin.OURS)
-    return _only(Invoice.objects.filter(placeholder, customer_id=customer_pk))
+    candidates = Invoice.objects.filter(placeholder, customer_id=customer_pk)
+    return _oldest(candidates.exclude(cancel_reason=SUPERSEDED))
 
 
-def _only(invoices: QuerySet[Invoice]) -> int | None:
-    found = list(invoices.values_list("pk", flat=True).distinct()[:2])
-    return found[0] if len(found) == 1 else None
+def _oldest(invoices: QuerySet[Invoice]) -> int | None:
+    """Of several that owe the same the one that came first: whichever it is, no debt is charged twice."""
+    return invoices.order_by("pk").values_list("pk", flat=True).first()

@@ -55,13 +55,22 @@ def refund_request(
 
 def refundable_minor(charge: Transaction) -> int:
     """What is left of a DONE charge: captured less every refund that did not fail (orphans count until resolved)."""
-    given = (
-        Transaction.objects.filter(
-            refund_of=charge, status__in=(*TRANSACTION_OPEN, TransactionStatus.DONE), reversed_at=None
-        ).aggregate(total=Sum("amount_minor"))["total"]
-        or 0
+    return max(0, (charge.captured_minor or 0) - given_minor(charge))
+
+
+def given_minor(charge: Transaction) -> int:
+    """What was given back of a charge, or may yet be: every refund that neither failed nor was reversed."""
+    alive = Transaction.objects.filter(
+        refund_of=charge, status__in=(*TRANSACTION_OPEN, TransactionStatus.DONE), reversed_at=None
     )
-    return max(0, (charge.captured_minor or 0) - given)
+    return alive.aggregate(total=Sum("amount_minor"))["total"] or 0
+
+
+def taken_back(charge: Transaction) -> bool:
+    """True while a dispute of this payment is open, and after it was lost or returned."""
+    return Dispute.objects.filter(
+        attempt__transaction=charge, status__in=(DisputeStatus.OPEN, DisputeStatus.LOST)
+    ).exists()
 
 
 def _scope(invoice_pk: int) -> Scope:
@@ -85,8 +94,7 @@ def _charge(invoice: Invoice, charge_id: str) -> Transaction:
         names = ", ".join(charge.public_id for charge in charges)
         raise InvalidInput(f"Several payments of this invoice could be refunded; name one of {names}.")
     charge = charges[0]
-    gone = Dispute.objects.filter(attempt__transaction=charge, status__in=(DisputeStatus.OPEN, DisputeStatus.LOST))
-    if gone.exists():
+    if taken_back(charge):
         raise Conflict(
             "This payment is disputed or was returned: the bank moves that money, so a refund would give it back twice."
         )

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from invoices.models import Attempt, Invoice, ReviewItem
+from invoices.models import Attempt, Connection, Invoice, ReviewItem
 from invoices.selectors.parties import charging_obstacle
 from invoices.services.ledger import Stamp, move, record_event
 from invoices.services.reviews import review_resolve
@@ -74,6 +74,9 @@ def retry_now(
     running = RetryJob.objects.filter(invoice=invoice, status=JobStatus.RUNNING).exists()
     if running:
         raise Conflict("A retry of this invoice is running right now; wait for its result.")
+    connection = Connection.objects.get(pk=invoice.connection_id)
+    if connection.mode == ConnectionMode.OBSERVE or connection.take_over_after is None:
+        raise Conflict("This connection leaves charging to its provider; retry the payment there.")
     case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
     granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.STAFF]
     if granted is not None and trigger_usage(case, Trigger.STAFF) >= granted:

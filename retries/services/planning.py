@@ -95,7 +95,7 @@ def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | N
         in_flight=_IN_FLIGHT[AttemptStatus(flight.status)] if flight else None,
         in_flight_until=(flight.expected_by or flight.next_check_at) if flight else None,
         observe_only=connection.mode == ConnectionMode.OBSERVE,
-        provider_keeps=_provider_keeps(connection, invoice),
+        provider_keeps=provider_keeps(connection, invoice),
         provider_retry_at=invoice.provider_retry_at,
         connection_paused=charging_obstacle(connection),
         automatic_barred=case.automatic_barred,
@@ -103,8 +103,8 @@ def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | N
     )
 
 
-def _provider_keeps(connection: Connection, invoice: Invoice) -> bool:
-    """True while the biller's own retries go on and the connection says to wait for them."""
+def provider_keeps(connection: Connection, invoice: Invoice) -> bool:
+    """True while the biller's own retries go on and the connection says to wait for them, or never to take over."""
     if connection.take_over_after is None:
         return True
     if connection.take_over_after == 0 or invoice.provider_retry_at is None:
@@ -373,17 +373,21 @@ def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
 
 
 def slot_release(scope: Scope, stamp: Stamp) -> None:
-    """If nobody holds the customer's slot, the queued job worth most (then the oldest) takes it."""
+    """If nobody holds the customer's slot, the queued job worth most (then the oldest) takes it.
+
+    Among those that can go soonest: none is left behind that could go over an hour sooner than the one that is booked.
+    """
     if slot_holder(scope) is not None:
         return
-    queued = (
+    waiting = list(
         RetryJob.objects.select_for_update(no_key=True, of=("self",))
         .filter(customer=scope.customer, kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
         .order_by("-expected_value_minor", "id")
-        .first()
     )
-    if queued is None:
+    if not waiting:
         return
+    soonest = max(stamp.now, min(job.due_at for job in waiting))
+    queued = next(job for job in waiting if job.due_at - soonest <= SWAP_ADVANTAGE)
     locked = scope.invoice if queued.invoice_id == scope.invoice.pk else invoice_lock(queued.invoice_id)
     queued.due_at = max(queued.due_at, stamp.now)
     queued.schedule()

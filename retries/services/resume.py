@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from invoices.models import Customer
 from invoices.services.ledger import Stamp, invoice_lock, move
-from invoices.states import InvoiceStatus, Trigger
+from invoices.states import ConnectionMode, InvoiceStatus, Trigger
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_policy, trigger_usage
-from retries.services.planning import case_plan, job_book
+from retries.services.planning import case_plan, job_book, provider_keeps
 from retries.states import CaseStatus, NextStep
 from tokens.models import Card
 from tokens.selectors import token_options
@@ -36,7 +36,9 @@ def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, st
 
 def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp, *, urgent: bool) -> bool:
     granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.CARD_UPDATE]
-    if granted is not None and trigger_usage(case, Trigger.CARD_UPDATE) >= granted:
+    connection = case.connection
+    left_to_others = connection.mode == ConnectionMode.OBSERVE or provider_keeps(connection, scope.invoice)
+    if left_to_others or (granted is not None and trigger_usage(case, Trigger.CARD_UPDATE) >= granted):
         case_plan(scope, case, stamp)
         return False
     options = token_options(

@@ -58,7 +58,9 @@ def test_strangers_and_closed_accounts_see_nothing(acme: Merchant) -> None:
         (Role.OWNER, [Role.VIEWER, Role.SUPPORT, Role.MANAGER, Role.OWNER]),
     ],
 )
-def test_a_role_may_do_what_the_lower_ones_may(acme: Merchant, other: Merchant, role: Role, allowed: list[Role]) -> None:
+def test_a_role_may_do_what_the_lower_ones_may(
+    acme: Merchant, other: Merchant, role: Role, allowed: list[Role]
+) -> None:
     user = person()
     membership_set(user=user, merchant=acme, role=role)
     assert [one for one in Role if may(user, acme, one)] == allowed

@@ -21,11 +21,29 @@ _CODES = (
     ("try_again_later", 5),
     ("a_code_nobody_knows", 2),
 )
-_NAMES = ("ann", "ben", "cleo", "dev", "eva", "finn", "gia", "hugo", "ines", "jon", "kira", "liam", "mona", "nico", "olga")
+_NAMES = (
+    "ann",
+    "ben",
+    "cleo",
+    "dev",
+    "eva",
+    "finn",
+    "gia",
+    "hugo",
+    "ines",
+    "jon",
+    "kira",
+    "liam",
+    "mona",
+    "nico",
+    "olga",
+)
 _STEP = timedelta(hours=6)
 
 
-def month(world: World, *, until: datetime, days: int = 30, per_day: float = 2.0, currency: str = "USD", seed: int = 7) -> None:
+def month(
+    world: World, *, until: datetime, days: int = 30, per_day: float = 2.0, currency: str = "USD", seed: int = 7
+) -> None:
     """Let `days` days pass at the world until `until`; its clock ends there."""
     random = Random(seed)
     world.at = until - timedelta(days=days)
@@ -91,5 +109,3 @@ def _poisson(random: Random, mean: float) -> int:
         count += 1
         left += random.expovariate(1.0)
     return count
-
-

@@ -125,7 +125,13 @@ def test_longer_periods_are_told_by_week(world: World) -> None:
 def test_recovered_money_counts_by_the_day_a_case_closed(world: World) -> None:
     recover(world, amount=4_000)
     (money,) = recovered_money(world.merchant, last(7, world))
-    assert (money.currency, money.cases, money.gross_minor, money.back_minor, money.net_minor) == ("USD", 1, 4_000, 0, 4_000)
+    assert (money.currency, money.cases, money.gross_minor, money.back_minor, money.net_minor) == (
+        "USD",
+        1,
+        4_000,
+        0,
+        4_000,
+    )
     assert money.net_by_day == {world.at.date(): 4_000}
 
 
@@ -133,12 +139,16 @@ def test_refunds_lower_what_was_recovered_but_not_below_zero(world: World) -> No
     invoice = recover(world, amount=4_000)
     kept = recover(world, customer="cus_ben", token="tok_b", amount=1_000)
     world.refund(
-        RefundFacts(id="re_1", amount_minor=1_500, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge_of(invoice))
+        RefundFacts(
+            id="re_1", amount_minor=1_500, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge_of(invoice)
+        )
     )
     (money,) = recovered_money(world.merchant, last(7, world))
     assert (money.gross_minor, money.back_minor, money.net_minor) == (5_000, 1_500, 3_500)
     world.refund(
-        RefundFacts(id="re_2", amount_minor=1_000, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge_of(kept))
+        RefundFacts(
+            id="re_2", amount_minor=1_000, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge_of(kept)
+        )
     )
     (money,) = recovered_money(world.merchant, last(7, world))
     assert money.net_minor == 2_500
@@ -147,7 +157,9 @@ def test_refunds_lower_what_was_recovered_but_not_below_zero(world: World) -> No
 def test_a_failed_refund_lowers_nothing(world: World) -> None:
     invoice = recover(world, amount=4_000)
     world.refund(
-        RefundFacts(id="re_1", amount_minor=4_000, currency="USD", status=RefundStatus.FAILED, charge_id=charge_of(invoice))
+        RefundFacts(
+            id="re_1", amount_minor=4_000, currency="USD", status=RefundStatus.FAILED, charge_id=charge_of(invoice)
+        )
     )
     (money,) = recovered_money(world.merchant, last(7, world))
     assert money.net_minor == 4_000

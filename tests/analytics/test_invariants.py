@@ -1,4 +1,4 @@
-"""The must-be-zero board: zero over honest histories, and not zero as soon as a promise is broken behind the services."""
+"""The must-be-zero board: zero over honest histories, not zero once a promise is broken behind the services."""
 
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,17 @@ def slip(world: World, like: Attempt, *, after: timedelta, **changes: Any) -> At
     number = Attempt.objects.count() + 1
     fields = {
         name: getattr(like, name)
-        for name in ("merchant", "connection", "customer", "invoice", "transaction", "card", "token", "amount_minor", "currency")
+        for name in (
+            "merchant",
+            "connection",
+            "customer",
+            "invoice",
+            "transaction",
+            "card",
+            "token",
+            "amount_minor",
+            "currency",
+        )
     }
     made = Attempt.objects.create(
         **{

@@ -34,7 +34,9 @@ def test_weeks_begin_on_monday_and_cover_every_day_once() -> None:
     assert [day for days in period.weeks.values() for day in days] == period.dates
 
 
-@pytest.mark.parametrize(("text", "days"), [("7", 7), ("30", 30), ("90", 90), ("", 30), ("31", 30), ("-7", 30), ("x", 30)])
+@pytest.mark.parametrize(
+    ("text", "days"), [("7", 7), ("30", 30), ("90", 90), ("", 30), ("31", 30), ("-7", 30), ("x", 30)]
+)
 def test_only_offered_lengths_are_taken_from_the_address(text: str, days: int) -> None:
     assert length_from(text) == days
 

@@ -75,9 +75,7 @@ def test_text_has_aa_contrast_on_every_ground(theme: dict[str, str]) -> None:
 @THEMES
 def test_marks_and_control_borders_stand_out_from_the_surface(theme: dict[str, str]) -> None:
     marks = [*(f"--{tone}-mark" for tone in TONES), *(f"--cat-{name}" for name in CATEGORIES)]
-    low = {
-        mark: round(_contrast(theme[mark], theme["--surface"]), 2) for mark in (*marks, "--line-strong", "--focus")
-    }
+    low = {mark: round(_contrast(theme[mark], theme["--surface"]), 2) for mark in (*marks, "--line-strong", "--focus")}
     assert {mark: ratio for mark, ratio in low.items() if ratio < 3} == {}
 
 

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from accounts.admin.base import LIST_LIMIT, TenantAdmin
 from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
-from invoices.models import Attempt, Connection, Invoice, ReviewItem
+from invoices.models import Attempt, Connection, Customer, Invoice, ReviewItem
 from providers.base import DisputeFacts, DisputeStatus
 from retries.models import Case, RetryJob
 from tests.console.world import World, kinds
@@ -84,28 +84,28 @@ def test_every_model_of_ours_is_registered() -> None:
     assert {model.__name__ for model in models if not admin.site.is_registered(model)} == set()
 
 
-@pytest.mark.parametrize("model", TENANT, ids=lambda model: model.__name__)
-def test_lists_and_pages_open_for_a_member_and_show_only_his_merchant(
-    world: World, log_in: LogIn, model: type[Model]
-) -> None:
+def test_lists_and_pages_open_for_a_member_and_show_only_his_merchant(world: World, log_in: LogIn) -> None:
     fill(world)
     other = World(name="Zebra")
     fill(other)
-    rows = {
-        own: list(admin.site.get_model_admin(model).get_queryset(Requester(staff(one, "owner"))))
-        for own, one in ((True, world), (False, other))
-    }
-    client = log_in(staff(world, "owner"))
-    page = client.get(changelist(model))
-    assert page.status_code == 200
-    assert "Zebra" not in page.content.decode()
-    for row in rows[True][:2]:
-        assert client.get(change(row), follow=True).status_code == 200
-    for row in rows[False][:2]:
-        assert row.pk not in {mine.pk for mine in rows[True]}
-        response = client.get(change(row), follow=True)
-        assert response.redirect_chain[-1][0].startswith(reverse("admin:index"))
-        assert "Zebra" not in response.content.decode()
+    mine, stranger = staff(world, "owner"), staff(other, "owner")
+    client = log_in(mine)
+    opened = 0
+    for model in TENANT:
+        model_admin = admin.site.get_model_admin(model)
+        page = client.get(changelist(model))
+        assert (page.status_code, "Zebra" in page.content.decode()) == (200, False), model
+        own = list(model_admin.get_queryset(Requester(mine)))
+        foreign = list(model_admin.get_queryset(Requester(stranger)))
+        assert {row.pk for row in own}.isdisjoint({row.pk for row in foreign}), model
+        for row in own[:1]:
+            assert client.get(change(row), follow=True).status_code == 200, model
+            opened += 1
+        for row in foreign[:1]:
+            response = client.get(change(row), follow=True)
+            assert response.redirect_chain[-1][0] == reverse("admin:index"), model
+            assert "Zebra" not in response.content.decode(), model
+    assert opened >= 18
 
 
 class Requester:
@@ -118,20 +118,18 @@ class Requester:
 WRITABLE = {"Merchant", "Membership", "ApiKey"}
 
 
-@pytest.mark.parametrize(
-    "model", [model for model in TENANT if model.__name__ not in WRITABLE], ids=lambda model: model.__name__
-)
-def test_nobody_not_even_a_superuser_can_write_ledger_rows(world: World, rf: Any, model: type[Model]) -> None:
+def test_nobody_not_even_a_superuser_can_write_ledger_rows(world: World, rf: Any) -> None:
     request = rf.get("/")
-    model_admin = admin.site.get_model_admin(model)
     for user in (staff(world, "owner"), User.objects.create_superuser("boss", password="x")):
         request.user = user
-        allowed = (
-            model_admin.has_add_permission(request),
-            model_admin.has_change_permission(request),
-            model_admin.has_delete_permission(request),
-        )
-        assert allowed == (False, False, False)
+        for model in TENANT:
+            model_admin = admin.site.get_model_admin(model)
+            allowed = (
+                model_admin.has_add_permission(request),
+                model_admin.has_change_permission(request),
+                model_admin.has_delete_permission(request),
+            )
+            assert any(allowed) == (model.__name__ in WRITABLE), model
 
 
 def test_a_post_to_a_ledger_row_changes_nothing(world: World, log_in: LogIn) -> None:
@@ -278,7 +276,7 @@ def test_invoices_are_found_by_any_id_and_link_to_the_case_page(world: World, lo
 def test_odd_searches_find_nothing_and_break_nothing(world: World, log_in: LogIn, text: str) -> None:
     fill(world)
     client = log_in(staff(world, "owner"))
-    for model in TENANT:
+    for model in (Invoice, Attempt, Customer, ApiKey, Merchant):
         assert client.get(changelist(model), {"q": text}).status_code == 200, model
 
 

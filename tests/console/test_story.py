@@ -278,7 +278,7 @@ def test_the_number_of_queries_does_not_depend_on_how_much_there_is(world: World
         world.wait(hours=30)
         world.fail(invoice=long.provider_invoice_id or "", customer="cus_long", token="tok_long")
     world.fail(customer="cus_long", token="tok_long", amount=700)
-    assert few == 15
+    assert few == 16
     assert queries(world, long) == few
 
 
@@ -296,6 +296,6 @@ def test_reading_writes_nothing_and_locks_nothing(world: World) -> None:
     invoice = world.again(world.fail())
     with CaptureQueriesContext(connection) as captured:
         invoice_story(invoice, now=datetime.now(NOW.tzinfo))
-    statements = [query["sql"].split()[0] for query in captured.captured_queries]
+    statements = [query["sql"].strip("( ").split()[0] for query in captured.captured_queries]
     assert set(statements) == {"SELECT"}
     assert not [query for query in captured.captured_queries if "FOR " in query["sql"] and "UPDATE" in query["sql"]]

@@ -17,6 +17,7 @@ from providers.base import DisputeFacts, DisputeStatus, RefundFacts, RefundStatu
 from recovery_site.console.verification import MUST_BE_ZERO, verify
 from retries.services.manual import case_pause
 from tests.console.world import World
+from tokens.models import ImportedMark
 
 
 def tamper(sql: str, *parameters: object) -> None:
@@ -357,6 +358,26 @@ def test_what_a_provider_told_later_is_not_held_against_us(world: World, at_the_
     tamper("UPDATE retries_retryjob SET attempt_id = NULL")
     tamper("UPDATE invoices_attempt SET id = -id, number = 0 WHERE id = %s", at_the_limit.pk)
     assert found() == set()
+
+
+def test_imported_history_counts_from_its_import_on(world: World, booked: Invoice) -> None:
+    """Fifteen tries that somebody else made: known before our attempt they forbid it, imported after it they do not."""
+    world.wait(hours=25)
+    ours = world.charge("insufficient_funds")
+    assert ours.token is not None
+    assert ours.card is not None
+    ImportedMark.objects.create(
+        merchant=world.merchant,
+        card=ours.card,
+        token=ours.token,
+        at=ours.attempted_at - timedelta(days=2),
+        count=15,
+        source="old system",
+    )
+    tamper("UPDATE invoices_attempt SET created_at = now() - interval '1 hour'")
+    assert found() == set()
+    tamper("UPDATE tokens_importedmark SET created_at = now() - interval '2 hours'")
+    assert found() == {"attempts_over_a_rule"}
 
 
 def test_an_attempt_after_a_refusal_for_good(world: World, recovered: Invoice) -> None:

@@ -1,7 +1,11 @@
 """Money that was paid and goes back: what the refund, dispute and staff queue tests have in common."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import pytest
 import requests
 
 from invoices.models import Attempt, Invoice, ReviewItem, Transaction
@@ -14,12 +18,21 @@ from recovery_site.console.verification import verify
 from retries.models import RetryJob
 from retries.refunding import refund_request
 from tests.support.books import assert_promises
+from tests.support.sandbox import Sandbox, sandbox_running
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
 from webhooks.models import WebhookEndpoint
 from webhooks.services import endpoint_create, inbox_receive
 
 HOOK = Hook("http://127.0.0.1:9/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """A provider of the test's own: the reverse scan reads everything that its server has ever charged."""
+    with sandbox_running(tmp_path) as running:
+        yield running
+
 
 
 def collected(shop: Shop, token: str = "tok_ok", **known: Any) -> Bill:
@@ -98,6 +111,22 @@ def question(shop: Shop, bill: Bill, kind: str = "") -> ReviewItem:
     """The one open question about the bill's invoice (of this kind)."""
     found = ReviewItem.objects.filter(invoice=shop.invoice(bill), resolved_at=None)
     return found.get(kind=kind) if kind else found.get()
+
+
+def alerts(shop: Shop, bill: Bill) -> list[str]:
+    """Alerts since the first failure."""
+    return [name for name in shop.alerts(bill) if name != "first_failure"]
+
+
+def charge_at_provider(shop: Shop, bill: Bill, amount: int, currency: str = "USD") -> str:
+    """Somebody else charges the customer at the provider; returns the charge's id."""
+    body = {"amount": amount, "currency": currency, "token": bill.token, "customer": bill.customer}
+    answer = requests.post(
+        f"{shop.sandbox.url}/charges", json=body, headers={"Idempotency-Key": uuid4().hex}, timeout=10
+    )
+    answer.raise_for_status()
+    found: str = answer.json()["id"]
+    return found
 
 
 def history(shop: Shop, bill: Bill) -> list[str]:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 from django.apps import apps
-from django.http import HttpResponse
 from django.test import Client
 
 from accounts.models import Merchant
@@ -52,14 +51,18 @@ class Door:
     def path(self) -> str:
         return f"/webhooks/stripe/{self.endpoint.uuid}/"
 
-    def post(self, body: bytes, *, header: str | None = None, path: str = "", **environ: Any) -> HttpResponse:
+    def post(
+        self, body: bytes, *, header: str | None = None, path: str = "", environ: Mapping[str, Any] | None = None
+    ) -> Any:
         """Any body; signed with the endpoint's secret unless `header` says otherwise ("" sends none)."""
         signed = signature(body) if header is None else header
-        headers = {"Stripe-Signature": signed} if signed else {}
-        answer: HttpResponse = self.client.post(  # type: ignore[assignment]
-            path or self.path, data=body, content_type="application/json; charset=utf-8", headers=headers, **environ
+        return self.client.post(
+            path or self.path,
+            data=body,
+            content_type="application/json; charset=utf-8",
+            headers={"Stripe-Signature": signed} if signed else {},
+            **(environ or {}),
         )
-        return answer
 
     def deliver(self, *events: Mapping[str, Any]) -> None:
         """Properly signed events, one request each."""

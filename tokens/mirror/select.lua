@@ -2,7 +2,8 @@
 --
 -- KEYS  status, budget
 -- ARGV  the request; its layout and that of the budget are documented in packing.py
--- Reply a string: R, number of tokens, 1 if their instants follow, places in rank order, instants, token keys
+-- Reply a string: R, how many may go at once, how many later, their places in rank order, the instants of the later
+--         ones, the keys of all tokens by place
 --       D dead | L and the owner: locked | C nothing stored | X unreadable | S history does not reach back far enough
 --
 -- Marks that have left a window are pruned by position: of sorted times only the limit-th newest can hold anything
@@ -12,7 +13,7 @@
 local stored = redis.call('MGET', KEYS[1], KEYS[2])
 local status, data, request = stored[1], stored[2], ARGV[1]
 local read = struct.unpack
-local from, needed, amount, currency, invoice, owner_size, rules_at = read('<dddc3dB', request)
+local from, needed, amount, currency, invoice, owner_size, rules_at = read('<dddI3dB', request)
 if status then
   local owner = string.match(status, '^([%w_]+):%d+$')
   if not owner then return 'X' end
@@ -21,54 +22,50 @@ end
 if not data then
   return redis.call('EXISTS', KEYS[2]) == 1 and 'X' or 'C'
 end
-if #data < 30 then return 'X' end
-local magic, size, version, since, live, dead, invoices, more_invoices, keys_at = read('<c4I4ddHHBB', data)
-if magic ~= 'RRB1' or size ~= #data then return 'X' end
+local length = #data
+if length < 30 then return 'X' end
+local magic, size, since, live, dead, invoices, more_invoices = read('<I4I4dHHBB', data)
+if magic ~= 826430034 or size ~= length then return 'X' end -- RRB1
 if since > needed then return 'S' end
 rules_at = rules_at + owner_size
 
 local short = false -- the answer needs more history than is stored
 local exact -- the general calculation, created when first needed
-local networks = {}
-local order, instants = {0, 0, 0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0, 0}
-local count, waits, record = 0, 0, keys_at + 8 * live
+local known, plain, by_amount, limit, window, by_amount_2, limit_2, window_2 = -1
+local order, ready, later, later_at, waiting = {0, 0, 0, 0}, 0, nil, nil, 0
+local record = 31 + 8 * live
 
 for place = 1, live do
   local network, wait, expires, group, classes, value, code, flags, marks, first
   network, wait, expires, group, classes, value, code, flags, marks, first, record =
-    read('<BddI4Bdc3BHI4', data, record)
-
-  local rules = networks[network]
-  if not rules then
-    local number, plain, at = read('<BB', request, rules_at + read('<H', request, rules_at + 2 * network))
-    rules = {plain = plain == 1, network = network}
-    for i = 1, number do
-      local key, all, limit, window, starts, ends
-      key, all, limit, window, starts, ends, at = read('<BBHddd', request, at)
-      rules[i] = {key, all, limit, window, starts, ends}
-    end
-    networks[network] = rules
+    read('<BddI4BdI3BHI4', data, record)
+  if network ~= known then
+    known = network
+    plain, by_amount, limit, window, by_amount_2, limit_2, window_2 =
+      read('<BBHHBHH', request, rules_at + 13 * network)
+    window, window_2 = 3600000000 * window, 3600000000 * window_2
   end
 
   local instant = from
   if wait > instant then instant = wait end
-  if rules.plain and classes <= 1 and flags <= 1 then
-    if flags == 1 then
-      for i = 1, #rules do
-        local rule = rules[i]
-        local limit = rule[3]
-        if marks >= limit and (rule[1] == 0 or value == amount and code == currency or value == -1) then
-          local release = read('<d', data, first + 8 * (marks - limit)) + rule[4]
-          if release > instant then instant = release end
-        end
+  if plain == 1 and classes <= 1 and flags <= 1 then
+    if marks >= limit or marks >= limit_2 then
+      local same = value == amount and code == currency or value == -1
+      if marks >= limit and (by_amount == 0 or same) then
+        local release = read('<d', data, first + 8 * (marks - limit)) + window
+        if release > instant then instant = release end
+      end
+      if marks >= limit_2 and (by_amount_2 == 0 or same) then
+        local release = read('<d', data, first + 8 * (marks - limit_2)) + window_2
+        if release > instant then instant = release end
       end
     end
   else
     if not exact then
       local DAY, INVOICE = 86400000000, 2
       local floor, byte = math.floor, string.byte
-      local known, invoice_group = {}, nil
-      local at = record + 39 * (live - place)
+      local releases_of, parsed, invoice_group = {}, {}, nil
+      local at = record + 40 * (live - place)
       for _ = 1, invoices do
         local number, position
         number, position, at = read('<dI4', data, at)
@@ -96,7 +93,7 @@ for place = 1, live do
         local times, total, at = {}, 0, group + 1
         for _ = 1, byte(data, group) do
           local value, code, flags, marks
-          value, code, flags, marks, at = read('<dc3BH', data, at)
+          value, code, flags, marks, at = read('<dI3BH', data, at)
           local counts = (flags % 2 == 1 or all == 1) and (
             key == 0 or value == -1
             or key == 1 and value == amount and code == currency
@@ -116,15 +113,38 @@ for place = 1, live do
         return window == 0 and month_end(oldest) or oldest + window
       end
 
+      -- Each {key, counts all, limit, window, starts, ends}, of every date still to come.
+      local function rules_of(network)
+        local rules = parsed[network]
+        if not rules then
+          local plain, key_1, limit_1, hours_1, key_2, limit_2, hours_2, at =
+            read('<BBHHBHHH', request, rules_at + 13 * network)
+          if plain == 1 then
+            rules = {{key_1, 0, limit_1, 3600000000 * hours_1, 0, 0}}
+            if limit_2 < 65535 then rules[2] = {key_2, 0, limit_2, 3600000000 * hours_2, 0, 0} end
+          else
+            local number
+            number, at = read('<B', request, rules_at + at)
+            rules = {}
+            for i = 1, number do
+              local key, all, limit, hours, starts, ends
+              key, all, limit, hours, starts, ends, at = read('<BBHHdd', request, at)
+              rules[i] = {key, all, limit, 3600000000 * hours, starts, ends, network = network}
+            end
+          end
+          parsed[network] = rules
+        end
+        return rules
+      end
+
       -- A rule blocks from its start until its release or its end, and never again, so the loop ends.
-      exact = function(rules, group, instant)
-        local name = rules.network + 256 * group
-        local releases = known[name]
+      exact = function(network, group, instant)
+        local name = network + 256 * group
+        local rules, releases = rules_of(network), releases_of[name]
         if not releases then
           releases = {}
           for i = 1, #rules do
             local rule = rules[i]
-            rule.network = rules.network
             if rule[1] ~= INVOICE then
               releases[i] = release(rule, group) or 0
             elseif invoice_group then
@@ -134,7 +154,7 @@ for place = 1, live do
               if more_invoices == 1 then short = true end
             end
           end
-          known[name] = releases
+          releases_of[name] = releases
         end
         local moved = true
         while moved do
@@ -149,25 +169,33 @@ for place = 1, live do
         return instant
       end
     end
-    instant = exact(rules, group, instant)
+    instant = exact(network, group, instant)
   end
 
   if instant < expires then
-    if instant > from then waits = 1 end
-    -- Records come in the order that breaks ties, so a stable insertion ranks them.
-    local at = count
-    while at > 0 and instants[at] > instant do
-      instants[at + 1], order[at + 1] = instants[at], order[at]
-      at = at - 1
+    -- Records come in the order that breaks ties, so order of arrival and a stable insertion rank them.
+    if instant == from then
+      ready = ready + 1
+      order[ready] = place
+    else
+      if waiting == 0 then later, later_at = {}, {} end
+      local at = waiting
+      while at > 0 and later_at[at] > instant do
+        later_at[at + 1], later[at + 1] = later_at[at], later[at]
+        at = at - 1
+      end
+      later_at[at + 1], later[at + 1] = instant, place
+      waiting = waiting + 1
     end
-    instants[at + 1], order[at + 1] = instant, place
-    count = count + 1
   end
 end
 
 if short then return 'S' end
-if count == 0 and live + dead > 0 then return 'D' end
-local packed = ''
-if waits == 1 then packed = struct.pack('<' .. string.rep('d', count), unpack(instants, 1, count)) end
-return string.char(82, count, waits, unpack(order, 1, count)) .. packed
-  .. string.sub(data, keys_at, keys_at + 8 * live - 1)
+local tokens = string.sub(data, 31, 30 + 8 * live)
+if waiting == 0 then
+  if ready == 0 and live + dead > 0 then return 'D' end
+  return string.char(82, ready, 0, unpack(order, 1, ready)) .. tokens
+end
+for i = 1, waiting do order[ready + i] = later[i] end
+return string.char(82, ready, waiting, unpack(order, 1, ready + waiting))
+  .. struct.pack('<' .. string.rep('d', waiting), unpack(later_at)) .. tokens

@@ -14,7 +14,8 @@ from retries.models import Case, RetryJob
 from retries.states import JOB_OPEN, JOB_SLOT, CaseStatus
 from tokens.budgets import AttemptMark
 from tokens.models import Card, Token
-from tokens.selectors import TokenOption, card_marks, token_options
+from tokens.rules import RuleOverride
+from tokens.selectors import TokenOption, card_marks, merchant_limits, token_options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Rows:
     marks: Mapping[UUID, Sequence[AttemptMark]]
     people: Mapping[str, str]
     switch: GlobalSwitch | None
+    limits: Sequence[RuleOverride]
     glossary: Glossary
 
 
@@ -55,7 +57,7 @@ def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
         .first()
     )
     tokens = list(Token.objects.filter(customer_id=invoice.customer_id).select_related("card").order_by("id"))
-    cards = _cards(tokens)
+    cards, limits = _cards(tokens), merchant_limits(invoice.merchant_id)
     case = cases[0] if cases else None
     return Rows(
         now=now,
@@ -78,7 +80,8 @@ def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
         marks=card_marks(cards, now),
         people=people_of(_actors(events, transactions, reviews, job, case)),
         switch=GlobalSwitch.objects.filter(charging_enabled=False).first(),
-        glossary=glossary_of(tokens),
+        limits=limits,
+        glossary=glossary_of(tokens, limits),
     )
 
 

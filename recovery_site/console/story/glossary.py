@@ -1,12 +1,12 @@
 """Stored reasons name rules, cards and tables as the engine does; people read the words."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from recovery_site.console.words import card_label, rule_words
 from tokens.models import Token
-from tokens.rules import Rule
+from tokens.rules import Rule, RuleOverride
 from tokens.selectors import network_rules
 
 # " (simulator table, own API codes; code insufficient_funds)": on whose word a decline was classified. The attempt
@@ -36,10 +36,10 @@ class Glossary:
         return next((rule for rule in self.rules if str(rule) == text), None)
 
 
-def glossary_of(tokens: Iterable[Token]) -> Glossary:
-    """Words for the cards and the rules that reasons about these tokens can name."""
+def glossary_of(tokens: Iterable[Token], limits: Sequence[RuleOverride]) -> Glossary:
+    """Words for the cards and the rules that reasons about these tokens can name, `limits` of the merchant included."""
     cards = {token.card for token in tokens}
-    rules = tuple(rule for network in sorted({card.network for card in cards}) for rule in network_rules(network))
+    rules = tuple(rule for network in sorted({card.network for card in cards}) for rule in network_rules(network, limits))
     words = {str(rule): rule_words(rule) for rule in rules}
     words |= {str(card): card_label(card.network, card.last4) for card in cards if card.last4}
     return Glossary(words=words, rules=rules)

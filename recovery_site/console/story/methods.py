@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from invoices.models import Attempt
-from invoices.states import AttemptStatus, TransactionKind
+from invoices.states import TransactionKind
 from recovery_site.console.story.gather import Rows
 from recovery_site.console.story.types import RuleFacts, TokenFacts
 from recovery_site.console.words import card_label, rule_words
 from tokens.budgets import AttemptMark, RuleState, budget
 from tokens.models import Token
 from tokens.rules import Rule
-from tokens.selectors import TokenOption, network_rules
+from tokens.selectors import TokenOption, mark_declined, network_rules
 
 
 def tokens_facts(rows: Rows) -> tuple[TokenFacts, ...]:
@@ -24,7 +24,7 @@ def _token(rows: Rows, token: Token, option: TokenOption, marks: Sequence[Attemp
     card, invoice = token.card, rows.invoice
     state = budget(
         rows.marks.get(card.budget_group, ()),
-        network_rules(card.network),
+        network_rules(card.network, rows.limits),
         rows.now,
         invoice.due_minor or invoice.amount_minor,
         invoice.currency,
@@ -78,11 +78,10 @@ def invoice_marks(attempts: Iterable[Attempt]) -> list[AttemptMark]:
 
 def mark_of(attempt: Attempt) -> AttemptMark:
     """One attempt as a network counts it: open and unresolved ones count as declines, returned ones too."""
-    harmless = (AttemptStatus.SUCCEEDED, AttemptStatus.ERRORED)
     return AttemptMark(
         at=attempt.attempted_at,
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
-        declined=attempt.status not in harmless or attempt.returned_at is not None,
+        declined=mark_declined(attempt.status, attempt.returned_at),
         network=attempt.card.network if attempt.card else "unknown",
     )

@@ -1,24 +1,27 @@
 """Promise 2 over all of history: no attempt of ours beyond a network's rule or after a refusal for good."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from django.db import connection
 
 from accounts.models import Merchant
 from invoices.models import Attempt
-from invoices.states import AttemptStatus, Origin, TransactionKind
+from invoices.states import Origin, TransactionKind
 from recovery_site.console.verification.types import Bundle, Problem
 from recovery_site.console.words import rule_words
 from tokens.budgets import AttemptMark, budget
+from tokens.models import ImportedMark
 from tokens.rules import Key, Rule
-from tokens.selectors import network_rules
+from tokens.selectors import mark_declined, network_rules
 
 _CHUNK = 5_000
+_CARDS = 500
 
 
 @lru_cache(maxsize=64)
@@ -40,23 +43,47 @@ def invoice_rule_problems(bundle: Bundle) -> Iterator[Problem]:
 
 
 def card_rule_problems(merchant: Merchant | None) -> Iterator[Problem]:
-    """Every attempt of ours against the attempts of the same card that were known when it was made.
+    """Every attempt of ours against the tries of the same card that were known when it was made.
 
-    Known means written down before it (a provider may tell of its own tries late, and of a bank's return weeks later).
+    Known means written down before it (a provider may tell of its own tries late, of a bank's return weeks later, and
+    history may be imported any time). The networks' own rules count, not a merchant's stricter limits, which change.
     Cards are looked at one by one: which of them formed one budget group at that time is not recorded.
     """
     rows = Attempt.objects.filter(kind=TransactionKind.CHARGE, counts=True, card__isnull=False)
     if merchant is not None:
         rows = rows.filter(merchant=merchant)
     history = rows.select_related("card", "invoice").order_by("card_id", "id").iterator(chunk_size=_CHUNK)
-    for _, attempts in groupby(history, key=lambda row: row.card_id):
-        before: list[_Known] = []
-        for row in attempts:
-            known = _Known.of(row)
-            if row.origin == Origin.OURS:
-                rules = _rules(known.mark.network, per_invoice=False)
-                yield from _over(row.invoice.public_id, known, rules, before, [])
-            before.append(known)
+    by_card = ((card, list(attempts)) for card, attempts in groupby(history, key=lambda row: row.card_id))
+    for batch in _batches(by_card):
+        imported = _imported(batch)
+        for card, attempts in batch:
+            yield from _card_problems(attempts, imported.get(card, []))
+
+
+def _batches(cards: Iterator[tuple[int, list[Attempt]]]) -> Iterator[list[tuple[int, list[Attempt]]]]:
+    while batch := list(islice(cards, _CARDS)):
+        yield batch
+
+
+def _imported(batch: list[tuple[int, list[Attempt]]]) -> dict[int, list[tuple[datetime, "_Known"]]]:
+    """Imported history of these cards with the instant of its import, in one query."""
+    found: dict[int, list[tuple[datetime, _Known]]] = defaultdict(list)
+    marks = ImportedMark.objects.filter(card__in=[card for card, _ in batch]).select_related("card")
+    for row in marks.order_by("created_at"):
+        mark = AttemptMark(row.at, row.amount_minor, row.currency, declined=True, network=row.card.network)
+        found[row.card_id] += [(row.created_at, _Known("", mark, None))] * row.count
+    return found
+
+
+def _card_problems(attempts: Sequence[Attempt], imported: Sequence[tuple[datetime, "_Known"]]) -> Iterator[Problem]:
+    before: list[_Known] = []
+    for row in attempts:
+        known = _Known.of(row)
+        if row.origin == Origin.OURS:
+            rules = _rules(known.mark.network, per_invoice=False)
+            history = [mark for imported_at, mark in imported if imported_at < row.created_at]
+            yield from _over(row.invoice.public_id, known, rules, [*before, *history], [])
+        before.append(known)
 
 
 class _Known:
@@ -73,7 +100,7 @@ class _Known:
             at=row.attempted_at,
             amount_minor=row.amount_minor,
             currency=row.currency,
-            declined=row.status not in (AttemptStatus.SUCCEEDED, AttemptStatus.ERRORED),
+            declined=mark_declined(row.status, None),
             network=row.card.network if row.card else "unknown",
         )
         return cls(row.public_id, mark, row.returned_at)
@@ -94,7 +121,7 @@ def _over(
         [known.at(at) for known in card],
         rules,
         at,
-        made.mark.amount_minor,
+        made.mark.amount_minor or 0,
         made.mark.currency,
         [known.at(at) for known in same_invoice],
     )

@@ -38,7 +38,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--days", type=int, default=DAYS, help="days of history (default: 90)")
-        parser.add_argument("--cases-per-day", type=float, default=CASES_PER_DAY, help="new failing customers per merchant")
+        parser.add_argument(
+            "--cases-per-day", type=float, default=CASES_PER_DAY, help="new failing customers per merchant"
+        )
         parser.add_argument("--processes", type=int, default=2, help="processes that fill the history")
         parser.add_argument("--fill-only", action="store_true", help="stop once the history is there")
 

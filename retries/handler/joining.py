@@ -1,0 +1,130 @@
+"""Two rows for one debt: a payment that could not name its invoice, and that invoice (Stripe from basil on).
+
+Usually the second half finds the first (`resolve`). Where events overtake each other both halves are rows by then, and
+charging both would charge the customer twice; so one of them ends as superseded as soon as it is known.
+"""
+
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from invoices.models import Attempt, Invoice, ProviderPayment
+from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_rename
+from invoices.services.ledger import Stamp, invoice_lock
+from invoices.services.reviews import review_open
+from invoices.states import INVOICE_OPEN, AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionKind
+from retries.handler.entry import Entry
+from retries.handler.resolve import SAME_CHARGE_WITHIN
+from retries.locking import Scope, open_case
+from retries.services.cancel import invoice_end
+from retries.services.planning import case_plan, case_set_step, job_end
+from retries.states import NextStep
+
+
+def halves_find(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> None:
+    """After an event about `invoice` at `at`: join it with its other half, if the ledger has one.
+
+    The other half has the same customer, amount and currency, and an attempt at the same time (a closed invoice without
+    any attempt fits at any time). Of several equal ones the oldest is taken: they owe the same.
+    """
+    same = (
+        Invoice.objects.filter(
+            customer_id=invoice.customer_id, amount_minor=invoice.amount_minor, currency=invoice.currency
+        )
+        .exclude(pk=invoice.pk)
+        .exclude(cancel_reason=SUPERSEDED)
+        .order_by("pk")
+    )
+    if invoice.cancel_reason == SUPERSEDED:
+        return
+    if invoice.provider_invoice_id is None:
+        found = _shells(same).filter(_tried(at) | _untried()).first()
+        if found is not None:
+            halves_join(entry, born_pk=invoice.pk, named_pk=found.pk, stamp=stamp)
+    elif _shells(Invoice.objects.filter(pk=invoice.pk)).exists():
+        tried = Attempt.objects.filter(invoice=invoice).exists()
+        unnamed = same.filter(provider_invoice_id=None, provider_payments__isnull=False)
+        other = unnamed.filter(_tried(at)).first() if tried else unnamed.first()
+        if other is not None:
+            halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
+
+
+def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
+    """Named invoices of which only the biller has told: no payment of theirs is known, and no money."""
+    attempts = Attempt.objects.filter(invoice=OuterRef("pk"), kind=TransactionKind.CHARGE)
+    known = Q(origin=Origin.OURS) | Q(provider_id__isnull=False) | ~Q(provider_payment_id="")
+    return invoices.filter(
+        ~Exists(attempts.filter(known | Q(status=AttemptStatus.SUCCEEDED))),
+        ~Exists(ProviderPayment.objects.filter(invoice=OuterRef("pk"))),
+        provider_invoice_id__isnull=False,
+        status__in=(*INVOICE_OPEN, InvoiceStatus.CANCELED),
+    )
+
+
+def _tried(at: datetime) -> Exists:
+    around = (at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN)
+    return Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", attempted_at__range=around))
+
+
+def _untried() -> Q:
+    return Q(status=InvoiceStatus.CANCELED) & ~Exists(Attempt.objects.filter(invoice=OuterRef("pk")))
+
+
+def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> None:
+    """Make one debt of the invoice born of a payment and the named one; needs the customer's and the cards' locks.
+
+    The name goes to the row that has the payments. A named row with a history of its own keeps its name: then the other
+    one ends, and where money has come in for it people are asked before anything more is charged.
+    """
+    born = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(born_pk))
+    named = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(named_pk))
+    if _shells(Invoice.objects.filter(pk=named_pk)).exists():
+        _hand_over(named, born, stamp)
+        return
+    ProviderPayment.objects.filter(invoice=born.invoice).update(invoice=named.invoice)
+    if born.invoice.status in INVOICE_OPEN:
+        invoice_end(born, reason=SUPERSEDED, write_off=False, stamp=stamp)
+        return
+    if born.invoice.paid_minor > 0 and named.invoice.status in INVOICE_OPEN:
+        _ask(born, named, stamp)
+
+
+def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
+    end = shell.invoice.cancel_reason if shell.invoice.status == InvoiceStatus.CANCELED else ""
+    if shell.invoice.status in INVOICE_OPEN:
+        invoice_end(shell, reason=SUPERSEDED, write_off=False, stamp=stamp)
+    invoice_hand_over(shell.invoice, heir.invoice, stamp)
+    if end and heir.invoice.status in INVOICE_OPEN:
+        invoice_end(heir, reason=end, write_off=end == "written_off", stamp=stamp)
+        return
+    case = open_case(heir.invoice)
+    if case is not None:
+        if case.code:
+            case.hold_until = None
+            case.save(update_fields=["hold_until"])
+        case_plan(heir, case, stamp)
+
+
+def names_swap(first_pk: int, second_pk: int, stamp: Stamp) -> None:
+    """Two invoices of one customer that owe the same had each other's name: the guess by amount and time was wrong.
+
+    Needs the customer's lock.
+    """
+    invoices_rename(invoice_lock(first_pk), invoice_lock(second_pk), stamp)
+
+
+def _ask(born: Scope, named: Scope, stamp: Stamp) -> None:
+    review_open(
+        invoice=named.invoice,
+        kind=ReviewKind.UNMATCHED_PAYMENT,
+        subject_type="invoice",
+        subject_id=named.invoice.public_id,
+        facts={"paid_as": born.invoice.public_id, "paid_minor": born.invoice.paid_minor},
+        choices=["noted"],
+        stamp=stamp,
+    )
+    job_end(named, stamp)
+    case = open_case(named.invoice)
+    if case is not None:
+        why = "A payment for it was booked on another invoice; a person has to look before more is charged."
+        case_set_step(case, named.invoice, NextStep.STAFF, None, why, stamp)

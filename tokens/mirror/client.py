@@ -1,0 +1,137 @@
+"""The connection to Redis: short time-outs, three scripts, a breaker, and counters for metrics.
+
+Every call here is best effort: None means that Redis gave no answer, for whatever reason, and PostgreSQL must.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+import structlog
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from tokens.mirror.breaker import Breaker
+from tokens.mirror.keys import CustomerKeys
+
+log = structlog.get_logger()
+# Redis may cost this much once, then the breaker opens; a healthy one answers in a tenth of a millisecond.
+_TIMEOUT_SECONDS = 0.1
+_FOLDER = Path(__file__).parent
+_lock = threading.Lock()
+_counters: Counter[str] = Counter()
+breaker = Breaker()
+
+
+def count(name: str, number: int = 1) -> None:
+    """Add to one of this process's counters."""
+    with _lock:
+        _counters[name] += number
+
+
+def mirror_counters() -> Mapping[str, int]:
+    """What happened in this process since it started, for metrics.
+
+    calls, failed, skipped (breaker open), opened (times the breaker opened), open (now: 1), cold, unreadable, short,
+    written, outdated (a newer value stood there), repaired (keys with foreign content), disagreed (PostgreSQL took
+    back what Redis said).
+    """
+    names = ("calls", "failed", "skipped", "cold", "unreadable", "short", "written", "outdated", "repaired", "disagreed")
+    with _lock:
+        return {name: _counters[name] for name in names} | {"opened": breaker.opened, "open": int(breaker.open)}
+
+
+@cache
+def connection(url: str) -> "redis.Redis[bytes]":
+    """One pool per process and address. No retries: a second try would double the time-out."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_TIMEOUT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class Script:
+    """A Lua file, run by its hash; sent whole only to a server that does not know it yet."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
+        self.sha = redis.commands.core.Script(None, self.text).sha  # type: ignore[arg-type]  # the hash needs no server
+
+    def run(self, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
+        """The reply. Raises RedisError."""
+        server = connection(settings.REDIS_URL)
+        try:
+            return server.evalsha(self.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return server.eval(self.text, len(keys), *keys, *arguments)
+
+
+SELECT, WRITE, SLOT = Script("select"), Script("write"), Script("slot")
+
+
+def call(script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> Any | None:
+    """Run a script through the breaker; None if there is no answer. Never raises a Redis error."""
+    if not breaker.allows():
+        count("skipped")
+        return None
+    count("calls")
+    started = time.monotonic()
+    try:
+        reply = script.run(keys, *arguments)
+    except RedisError as error:
+        breaker.failed()
+        count("failed")
+        log.warning("mirror_failed", script=script.name, error=type(error).__name__, open=breaker.open)
+        return None
+    breaker.succeeded(time.monotonic() - started)
+    return reply
+
+
+def slot_extend(keys: CustomerKeys, *, owner: str, fence: int, milliseconds: int) -> bool | None:
+    """Keep the slot's entry longer; False, and nothing changed, unless exactly this owner and fence stand there."""
+    reply = call(SLOT, [keys.status], f"{owner}:{fence}", max(1, milliseconds))
+    return None if reply is None else bool(reply)
+
+
+def slot_release(keys: CustomerKeys, *, owner: str, fence: int) -> bool | None:
+    """Take the slot's entry away; False, and nothing changed, unless exactly this owner and fence stand there."""
+    reply = call(SLOT, [keys.status], f"{owner}:{fence}", 0)
+    return None if reply is None else bool(reply)
+
+
+def read(keys: CustomerKeys) -> tuple[bytes | None, dict[bytes, bytes], bytes | None] | None:
+    """The three values as they stand, for people and repairs; None if Redis does not answer or a type is foreign."""
+    if not breaker.allows():
+        count("skipped")
+        return None
+    try:
+        pipeline = connection(settings.REDIS_URL).pipeline(transaction=True)
+        status, tokens, budget = pipeline.get(keys.status).hgetall(keys.tokens).get(keys.budget).execute()
+    except RedisError as error:
+        breaker.failed()
+        log.warning("mirror_failed", script="read", error=type(error).__name__, open=breaker.open)
+        return None
+    return status, tokens, budget
+
+
+def forget(names: Sequence[str]) -> bool:
+    """Remove keys; False if Redis did not answer."""
+    if not breaker.allows():
+        return False
+    try:
+        connection(settings.REDIS_URL).unlink(*names)
+    except RedisError as error:
+        breaker.failed()
+        log.warning("mirror_failed", script="forget", error=type(error).__name__, open=breaker.open)
+        return False
+    return True
