@@ -38,7 +38,7 @@ class NewMerchant:
 
 @transaction.atomic
 def merchant_create(*, name: str, timezone: str = "UTC") -> NewMerchant:
-    """A tenant and its first API key, which may do everything. Raises InvalidInput, or Conflict if the name is taken."""
+    """A tenant and its first API key, which may do everything. Raises InvalidInput, Conflict for a taken name."""
     name = _clean_name(name, "A merchant")
     if timezone not in available_timezones():
         raise InvalidInput(f"{timezone!r} is no time zone; use an IANA name such as Europe/Paris.")
@@ -89,7 +89,7 @@ def api_key_create(
 
 @transaction.atomic
 def api_key_rotate(*, api_key_pk: int, now: datetime, overlap: timedelta = ROTATION_OVERLAP) -> NewApiKey:
-    """A new key with the old one's name and scopes; the old one ends after `overlap`. Raises Conflict if it has ended."""
+    """A new key with the old one's name and scopes; the old one ends after `overlap`. Raises Conflict."""
     old = ApiKey.objects.select_for_update(of=("self",)).select_related("merchant").filter(pk=api_key_pk).first()
     if old is None:
         raise NotFound("This API key does not exist.")

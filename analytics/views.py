@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
+from math import ceil
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, cast
 from urllib.parse import urlencode
 
@@ -62,6 +64,12 @@ def member_page(view: View[Rest]) -> Callable[Concatenate[HttpRequest, Rest], Ht
     return cast(Callable[Concatenate[HttpRequest, Rest], HttpResponseBase], never_cache(page))
 
 
+# The live parts are asked for again after this time, or after so many times what they took: a big merchant's dashboards
+# left open must not keep the database busy.
+_POLL_SECONDS = 5
+_POLL_REST = 25
+
+
 def _number(text: str) -> int | None:
     """A cursor of the address; anything else means the first page."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
@@ -76,8 +84,11 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     failures = failures_by_day(merchant, period)
     chart = presentation.failure_chart(failures)
     times = time_to_recover(merchant, period)
+    started = monotonic()
+    parts = _live(merchant, period)
     context = {
-        **_live(merchant, period),
+        **parts,
+        "poll_seconds": max(_POLL_SECONDS, ceil(_POLL_REST * (monotonic() - started))),
         "lengths": LENGTHS,
         "failures": failures,
         "failure_chart": chart,

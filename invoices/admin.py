@@ -1,4 +1,4 @@
-"""The ledger in the admin: to look at, never to edit. Money moves through services, and so do the connections' switches."""
+"""The ledger in the admin: to look at, never to edit. Money moves through services, as do connections' switches."""
 
 from django.contrib import admin
 

@@ -152,6 +152,12 @@ def decide(
 
 def _choose(situation: Situation, failure: Failure, allowance: Allowance, options: Sequence[TokenOption]) -> Plan:
     usable = [option for option in options if option.usable]
+    if not options and situation.not_before is not None and situation.not_before > situation.now:
+        return Plan(
+            step=NextStep.PROVIDER,
+            at=situation.not_before,
+            why="Waits for the provider's report of the payment itself, which names the reason and the payment method.",
+        )
     if not options:
         return _ask(situation, allowance, "no payment method of this customer is known")
     if not usable:

@@ -33,6 +33,6 @@ def reconcile_sweep(*, tick: str = "", fallback: bool = False) -> dict[str, Any]
     """Find and end what got stuck."""
 
     def work(keep_going: KeepGoing) -> dict[str, object]:
-        return reconcile(now=clock.now()).as_dict()
+        return reconcile(now=clock.now(), keep_going=keep_going).as_dict()
 
     return sweep_run("reconcile_sweep", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)

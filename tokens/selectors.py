@@ -84,19 +84,19 @@ def token_options(
     """
     tokens = list(_with_limits(Token.objects.filter(customer=customer)))
     marks = card_marks(cards, not_before, besides)
-    invoice_marks = _invoice_marks(invoice_pk, besides)
+    owed = invoice_marks(invoice_pk, besides)
     by_pk = {card.pk: card for card in cards}
     options = []
     for token in tokens:
         card = by_pk[token.card_id]
         group = marks[card.budget_group]
         rules = network_rules(card.network, _limits_of(token))
-        state = budget(group, rules, not_before, amount_minor, currency, invoice_marks)
+        state = budget(group, rules, not_before, amount_minor, currency, owed)
         allowed_at, limit_text = state.next_allowed_at, ""
         if allowed_at > not_before and state.binding_rule is not None:
             limit_text = str(state.binding_rule)
         if card.wait_until is not None and card.wait_until > allowed_at:
-            allowed_at = earliest_allowed(group, rules, card.wait_until, amount_minor, currency, invoice_marks)
+            allowed_at = earliest_allowed(group, rules, card.wait_until, amount_minor, currency, owed)
             limit_text = "the network asked to wait"
         last_attempt_at = max((mark.at for mark in group), default=None)
         options.append(_option(token, card, not_before, allowed_at, limit_text, state.remaining, last_attempt_at))
@@ -199,9 +199,8 @@ def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None)
     groups = {card.pk: card.budget_group for card in cards}
     network = {card.pk: card.network for card in cards}
     marks: dict[UUID, list[AttemptMark]] = defaultdict(list)
-    for card_id, at, amount_minor, currency, status, returned_at, count in mark_rows(
-        list(groups), now - card_horizon(), besides
-    ):
+    rows: Iterable[MarkRow] = mark_rows(list(groups), now - card_horizon(), besides)
+    for card_id, at, amount_minor, currency, status, returned_at, count in rows:
         mark = AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at), network[card_id])
         marks[groups[card_id]].extend([mark] * min(count, _MOST_AT_ONCE))
     return marks
@@ -211,10 +210,13 @@ _COLUMNS = ("card_id", "attempted_at", "amount_minor", "currency", "status", "re
 MarkRow = tuple[int, datetime, int | None, str, str, datetime | None, int]
 
 
-def mark_rows(card_pks: Sequence[int], after: datetime, besides: int | None = None) -> Iterable[MarkRow]:
+def mark_rows(
+    card_pks: Sequence[int], after: datetime, besides: int | None = None, *, more: Sequence[str] = ()
+) -> Iterable[Any]:
     """What counts for these cards after an instant, attempts and imported history alike, oldest first. One query.
 
-    card, instant, amount and currency (None if untold), status, returned_at, how many.
+    card, instant, amount and currency (None if untold), status, returned_at, how many; then the columns in `more`
+    (token_id, raw_code, category).
     """
     attempts = Attempt.objects.filter(
         card_id__in=card_pks, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=after
@@ -224,13 +226,15 @@ def mark_rows(card_pks: Sequence[int], after: datetime, besides: int | None = No
         status=Value(AttemptStatus.DECLINED.value),
         returned_at=Value(None, output_field=DateTimeField()),
         times=F("count"),
+        raw_code=Value(""),
+        category=Value(""),
     )
-    ours = attempts.exclude(pk=besides or 0).annotate(times=Value(1)).values_list(*_COLUMNS)
-    rows: Iterable[MarkRow] = ours.union(imported.values_list(*_COLUMNS), all=True).order_by("attempted_at")
-    return rows
+    ours = attempts.exclude(pk=besides or 0).annotate(times=Value(1)).values_list(*_COLUMNS, *more)
+    return ours.union(imported.values_list(*_COLUMNS, *more), all=True).order_by("attempted_at")
 
 
-def _invoice_marks(invoice_pk: int, besides: int | None) -> list[AttemptMark]:
+def invoice_marks(invoice_pk: int, besides: int | None = None) -> list[AttemptMark]:
+    """Counting attempts of an invoice over all its CHARGE transactions, whatever card they used."""
     rows = (
         Attempt.objects.filter(invoice_id=invoice_pk, kind=TransactionKind.CHARGE, counts=True)
         .exclude(pk=besides or 0)

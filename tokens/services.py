@@ -4,17 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+from django.conf import settings
+from django.db import transaction
 from django.db.models import Q
+from django.db.models.functions import Now
 
+from accounts.models import Merchant
 from invoices.models import Customer
 from providers.base import CardFacts, MethodFacts
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput
-from tokens.models import Card, Token
+from tokens.mirror import mirror_after_commit
+from tokens.models import Card, RetryLimit, Token
 from tokens.networks import normalise_network
+from tokens.rules import RuleError, RuleOverride, load_rules
+from tokens.selectors import card_expires_at
 from tokens.states import TokenStatus
 
-
+log = structlog.get_logger()
 # The fingerprint of a card that no event has described yet starts with this.
 _UNDESCRIBED = "token:"
 
@@ -99,18 +107,23 @@ def _details(facts: CardFacts) -> dict[str, object]:
 def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
     """Lock every card of the customer (and those in `also`) and all that share a budget group, by primary key.
 
-    The second lock of every money operation; returns the locked rows.
+    The second lock of every money operation; returns the locked rows. Whoever takes it is about to change what Redis
+    mirrors, so the customer is mirrored once the transaction has committed (step 5 of the charge protocol).
     """
+    mirror_after_commit(customer.pk)
     groups = Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also)).values("budget_group")
     return list(for_no_key_update(Card.objects.filter(budget_group__in=groups).order_by("pk")))
 
 
-def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys, method: MethodFacts) -> bool:
+def method_apply(
+    *, customer: Customer, cards: Sequence[Card], keys: MethodKeys, method: MethodFacts, now: datetime
+) -> bool:
     """Take over what the provider says about a token and its card, both locked. True if a dead token lives again.
 
-    A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3). A card
-    that replaces another under the same token joins the old one's budget group: counted together, nothing copied. The
-    first description of a card that had none so far is no new card. Another customer's token is left as it is.
+    A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3); a token
+    whose card had expired is as dead as a declined one. A card that replaces another under the same token joins the
+    old one's budget group: counted together, nothing copied. The first description of a card that had none so far is
+    no new card. Another customer's token is left as it is.
     """
     token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
     if token.customer_id != customer.pk:
@@ -118,13 +131,14 @@ def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys,
     by_pk = {card.pk: card for card in cards}
     old, new = by_pk[token.card_id], by_pk[keys.card_pk]
     changed = new.pk != old.pk
+    dead = token.status == TokenStatus.DECLINED or _expired(old, now)
     if changed:
         _join_group(new, old, cards)
         token.card = new
     fresh = _card_describe(new, method.card) if method.card is not None else False
     renewed = (changed and not old.fingerprint.startswith(_UNDESCRIBED)) or fresh or method.updated
-    dead = token.status == TokenStatus.DECLINED or new.stopped_at is not None
-    revived = dead and token.status != TokenStatus.REMOVED and renewed and _revivable(old, new)
+    dead = (dead or new.stopped_at is not None) and token.status != TokenStatus.REMOVED
+    revived = dead and renewed and _revivable(old, new) and not _expired(new, now)
     if revived:
         token.status, token.decline_code, token.declined_at = TokenStatus.LIVE, "", None
         new.stopped_at, new.stop_code = None, ""
@@ -134,6 +148,11 @@ def method_apply(*, customer: Customer, cards: Sequence[Card], keys: MethodKeys,
         token.is_default = True
     token.save(update_fields=["card", "status", "decline_code", "declined_at", "is_default"])
     return revived
+
+
+def _expired(card: Card, now: datetime) -> bool:
+    expires_at = card_expires_at(card)
+    return expires_at is not None and expires_at <= now
 
 
 def _revivable(old: Card, new: Card) -> bool:
@@ -201,3 +220,28 @@ def cards_wait(*, cards: Sequence[Card], until: datetime) -> None:
     for card in cards:
         card.wait_until = max(until, card.wait_until or until)
         card.save(update_fields=["wait_until"])
+
+
+@transaction.atomic
+def retry_limit_set(
+    *, merchant: Merchant, network: str, name: str, limit: int | None, actor: str, now: datetime
+) -> None:
+    """Set (or with None lift) a merchant's own limit for a rule of a network (`*`: of all), from now on.
+
+    Raises InvalidInput for a limit looser than the network's rule or for a rule that is none.
+    """
+    own = RetryLimit.objects.filter(merchant=merchant, network=network, name=name)
+    if limit is None:
+        own.delete()
+    else:
+        try:
+            load_rules().check_override(RuleOverride(network, name, limit), now, visa_limit=settings.VISA_RETRY_LIMIT)
+        except RuleError as error:
+            raise InvalidInput(str(error)) from error
+        RetryLimit.objects.update_or_create(
+            merchant=merchant,
+            network=network,
+            name=name,
+            defaults={"limit": limit, "changed_by": actor[:100], "changed_at": Now()},
+        )
+    log.info("retry_limit_set", merchant=merchant.public_id, network=network, rule=name, limit=limit, actor=actor)

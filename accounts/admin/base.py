@@ -1,4 +1,4 @@
-"""What every admin page shares: only one's own merchants, no counting of big tables, read-only unless said otherwise."""
+"""What every admin page shares: one's own merchants only, no counting of big tables, read-only unless said so."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ class TenantAdmin(admin.ModelAdmin):
             return rows
         return rows.filter(**{f"{self.merchant_path}__in": merchants_for(request.user)})
 
-    # --- who may -----------------------------------------------------------------------------------------------------
+    # --- who may ----------------------------------------------------------------------------------
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return merchants_for(request.user).exists()
@@ -117,7 +117,7 @@ class TenantAdmin(admin.ModelAdmin):
             obj = getattr(obj, name)
         return obj
 
-    # --- what may be asked --------------------------------------------------------------------------------------------
+    # --- what may be asked ------------------------------------------------------------------------
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Only the filters on the page and links by key: a filter on a hash or a secret would reveal it bit by bit."""
@@ -160,7 +160,7 @@ class TenantAdmin(admin.ModelAdmin):
         actions.pop("delete_selected", None)
         return actions
 
-    # --- actions that ask first ---------------------------------------------------------------------------------------
+    # --- actions that ask first -------------------------------------------------------------------
 
     def confirm(
         self,
@@ -218,12 +218,12 @@ def badge(kind: str, state: str) -> SafeString:
 def category_badge(category: str) -> SafeString | str:
     """A decline category as the product's pages show it; a dash where there is none."""
     if not category:
-        return "–"
+        return "-"
     return Template("{% load ui %}{% category_badge category %}").render(Context({"category": category}))
 
 
 def money(minor: int | None, currency: str) -> str:
-    return "–" if minor is None else format_money(minor, currency)
+    return "-" if minor is None else format_money(minor, currency)
 
 
 def pretty(value: object) -> SafeString:
@@ -250,4 +250,3 @@ def report(model_admin: admin.ModelAdmin, request: HttpRequest, done: int, refus
         model_admin.message_user(request, text, messages.WARNING)
     if len(refused) > 20:
         model_admin.message_user(request, f"… and {len(refused) - 20} more were refused.", messages.WARNING)
-

@@ -66,7 +66,7 @@ WITH rule AS (
         %(networks)s::text[], %(seconds)s::bigint[], %(limits)s::int[], %(keys)s::text[], %(declines)s::boolean[],
         %(valid_from)s::timestamptz[], %(valid_to)s::timestamptz[]
     ) AS rule(network, seconds, most, key, only_declines, valid_from, valid_to)
-), busy AS (
+), busy AS MATERIALIZED (
     SELECT card.budget_group
     FROM invoices_attempt b
     JOIN tokens_card card ON card.id = b.card_id
@@ -75,20 +75,23 @@ WITH rule AS (
       AND b.attempted_at <= %(end)s AND b.kind = 'CHARGE' AND b.counts
     GROUP BY card.budget_group
     HAVING count(*) > min(least.most)
-), made AS (
-    SELECT a.id, a.invoice_id, a.attempted_at, a.amount_minor, a.currency, card.budget_group, card.network,
-           rule.most, rule.key, rule.only_declines,
-           CASE WHEN rule.seconds IS NULL
-                THEN date_trunc('month', a.attempted_at, 'UTC') - interval '1 microsecond'
-                ELSE a.attempted_at - make_interval(secs => rule.seconds) END AS after
+), tried AS MATERIALIZED (
+    SELECT a.id, a.invoice_id, a.attempted_at, a.amount_minor, a.currency, card.budget_group, card.network
     FROM invoices_attempt a
     JOIN tokens_card card ON card.id = a.card_id
-    JOIN rule ON rule.network = card.network
-     AND (rule.valid_from IS NULL OR rule.valid_from <= a.attempted_at)
-     AND (rule.valid_to IS NULL OR a.attempted_at < rule.valid_to)
     WHERE a.merchant_id = %(merchant)s AND a.attempted_at >= %(start)s AND a.attempted_at <= %(end)s
       AND a.kind = 'CHARGE' AND a.origin = 'OURS' AND a.counts
-      AND (rule.key = 'invoice' OR card.budget_group IN (SELECT budget_group FROM busy))
+      AND (card.budget_group IN (SELECT budget_group FROM busy)
+           OR card.network IN (SELECT network FROM rule WHERE key = 'invoice'))
+), made AS (
+    SELECT tried.*, rule.most, rule.key, rule.only_declines,
+           CASE WHEN rule.seconds IS NULL
+                THEN date_trunc('month', tried.attempted_at, 'UTC') - interval '1 microsecond'
+                ELSE tried.attempted_at - make_interval(secs => rule.seconds) END AS after
+    FROM tried
+    JOIN rule ON rule.network = tried.network
+     AND (rule.valid_from IS NULL OR rule.valid_from <= tried.attempted_at)
+     AND (rule.valid_to IS NULL OR tried.attempted_at < rule.valid_to)
 )
 SELECT made.invoice_id
 FROM made

@@ -4,7 +4,6 @@ All of it under the locks of DESIGN section 6; outcomes of transactions, tokens 
 `retries/outcomes.py`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,9 +12,10 @@ from typing import Any
 from invoices.models import Attempt, Invoice, Transaction
 from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import AttemptStatus, Origin, TransactionKind, Trigger
-from providers.base import DeclineFacts
+from providers.base import ChargeResult, DeclineFacts
 from recovery_site.common.ids import public_id
-from recovery_site.common.scrubbing import scrub, scrub_text
+from recovery_site.common.raw import raw_answer
+from recovery_site.common.scrubbing import scrub_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,9 +287,16 @@ def attempt_lose_track(
     )
 
 
-def raw_answer(raw: Mapping[str, Any]) -> Any:
-    """A provider's answer as JSON for people to read: scrubbed, and without what JSON or the database cannot hold."""
-    return json.loads(json.dumps(scrub(dict(raw)), default=str).replace("\\u0000", ""))
+def another_id(attempt: Attempt, answer: ChargeResult) -> bool:
+    """True if the provider's answer carries the id of something else: known for another attempt, or not the one that
+    this attempt is known by. A payment that is later told by its charge's id is still the same payment."""
+    told = answer.provider_id
+    if not told or told == attempt.provider_id:
+        return False
+    if attempt.provider_id and answer.payment_id not in (attempt.provider_id, attempt.provider_payment_id or None):
+        return True
+    same_kind = Attempt.objects.filter(connection_id=attempt.connection_id, kind=attempt.kind, provider_id=told)
+    return same_kind.exclude(pk=attempt.pk).exists()
 
 
 def charges_in_flight(invoice: Invoice) -> bool:

@@ -11,6 +11,7 @@ from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import ReviewKind
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, InvalidInput
+from recovery_site.common.raw import raw_answer
 
 
 def review_open(
@@ -35,7 +36,7 @@ def review_open(
         defaults={
             "merchant_id": invoice.merchant_id,
             "invoice": invoice,
-            "facts": dict(facts),
+            "facts": raw_answer(facts),
             "choices": list(choices),
             "opened_at": stamp.now,
         },
@@ -71,6 +72,26 @@ def review_resolve(*, item_pk: int, invoice: Invoice, resolution: str, stamp: St
         data={"kind": item.kind, "resolution": resolution},
     )
     return item
+
+
+def review_remind(*, item_pk: int, invoice: Invoice, stamp: Stamp) -> bool:
+    """Tell staff, once, that a question has been open for too long; False if it is answered meanwhile.
+
+    Needs the invoice's lock; writes `alert.staff_waits` with the question as its subject.
+    """
+    item = for_no_key_update(ReviewItem.objects.filter(pk=item_pk, invoice=invoice)).get()
+    if item.resolved_at is not None:
+        return False
+    hours = int((stamp.now - item.opened_at).total_seconds() // 3600)
+    record_event(
+        invoice=invoice,
+        kind="alert.staff_waits",
+        stamp=stamp,
+        subject_type="review",
+        subject_id=item.public_id,
+        data={"text": f"{item.get_kind_display()}: nobody has decided for {hours} hours.", "kind": item.kind},
+    )
+    return True
 
 
 @transaction.atomic

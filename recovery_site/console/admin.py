@@ -67,7 +67,7 @@ class CaseInvoiceAdmin(InvoiceAdmin):
     @column("Next step")
     def step(self, invoice):
         case = _case(invoice)
-        return badge("step", case.next_step) if case else "–"
+        return badge("step", case.next_step) if case else "-"
 
     @admin.action(description="Retry now …", permissions=["act"])
     def retry(self, request, queryset):

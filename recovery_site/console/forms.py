@@ -65,7 +65,7 @@ class RetryForm(ReasonForm):
 
 
 class RefundForm(ReasonForm):
-    """A refund: of which payment (needed where there are several) and how much (all that is left if nothing is said)."""
+    """A refund: of which payment (needed where there are several) and how much (all that is left if left empty)."""
 
     amount = forms.CharField(required=False, max_length=20)
 

@@ -37,7 +37,8 @@ def invoice_find(reference: str, merchants: QuerySet[Merchant]) -> Invoice:
     pks = invoice_pks_find(reference, merchants)
     if not pks:
         raise NotFound(
-            f"Nothing is known under {reference!r}; give an invoice, transaction, attempt, payment, charge or refund id."
+            f"Nothing is known under {reference!r};"
+            " give an invoice, transaction, attempt, payment, charge or refund id."
         )
     if len(pks) > 1:
         names = Invoice.objects.filter(pk__in=pks).order_by("pk").values_list("public_id", flat=True)

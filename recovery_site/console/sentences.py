@@ -98,7 +98,9 @@ def sentence(told: Told) -> Line:
         repeated = what in ReviewKind.values
         return Line(told.text("text") or f"Alert: {plain(what)}.", tone="warning", minor=repeated)
     moved = f" ({told.from_state or 'new'} to {told.to_state})" if told.to_state else ""
-    return Line(f"{plain(subject).capitalize()}: {plain(what) or 'changed'}{moved}.", detail=_facts(told.data), minor=True)
+    return Line(
+        f"{plain(subject).capitalize()}: {plain(what) or 'changed'}{moved}.", detail=_facts(told.data), minor=True
+    )
 
 
 def actor_name(actor: str, people: Mapping[str, str]) -> str:
@@ -155,6 +157,7 @@ def _invoice_named(told: Told) -> Line:
 
 _CANCELED = {
     "written_off": "The invoice was written off; nothing more is collected.",
+    "superseded": "Another invoice took this one's place.",
     "subscription_ended": "The subscription ended, so the invoice was canceled.",
 }
 
@@ -238,11 +241,19 @@ def _attempt_lose_track(told: Told) -> Line:
 
 
 def _attempt_decline_named(told: Told) -> Line:
-    return Line(f"The provider told why {told.attempt.lower()} was declined: {_reason(told)}{_code(told)}.", tone="danger")
+    return Line(
+        f"The provider told why {told.attempt.lower()} was declined: {_reason(told)}{_code(told)}.", tone="danger"
+    )
 
 
 def _attempt_resent(told: Told) -> Line:
-    return Line(f"{told.attempt} was sent once more under its old key, so that it can never be charged twice.", tone="info")
+    return Line(
+        f"{told.attempt} was sent once more under its old key, so that it can never be charged twice.", tone="info"
+    )
+
+
+def _invoice_superseded(told: Told) -> Line:
+    return Line("The provider's name of this invoice went to the one that has the payments.", detail=told.text("by"))
 
 
 def _collection_stopped(told: Told) -> Line:
@@ -346,6 +357,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "attempt.resent": _attempt_resent,
     "attempt.counted": _says("The network counts this attempt after all.", minor=True),
     "invoice.collection_stopped": _collection_stopped,
+    "invoice.superseded": _invoice_superseded,
     "dispute.opened": _dispute_opened,
     "dispute.win": _says("The dispute was won; the money stays.", tone="success"),
     "dispute.lose": _says("The dispute was lost.", tone="danger"),
@@ -359,5 +371,6 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "staff.resume": _staff("Automatic retries were resumed."),
     "staff.cancel": _staff("Canceling was asked for.", "warning"),
     "staff.resolve": _staff_resolve,
+    "staff.unlock": _staff("The customer's slot was taken from this invoice by hand.", "warning"),
 }
 KNOWN_KINDS = frozenset(_KINDS)

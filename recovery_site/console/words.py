@@ -34,7 +34,12 @@ _CATEGORY_WORDS: Mapping[str, str] = {
     Category.CONFIG_ERROR: "Our set-up at the provider is wrong; somebody has to repair it first.",
     Category.FRAUD_FLAGGED: "Refused on suspicion of fraud; the payer is not told why.",
 }
-_UNITS = (("day", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1)), ("s", timedelta(seconds=1)))
+_UNITS = (
+    ("day", timedelta(days=1)),
+    ("h", timedelta(hours=1)),
+    ("min", timedelta(minutes=1)),
+    ("s", timedelta(seconds=1)),
+)
 
 
 def moment_text(at: datetime, now: datetime) -> str:

@@ -18,6 +18,7 @@ from webhooks.services import endpoint_create, endpoint_secrets
 # In the order in which the simulator gives out trades: software for companies, then media for people.
 MERCHANTS: Mapping[str, str] = {"Alpenglow Software": "Europe/Berlin", "Northwind Media": "America/New_York"}
 USERNAME = "demo"
+SUPPORT = "maya"
 DAYS = 90
 
 
@@ -32,9 +33,13 @@ class Player:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """`since` is when the merchants' business began on the demo's clock, `until` when its history ends."""
+    """`since` is when the merchants' business began on the demo's clock, `until` when its history ends.
+
+    `support` works at all merchants and cannot log in.
+    """
 
     players: Mapping[str, Player]
+    support: User
     since: datetime
     until: datetime
 
@@ -48,7 +53,7 @@ def cast_ensure(*, days: int = DAYS, config: Mapping[str, object] | None = None)
     players = {name: _player(name, zone, config or {}) for name, zone in MERCHANTS.items()}
     made = min(player.merchant.created_at for player in players.values())
     until = made.replace(minute=0, second=0, microsecond=0)
-    return Cast(players, until - timedelta(days=days), until)
+    return Cast(players, _support(players), until - timedelta(days=days), until)
 
 
 def _player(name: str, zone: str, config: Mapping[str, object]) -> Player:
@@ -61,6 +66,18 @@ def _player(name: str, zone: str, config: Mapping[str, object]) -> Player:
         endpoint_create(merchant=merchant, provider="simulator", secret=secret, connection=account)
     endpoint = WebhookEndpoint.objects.filter(merchant=merchant, provider="simulator").earliest("pk")
     return Player(merchant, endpoint, endpoint_secrets(endpoint)[0])
+
+
+def _support(players: Mapping[str, Player]) -> User:
+    person, made = User.objects.get_or_create(
+        username=SUPPORT, defaults={"first_name": "Maya", "last_name": "Lindqvist"}
+    )
+    if made:
+        person.set_unusable_password()
+        person.save(update_fields=["password"])
+    for player in players.values():
+        membership_set(user=person, merchant=player.merchant, role=Role.SUPPORT)
+    return person
 
 
 @transaction.atomic

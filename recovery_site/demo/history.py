@@ -1,7 +1,7 @@
 """Fills the ledger with the merchants' past, as fast as it can be lived: from one thing that happens to the next.
 
-Merchants share nothing, so each day is lived by all of them at once, one process each; between two days reconciliation
-and the outbox have their turn. A fill that was interrupted goes on where it ended.
+Merchants share nothing, so each day is lived by all of them at once, one process each; between two days reconciliation,
+the outbox and the merchants' people have their turn. A fill that was interrupted goes on where it ended.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from multiprocessing import get_context
 
 from django.conf import settings
@@ -20,9 +20,10 @@ from django.db.models import Min, QuerySet
 
 from invoices.models import Attempt, Event
 from invoices.services.outbox import outbox_drain
-from providers.simulator.population import Delivery, population
+from providers.simulator.population import Delivery
 from recovery_site.demo.cast import Cast, Player
-from recovery_site.demo.delivery import CASES_PER_DAY, SEED, SUCCESSES_PER_DAY, signed
+from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of, signed
+from recovery_site.demo.staff import staff_day
 from recovery_site.worker.lineage import die_with_parent
 from retries.engine.drain import job_work
 from retries.models import RetryJob
@@ -31,7 +32,6 @@ from retries.states import JobStatus
 from webhooks.models import InboxEvent
 from webhooks.services import inbox_drain, inbox_receive
 
-DAY = timedelta(days=1)
 _EVERYTHING = 1_000_000
 
 
@@ -50,19 +50,6 @@ def told_until(cast: Cast) -> datetime:
     return max(newest or cast.until, cast.since)
 
 
-def deliveries_of(cast: Cast, start: datetime, days: int, cases_per_day: float = CASES_PER_DAY) -> Iterator[Delivery]:
-    """What the billing systems send from `start` on; the same for every start, so that history and future join."""
-    return population(
-        seed=SEED,
-        merchants=list(cast.players),
-        start=start,
-        days=days,
-        cases_per_day=cases_per_day,
-        successes_per_day=cases_per_day * SUCCESSES_PER_DAY / CASES_PER_DAY,
-        since=cast.since,
-    )
-
-
 def history_fill(
     cast: Cast,
     *,
@@ -77,7 +64,7 @@ def history_fill(
     resumed_at = newest_instant(cast)
     day = _start_of_day(cast, resumed_at)
     told: dict[tuple[str, datetime], list[Delivery]] = defaultdict(list)
-    for delivery in deliveries_of(cast, day, (cast.until - day) // DAY + 1, cases_per_day):
+    for delivery in deliveries_of(cast, start=day, end=cast.until, cases_per_day=cases_per_day):
         told[delivery.merchant, _start_of_day(cast, delivery.at)].append(delivery)
     with _lanes(processes) as lanes:
         while day < cast.until:
@@ -90,6 +77,7 @@ def history_fill(
                 merchants_day.result()
             reconcile(now=end, drain=True)
             outbox_drain(now=end, limit=_EVERYTHING)
+            staff_day(cast, end)
             progress()
             day = end
 

@@ -39,11 +39,12 @@ class Part:
     title: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    log_dir: Path
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
     def log(self) -> Path:
-        return Path(settings.DATA_DIR) / f"{self.name}.log"
+        return self.log_dir / f"{self.name}.log"
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -81,18 +82,18 @@ class Part:
         self._process.wait()
 
 
-def web_part(port: int, environment: Mapping[str, str]) -> Part:
+def web_part(port: int, environment: Mapping[str, str], log_dir: Path) -> Part:
     command = [
         *(sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "warning"),
         *("--host", HOST, "--port", str(port), "--workers", "1", "--blocking-threads", "4"),
         "recovery_site.wsgi:application",
     ]
-    return Part("web", "web server", command, environment)
+    return Part("web", "web server", command, environment, log_dir)
 
 
-def worker_part(environment: Mapping[str, str]) -> Part:
+def worker_part(environment: Mapping[str, str], log_dir: Path) -> Part:
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "run_worker"]
-    return Part("worker", "worker", command, environment)
+    return Part("worker", "worker", command, environment, log_dir)
 
 
 def port_require(port: int) -> None:

@@ -7,6 +7,7 @@ from django.db import transaction
 
 from invoices.models import Attempt
 from invoices.selectors.parties import connection_client
+from invoices.services.attempts import another_id
 from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open
 from invoices.states import AttemptStatus, ReviewKind
@@ -63,9 +64,11 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
         stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
+        if isinstance(answer, ChargeResult) and another_id(attempt, answer):
+            answer = ProviderUncertain("The provider's answer carries another payment's id.", raw=dict(answer.raw))
         if isinstance(answer, ProviderUncertain):
             if attempt.status == AttemptStatus.SENDING:
-                outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp)
+                outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp, raw=answer.data)
         elif answer.outcome is not Outcome.ERRORED or attempt.resends == 0:
             # Beside a resend of the same key, "ours was never sent" proves nothing about the other one.
             answer_apply(scope, attempt, answer, provider, stamp)

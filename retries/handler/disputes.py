@@ -1,6 +1,6 @@
 """Card disputes and bank returns: recorded always, applied to the invoice when money is really gone."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from invoices.models import Attempt, Connection, Dispute
 from invoices.services.ledger import Stamp, alert, move, record_event
@@ -23,7 +23,7 @@ def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject
     attempt = Attempt.objects.select_related("card").get(pk=subject.attempt_pk)
     scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
     dispute = _ensure(scope, attempt, facts, event, stamp)
-    _move(scope, dispute, facts, stamp)
+    _move(scope, dispute, facts, min(event.occurred_at, stamp.now), stamp)
     if dispute.status == State.LOST and dispute.applied_at is None:
         dispute_apply(scope, dispute, attempt, event.provider, stamp)
     return ""
@@ -61,10 +61,13 @@ def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentE
     return dispute
 
 
-def _move(scope: Scope, dispute: Dispute, facts: DisputeFacts, stamp: Stamp) -> None:
+def _move(scope: Scope, dispute: Dispute, facts: DisputeFacts, told_at: datetime, stamp: Stamp) -> None:
+    """The later of two decisions stands, whichever is told first: an issuer may go on after a dispute was won."""
+    if dispute.closed_at is not None and told_at < dispute.closed_at:
+        return
     if facts.status is DisputeStatus.WON and dispute.status != State.WON:
-        move(dispute, "win", invoice=scope.invoice, stamp=stamp, closed_at=stamp.now)
+        move(dispute, "win", invoice=scope.invoice, stamp=stamp, closed_at=told_at)
         if dispute.applied_at is not None:
             dispute_take_back(scope, dispute, stamp)
-    elif facts.status is DisputeStatus.LOST and dispute.status == State.OPEN:
-        move(dispute, "lose", invoice=scope.invoice, stamp=stamp, closed_at=stamp.now)
+    elif facts.status is DisputeStatus.LOST and dispute.status != State.LOST:
+        move(dispute, "lose", invoice=scope.invoice, stamp=stamp, closed_at=told_at)

@@ -60,15 +60,23 @@ def _payment_of(invoice: Invoice, facts: InvoiceFacts) -> PaymentFacts:
 def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent) -> bool:
     """True if the failed try that the biller speaks of is in the ledger already.
 
-    By its charge id if it is named, else by number: the biller counts its tries, and so do we up to that moment.
+    By its charge id if it is named, else by the number that the biller gave it; a try of that time which has none yet
+    is the one, and gets it.
     """
     theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
     if facts.charge_id:
         return theirs.filter(provider_id=facts.charge_id).exists()
     theirs = theirs.exclude(origin=Origin.OURS)
-    until_then = theirs.filter(attempted_at__lte=event.occurred_at + SAME_CHARGE_WITHIN).count()
-    number = max(1, facts.attempt_count or 1)
-    return until_then >= number or theirs.filter(decision__biller_number=number).exists()
+    if facts.attempt_count and theirs.filter(decision__biller_number=facts.attempt_count).exists():
+        return True
+    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
+    near = [one for one in theirs.filter(attempted_at__range=around) if "biller_number" not in one.decision]
+    if not near:
+        return False
+    tried = min(near, key=lambda one: abs(one.attempted_at - event.occurred_at))
+    tried.decision = {**tried.decision, "biller_number": facts.attempt_count}
+    tried.save(update_fields=["decision"])
+    return True
 
 
 def _refuse_while_sending(invoice: Invoice) -> None:

@@ -13,8 +13,9 @@ from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_re
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionKind
+from providers.base import PaymentEvent
 from retries.handler.entry import Entry
-from retries.handler.resolve import SAME_CHARGE_WITHIN
+from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
 from retries.locking import Scope, open_case
 from retries.services.cancel import invoice_end
 from retries.services.planning import case_plan, case_set_step, job_end
@@ -49,6 +50,20 @@ def halves_find(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> N
             halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
 
 
+def payment_home(entry: Entry, event: PaymentEvent, invoice_pk: int, stamp: Stamp) -> int:
+    """The invoice that a payment of an unnamed one really belongs to, joined before it is booked on the wrong row."""
+    payment = event.payment
+    invoice = Invoice.objects.get(pk=invoice_pk)
+    if payment is None or payment.names_invoice or invoice.provider_invoice_id is not None:
+        return invoice_pk
+    named = placeholders_of(payment, event.occurred_at, invoice.customer_id).exclude(provider_invoice_id=None)
+    other = named.order_by("pk").values_list("pk", flat=True).first()
+    if other is None:
+        return invoice_pk
+    halves_join(entry, born_pk=invoice_pk, named_pk=other, stamp=stamp)
+    return other if Invoice.objects.filter(pk=other, provider_invoice_id__isnull=False).exists() else invoice_pk
+
+
 def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
     """Named invoices of which only the biller has told: no payment of theirs is known, and no money."""
     attempts = Attempt.objects.filter(invoice=OuterRef("pk"), kind=TransactionKind.CHARGE)
@@ -61,13 +76,13 @@ def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
     )
 
 
-def _tried(at: datetime) -> Exists:
+def _tried(at: datetime) -> Q:
     around = (at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN)
-    return Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", attempted_at__range=around))
+    return Q(Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", attempted_at__range=around)))
 
 
 def _untried() -> Q:
-    return Q(status=InvoiceStatus.CANCELED) & ~Exists(Attempt.objects.filter(invoice=OuterRef("pk")))
+    return Q(~Exists(Attempt.objects.filter(invoice=OuterRef("pk"))), status=InvoiceStatus.CANCELED)
 
 
 def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> None:

@@ -1,5 +1,6 @@
 """Reports about payments: a failed, pending or successful try, told by however many events, is one attempt."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from django.db.models import Q
@@ -20,7 +21,7 @@ from invoices.states import (
 from providers.base import DeclineFacts, EventKind, InvoiceFacts, PaymentEvent, PaymentFacts
 from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at
-from retries.handler.joining import halves_find
+from retries.handler.joining import halves_find, payment_home
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
@@ -40,6 +41,8 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if payment.amount_minor == 0:
         return "A payment of zero moves no money."
     entry = enter(event, subject.customer_pk, stamp)
+    if subject.attempt_pk is None and subject.invoice_pk is not None:
+        subject = replace(subject, invoice_pk=payment_home(entry, event, subject.invoice_pk, stamp))
     facts = event.invoice or _facts_of(payment, event.occurred_at)
     scope = enter_invoice(event, entry, subject, facts, stamp)
     attempt = _known_attempt(scope.invoice, subject, event)
@@ -131,7 +134,11 @@ def payment_report(
 
 
 def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> Transaction:
-    """The charge a reported attempt belongs to: the open one, a new one, or for a closed invoice its last."""
+    """The charge a reported attempt belongs to: the open one, a new one, or for a closed invoice its last.
+
+    Money in another currency belongs to none of them: it gets a charge of its own, for which one that is only planned
+    makes room. Raises EventWaits while one in another currency is in flight.
+    """
     charge = open_charge(invoice)
     if charge is not None and charge.currency == currency:
         return charge
@@ -140,9 +147,11 @@ def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp:
         return last
     if last is not None and last.currency == currency and last.status == TransactionStatus.FAILED:
         return last
+    if charge is not None and charge.status == TransactionStatus.PROCESSING:
+        raise EventWaits("A charge in another currency is in flight; the event is booked when its result is known.")
     if charge is not None:
-        # Money in another currency: it cannot belong to the open charge, and only one may be open.
-        return charge
+        other = stamp.because(f"paid in {currency}")
+        move(charge, "cancel", invoice=invoice, stamp=other, finished_at=stamp.now)
     return charge_create(invoice, amount_minor=amount_minor, currency=currency, stamp=stamp)
 
 

@@ -8,6 +8,7 @@ from invoices.services.refunds import refund_in_flight, refund_record
 from providers.base import PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import scope_lock
+from retries.refunding.send import refund_jobs_finish
 from retries.services.disputes import disputes_apply
 
 _PATIENCE = timedelta(minutes=1)
@@ -25,5 +26,6 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
         if facts.derived and refund_in_flight(paid):
             raise EventWaits("A refund of this payment is being sent; the event is matched when its result is known.")
         refund_record(scope.invoice, paid, facts, stamp)
+    refund_jobs_finish(paid.invoice_id)
     disputes_apply(scope, stamp)
     return ""

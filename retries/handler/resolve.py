@@ -123,7 +123,7 @@ def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
     if event.payment is not None and event.invoice is None:
         if event.payment.names_invoice:
             return None
-        return _placeholder_of(event.payment, event.occurred_at, customer_pk)
+        return _oldest(placeholders_of(event.payment, event.occurred_at, customer_pk))
     facts = event.invoice
     if facts is None:
         return None
@@ -139,7 +139,8 @@ def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
     )
 
 
-def _placeholder_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: int) -> int | None:
+def placeholders_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: int) -> QuerySet[Invoice]:
+    """Invoices of the customer with a try at that time of which only the biller has told so far."""
     around = (occurred_at - SAME_CHARGE_WITHIN, occurred_at + SAME_CHARGE_WITHIN)
     placeholder = Q(
         attempts__provider_id__isnull=True,
@@ -149,8 +150,7 @@ def _placeholder_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: i
         attempts__amount_minor=payment.amount_minor,
         attempts__currency=payment.currency,
     ) & ~Q(attempts__origin=Origin.OURS)
-    candidates = Invoice.objects.filter(placeholder, customer_id=customer_pk)
-    return _oldest(candidates.exclude(cancel_reason=SUPERSEDED))
+    return Invoice.objects.filter(placeholder, customer_id=customer_pk).exclude(cancel_reason=SUPERSEDED)
 
 
 def _oldest(invoices: QuerySet[Invoice]) -> int | None:

@@ -1,10 +1,12 @@
 """Resolution of attempts whose result nobody knows (DESIGN section 6): look up, adopt, resend under the same key, or
 ask staff. UNKNOWN is never FAILED, and a new key may follow only after the old one is surely dead."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -12,6 +14,7 @@ from django.db import transaction
 
 from invoices.models import Attempt
 from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.services.attempts import another_id
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
@@ -26,6 +29,7 @@ from providers.base import (
 )
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
+from recovery_site.common.raw import raw_answer
 from retries.engine.prepare import charge_request, charging_switched_off
 from retries.engine.send import answer_apply, differences, mismatch_review
 from retries.locking import Scope, open_case, scope_lock
@@ -58,12 +62,16 @@ def lease_expire(attempt_pk: int, *, now: datetime) -> bool:
             return False
         stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
         outcomes.charge_is_unknown(scope, attempt, why="The worker that sent it gave no result.", stamp=stamp)
-    log.info("reconcile", action="lease_expired", attempt=attempt.public_id, status=attempt.status)
+    stuck = _stuck(attempt, now)
+    log.info("reconcile", action="lease_expired", attempt=attempt.public_id, status=attempt.status, stuck=stuck)
     return True
 
 
-def attempt_resolve_unknown(attempt_pk: int, *, now: datetime) -> Resolved:
-    """One look at an UNKNOWN attempt. A provider that cannot be read leaves the row as it is (after a day: staff)."""
+def attempt_resolve_unknown(attempt_pk: int, *, now: datetime, unreadable: Counter[int] | None = None) -> Resolved:
+    """One look at an UNKNOWN attempt. A provider that cannot be read leaves the row as it is (after a day: staff).
+
+    `unreadable` counts the connections whose provider did not answer.
+    """
     attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
     connection = attempt.connection
     if charging_obstacle(connection):
@@ -72,11 +80,19 @@ def attempt_resolve_unknown(attempt_pk: int, *, now: datetime) -> Resolved:
     try:
         found = _look_up(client, attempt)
     except ProviderUnavailable as error:
-        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
-        return _to_staff(attempt_pk, now, error.message) if _age(attempt, now) > STAFF_AFTER else Resolved.WAITING
+        _unanswered(attempt, error, unreadable)
+        if _age(attempt, now) > STAFF_AFTER:
+            return _to_staff(attempt_pk, now, error.message, raw=error.data)
+        return Resolved.WAITING
     if found is not None:
         return _adopt(attempt_pk, found, now)
     return _absent(attempt, client.traits, now)
+
+
+def _unanswered(attempt: Attempt, error: ProviderUnavailable, unreadable: Counter[int] | None) -> None:
+    log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+    if unreadable is not None:
+        unreadable[attempt.connection_id] += 1
 
 
 def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
@@ -95,10 +111,13 @@ def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
         wrong = differences(found, attempt.public_id, attempt.amount_minor, attempt.currency)
         if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
             wrong = "another token"
+        if not wrong and another_id(attempt, found):
+            wrong = "another payment's id"
         if wrong:
             mismatch_review(scope, attempt, wrong, found, stamp)
             _to_queue(scope, f"the provider's answer differs from what was sent ({wrong})", stamp)
             _check_at(attempt, now + STAFF_AFTER)
+            _log_staff(attempt, wrong, now)
             return Resolved.STAFF
         if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
             return _still_awaiting(scope, attempt, stamp)
@@ -214,7 +233,7 @@ def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
     return "a network limit is in the way" if option.allowed_at > now else ""
 
 
-def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime) -> Resolved:
+def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime, unreadable: Counter[int] | None = None) -> Resolved:
     """A settlement that is due: read it; still pending is extended once by its own period, then asked of staff."""
     attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
     if charging_obstacle(attempt.connection):
@@ -222,8 +241,10 @@ def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime) -> Resolved:
     try:
         found = _look_up(connection_client(attempt.connection), attempt)
     except ProviderUnavailable as error:
-        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
-        return Resolved.WAITING
+        _unanswered(attempt, error, unreadable)
+        if attempt.expected_by is None or now - attempt.expected_by <= STAFF_AFTER:
+            return Resolved.WAITING
+        found = None  # silent for a day: the row takes its course as if the provider had nothing new to say
     if found is not None:
         return _adopt(attempt_pk, found, now)
     with _locked(attempt_pk) as (scope, attempt):
@@ -252,17 +273,25 @@ def _still_awaiting(scope: Scope, attempt: Attempt, stamp: Stamp) -> Resolved:
     return Resolved.STAFF
 
 
-def _to_staff(attempt_pk: int, now: datetime, why: str) -> Resolved:
+def _to_staff(attempt_pk: int, now: datetime, why: str, *, raw: Mapping[str, Any] | None = None) -> Resolved:
     with _locked(attempt_pk) as (scope, attempt):
         if attempt.status != AttemptStatus.UNKNOWN:
             return Resolved.WAITING
         stamp = Stamp(actor="system:reconcile", cause="unknown for too long", now=now)
-        _ask(scope, attempt, ReviewKind.UNKNOWN_ATTEMPT, why, stamp)
+        _ask(scope, attempt, ReviewKind.UNKNOWN_ATTEMPT, why, stamp, raw)
         _check_at(attempt, now + STAFF_AFTER)
     return Resolved.STAFF
 
 
-def _ask(scope: Scope, attempt: Attempt, kind: ReviewKind, why: str, stamp: Stamp) -> None:
+def _ask(
+    scope: Scope,
+    attempt: Attempt,
+    kind: ReviewKind,
+    why: str,
+    stamp: Stamp,
+    raw: Mapping[str, Any] | None = None,
+) -> None:
+    kept = raw_answer(raw) if raw else attempt.decision.get("raw_answer")
     review_open(
         invoice=scope.invoice,
         kind=kind,
@@ -275,11 +304,24 @@ def _ask(scope: Scope, attempt: Attempt, kind: ReviewKind, why: str, stamp: Stam
             "sent_at": attempt.attempted_at.isoformat(),
             "reference": attempt.public_id,
             "provider_id": attempt.provider_id or "",
+            **({"raw": kept} if kept else {}),
         },
         choices=["charged", "not_charged"],
         stamp=stamp,
     )
     _to_queue(scope, why, stamp)
+    _log_staff(attempt, why, stamp.now)
+
+
+def _log_staff(attempt: Attempt, why: str, now: datetime) -> None:
+    log.warning(
+        "reconcile",
+        action="to_staff",
+        attempt=attempt.public_id,
+        status=attempt.status,
+        stuck=_stuck(attempt, now),
+        reason=why,
+    )
 
 
 def _to_queue(scope: Scope, why: str, stamp: Stamp) -> None:

@@ -1,5 +1,6 @@
 """The phases of DESIGN section 11, each in batches, each row on its own: one that fails waits for the next tick."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -10,9 +11,9 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from invoices.models import Attempt, Invoice, ReviewItem
+from invoices.models import Attempt, Event, Invoice, ReviewItem
 from invoices.services.ledger import Stamp
-from invoices.services.reviews import review_open
+from invoices.services.reviews import review_open, review_remind
 from invoices.states import (
     ATTEMPT_OPEN,
     AttemptStatus,
@@ -37,21 +38,23 @@ from retries.states import JOB_SLOT, CaseStatus, JobStatus, NextStep
 
 log = structlog.get_logger()
 BATCH = 50
+# A provider that leaves this many questions of one tick unanswered is asked again in the next one.
+_UNANSWERED = 3
+_REFUND_RESULTS = ("synced", "adopted", "failed", "resent", "staff", "waiting", "skipped")
 
 
 @dataclass(slots=True)
 class ReconcileCounts:
-    """Rows per phase and result; `errors` are rows left for the next tick."""
+    """Rows per phase and result; `skipped` wait for their connection, `errors` are rows left for the next tick."""
 
     leases_expired: int = 0
     charges: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Resolved, 0))
-    refunds: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("synced", "adopted", "failed", "staff", "waiting", "skipped"), 0)
-    )
+    refunds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_REFUND_RESULTS, 0))
     steps_repaired: int = 0
     deadlines: int = 0
     slots_released: int = 0
     scanned: int = 0
+    reminded: int = 0
     errors: int = 0
 
     def as_dict(self) -> dict[str, object]:
@@ -60,74 +63,123 @@ class ReconcileCounts:
         return values
 
 
-def reconcile(*, now: datetime, drain: bool = False) -> ReconcileCounts:
-    """One tick: at most 50 rows per phase, or with `drain` batch after batch until nothing is left to do."""
-    counts = ReconcileCounts()
-    _charges(now, counts, drain)
-    _refunds(now, counts, drain)
-    _steps(now, counts, drain)
-    _slots(now, counts, drain)
-    _scan(now, counts)
-    return counts
+@dataclass(slots=True)
+class _Tick:
+    """One run over all phases. `unreadable` counts the questions that a connection's provider left unanswered."""
+
+    now: datetime
+    drain: bool
+    keep_going: Callable[[], bool]
+    counts: ReconcileCounts = field(default_factory=ReconcileCounts)
+    unreadable: Counter[int] = field(default_factory=Counter)
+
+    def deaf(self) -> list[int]:
+        return [connection for connection, number in self.unreadable.items() if number >= _UNANSWERED]
 
 
-def _each(rows: QuerySet[Any], work: Callable[[int], None], counts: ReconcileCounts, drain: bool) -> None:
+def reconcile(*, now: datetime, drain: bool = False, keep_going: Callable[[], bool] = lambda: True) -> ReconcileCounts:
+    """One tick: at most 50 rows per phase, or with `drain` batch after batch until nothing is left to do.
+
+    `keep_going` is asked before each row.
+    """
+    tick = _Tick(now, drain, keep_going)
+    _charges(tick)
+    _refunds(tick)
+    _steps(tick)
+    _slots(tick)
+    _scan(tick)
+    _remind(tick)
+    return tick.counts
+
+
+def _each(tick: _Tick, rows: QuerySet[Any], work: Callable[[int], None]) -> None:
     """Give each row's primary key to `work`, once; a row that fails is logged, counted and left as it was."""
     seen: set[int] = set()
     while True:
         batch = list(rows.exclude(pk__in=seen).order_by("pk").values_list("pk", flat=True)[:BATCH])
         for pk in batch:
+            if not tick.keep_going():
+                return
             seen.add(pk)
-            try:
-                work(pk)
-            except Exception:  # the sweep loop: one row must not stop the others
-                counts.errors += 1
-                log.exception("reconcile_failed", row=pk)
-        if not drain or len(batch) < BATCH:
+            _one(tick, pk, work)
+        if not tick.drain or len(batch) < BATCH:
             return
 
 
-def _charges(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+def _one(tick: _Tick, pk: int, work: Callable[[int], None]) -> None:
+    try:
+        work(pk)
+    except Exception:  # the sweep loop: one row must not stop the others
+        tick.counts.errors += 1
+        log.exception("reconcile_failed", row=pk)
+
+
+def _look(tick: _Tick, rows: QuerySet[Attempt], work: Callable[[int], None]) -> int:
+    """Ask the providers about open attempts whose time has come, those first that were not looked at for longest.
+
+    What stays open goes to the end of the queue, so that no number of hopeless rows keeps others from their turn.
+    Returns how many wait because their connection is switched off.
+    """
+    due = rows.filter(next_check_at__lte=tick.now)
+    shut = Q(connection__enabled=False) | ~Q(connection__paused_reason="")
+    seen: set[int] = set()
+    while (tick.drain or len(seen) < BATCH) and tick.keep_going():
+        left = due.exclude(shut).exclude(pk__in=seen).exclude(connection__in=tick.deaf())
+        most = BATCH if tick.drain else BATCH - len(seen)
+        batch = list(left.order_by("next_check_at", "pk").values_list("pk", "connection")[:most])
+        if not batch:
+            break
+        for pk, connection in batch:
+            if not tick.keep_going():
+                break
+            if tick.unreadable[connection] < _UNANSWERED:
+                seen.add(pk)
+                _one(tick, pk, work)
+                Attempt.objects.filter(pk=pk, next_check_at__lt=tick.now).update(next_check_at=tick.now)
+    return due.filter(shut).count()
+
+
+def _charges(tick: _Tick) -> None:
     charges = Attempt.objects.filter(kind=TransactionKind.CHARGE)
+    now, counts = tick.now, tick.counts
 
     def expire(pk: int) -> None:
         counts.leases_expired += lease_expire(pk, now=now)
 
     def unknown(pk: int) -> None:
-        counts.charges[attempt_resolve_unknown(pk, now=now)] += 1
+        counts.charges[attempt_resolve_unknown(pk, now=now, unreadable=tick.unreadable)] += 1
 
     def awaiting(pk: int) -> None:
-        counts.charges[attempt_resolve_awaiting(pk, now=now)] += 1
+        counts.charges[attempt_resolve_awaiting(pk, now=now, unreadable=tick.unreadable)] += 1
 
-    _each(charges.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire, counts, drain)
-    _each(charges.filter(status=AttemptStatus.UNKNOWN, next_check_at__lte=now), unknown, counts, drain)
-    _each(charges.filter(status=AttemptStatus.AWAITING, next_check_at__lte=now), awaiting, counts, drain)
+    _each(tick, charges.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire)
+    counts.charges[Resolved.SKIPPED] += _look(tick, charges.filter(status=AttemptStatus.UNKNOWN), unknown)
+    counts.charges[Resolved.SKIPPED] += _look(tick, charges.filter(status=AttemptStatus.AWAITING), awaiting)
 
 
-def _refunds(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+def _refunds(tick: _Tick) -> None:
     """Phases 2 and 3: open refund calls, those without the provider's id sooner, and refunds that nothing will send."""
     refunds = Attempt.objects.filter(kind=TransactionKind.REFUND)
+    now, counts = tick.now, tick.counts
 
     def expire(pk: int) -> None:
         counts.leases_expired += refund_lease_expire(pk, now=now)
 
     def resolve(pk: int) -> None:
-        counts.refunds[refund_resolve(pk, now=now)] += 1
+        counts.refunds[refund_resolve(pk, now=now, unreadable=tick.unreadable)] += 1
 
     def orphan(pk: int) -> None:
-        refund_orphan_fail(pk, now=now)
-        counts.refunds["failed"] += 1
+        counts.refunds["failed"] += refund_orphan_fail(pk, now=now)
 
-    _each(refunds.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire, counts, drain)
+    _each(tick, refunds.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire)
     open_calls = refunds.filter(status__in=(AttemptStatus.UNKNOWN, AttemptStatus.AWAITING))
-    named = Q(provider_id__isnull=False, attempted_at__lte=now - settings.RECONCILE_REFUND_STUCK_AFTER)
-    nameless = Q(provider_id__isnull=True, attempted_at__lte=now - settings.RECONCILE_REFUND_ORPHAN_AFTER)
-    _each(open_calls.filter(named | nameless), resolve, counts, drain)
-    _each(refund_orphans(now), orphan, counts, drain)
+    counts.refunds["skipped"] += _look(tick, open_calls, resolve)
+    _each(tick, refund_orphans(now), orphan)
 
 
-def _steps(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+def _steps(tick: _Tick) -> None:
     """Open cases whose next step is not real or is over, and open invoices without any."""
+    now, counts = tick.now, tick.counts
 
     def repair(pk: int) -> None:
         counts.steps_repaired += _replan(pk, now)
@@ -138,11 +190,11 @@ def _steps(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
     def orphan(pk: int) -> None:
         counts.steps_repaired += _orphan(pk, now)
 
-    _each(_cases_without_step(), repair, counts, drain)
+    _each(tick, _cases_without_step(), repair)
     over = Case.objects.filter(
         status=CaseStatus.OPEN, next_step__in=(NextStep.CUSTOMER, NextStep.PROVIDER), next_step_at__lte=now
     )
-    _each(over, deadline, counts, drain)
+    _each(tick, over, deadline)
     repaired = Case.objects.filter(
         status=CaseStatus.OPEN,
         next_step=NextStep.PAUSED,
@@ -151,13 +203,14 @@ def _steps(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
         connection__paused_reason="",
         failure__verdict__scope="connection",
     )
-    _each(repaired, repair, counts, drain)
+    _each(tick, repaired, repair)
     homeless = Invoice.objects.filter(
         ~Exists(Case.objects.filter(invoice=OuterRef("pk"), status=CaseStatus.OPEN)),
         ~Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", status__in=ATTEMPT_OPEN)),
+        ~Exists(ReviewItem.objects.filter(invoice=OuterRef("pk"), kind=ReviewKind.NO_PLAN, resolved_at=None)),
         status=InvoiceStatus.PROCESSING,
     )
-    _each(homeless, orphan, counts, drain)
+    _each(tick, homeless, orphan)
 
 
 def _cases_without_step() -> QuerySet[Case]:
@@ -210,17 +263,21 @@ def _orphan(invoice_pk: int, now: datetime) -> bool:
     return True
 
 
-def _scan(now: datetime, counts: ReconcileCounts) -> None:
+def _scan(tick: _Tick) -> None:
     """Phase 5: payments the provider has and we do not."""
     for connection_pk in connections_to_scan():
+        if not tick.keep_going():
+            return
+        if connection_pk in tick.deaf():
+            continue
         try:
-            counts.scanned += connection_scan(connection_pk, now=now)
+            tick.counts.scanned += connection_scan(connection_pk, now=tick.now)
         except Exception:  # the sweep loop: one connection must not stop the others
-            counts.errors += 1
+            tick.counts.errors += 1
             log.exception("reconcile_failed", connection=connection_pk)
 
 
-def _slots(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
+def _slots(tick: _Tick) -> None:
     """Customers with queued invoices and nobody in the slot."""
     holders = RetryJob.objects.filter(customer=OuterRef("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
     waiting = RetryJob.objects.filter(~Exists(holders), kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
@@ -229,7 +286,27 @@ def _slots(now: datetime, counts: ReconcileCounts, drain: bool) -> None:
         job = RetryJob.objects.get(pk=pk)
         with transaction.atomic():
             scope = scope_lock(customer_pk=job.customer_id, invoice_pk=job.invoice_id)
-            slot_release(scope, Stamp("system:reconcile", "a free slot with invoices waiting", now))
-        counts.slots_released += 1
+            slot_release(scope, Stamp("system:reconcile", "a free slot with invoices waiting", tick.now))
+        tick.counts.slots_released += 1
 
-    _each(waiting, release, counts, drain)
+    _each(tick, waiting, release)
+
+
+def _remind(tick: _Tick) -> None:
+    """Questions that nobody has answered for too long: one alert each."""
+    told = Event.objects.filter(invoice=OuterRef("invoice"), kind="alert.staff_waits", subject_id=OuterRef("public_id"))
+    waiting = ReviewItem.objects.filter(
+        ~Exists(told),
+        resolved_at=None,
+        invoice__isnull=False,
+        opened_at__lte=tick.now - settings.STAFF_QUEUE_ALERT_AFTER,
+    )
+
+    def remind(pk: int) -> None:
+        customer_pk, invoice_pk = ReviewItem.objects.values_list("invoice__customer_id", "invoice_id").get(pk=pk)
+        with transaction.atomic():
+            scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+            stamp = Stamp("system:reconcile", "the staff queue", tick.now)
+            tick.counts.reminded += review_remind(item_pk=pk, invoice=scope.invoice, stamp=stamp)
+
+    _each(tick, waiting, remind)

@@ -1,6 +1,9 @@
 """Refunds that got stuck (DESIGN section 11, phases 2 and 3): read, looked up by our reference, or put before staff."""
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -12,22 +15,50 @@ from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.attempts import attempt_error
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_resolve
-from invoices.states import ATTEMPT_OPEN, AttemptStatus, ReviewKind, TransactionKind, TransactionStatus
-from providers.base import ChargeResult, Lookup, Outcome, ProviderUnavailable
+from invoices.states import (
+    ATTEMPT_OPEN,
+    AttemptStatus,
+    Origin,
+    ReviewKind,
+    TransactionKind,
+    TransactionStatus,
+)
+from providers.base import (
+    ChargeResult,
+    Lookup,
+    Outcome,
+    ProviderClient,
+    ProviderUnavailable,
+    ProviderUncertain,
+    RefundRequest,
+)
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, NotFound
+from retries.engine.prepare import charging_switched_off
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
-from retries.refunding.send import CHECK_AFTER, refund_answer, refund_fail, refund_to_staff
+from retries.refunding.request import charge_attempt
+from retries.refunding.send import (
+    refund_answer,
+    refund_call,
+    refund_fail,
+    refund_refusal,
+    refund_to_staff,
+)
 from retries.states import JOB_OPEN
 
 log = structlog.get_logger()
+_ABSENT_AFTER = timedelta(minutes=10)
 _STAFF_AFTER = timedelta(hours=24)
+_CHECK_AGAIN = timedelta(minutes=30)
 
 
-def refund_resolve(attempt_pk: int, *, now: datetime) -> str:
-    """One look at an open refund call: synced, adopted, failed, staff, waiting or skipped."""
+def refund_resolve(attempt_pk: int, *, now: datetime, unreadable: Counter[int] | None = None) -> str:
+    """One look at an open refund call: synced, adopted, failed, resent, staff, waiting or skipped.
+
+    `unreadable` counts the connections whose provider did not answer.
+    """
     attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
     if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
         return "waiting"
@@ -35,33 +66,66 @@ def refund_resolve(attempt_pk: int, *, now: datetime) -> str:
         return "skipped"
     client = connection_client(attempt.connection)
     try:
-        found = client.refund_get(attempt.provider_id) if attempt.provider_id else client.refund_find(attempt.public_id)
+        found = _look_up(client, attempt)
     except ProviderUnavailable as error:
-        log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
-        return "waiting"
+        if unreadable is not None:
+            unreadable[attempt.connection_id] += 1
+        return _unreadable(attempt, error, now)
     if found is not None:
         return _adopt(attempt, found, now)
-    return _absent(attempt, client.traits.lookup, now)
+    return _absent(attempt, client, now)
+
+
+def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
+    if attempt.provider_id:
+        return client.refund_get(attempt.provider_id)
+    if client.traits.lookup is Lookup.NONE:
+        return None
+    return client.refund_find(attempt.public_id)
+
+
+def _unreadable(attempt: Attempt, error: ProviderUnavailable, now: datetime) -> str:
+    """The row stays as it is for the next tick; a provider that is silent for a day is a matter for people."""
+    log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+    since = attempt.attempted_at if attempt.status == AttemptStatus.UNKNOWN else attempt.expected_by or now
+    if now - since > _STAFF_AFTER:
+        return _staff(attempt.pk, error.message, now, raw=error.data)
+    return "waiting"
 
 
 def _adopt(attempt: Attempt, found: ChargeResult, now: datetime) -> str:
     if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
         return _overdue(attempt, now)
+    before, named = attempt.status, attempt.provider_id is not None
     status = refund_answer(attempt.pk, found, now=now, cause="looked up at the provider")
-    stuck = str(now - attempt.attempted_at).split(".")[0]
-    log.info("reconcile", action="refund_synced", attempt=attempt.public_id, status=status, stuck=stuck)
-    return "synced" if attempt.provider_id else "adopted"
+    if status == before:
+        return "staff"  # it was not adopted: the answer is about something else
+    log.info(
+        "reconcile",
+        action="refund_synced" if named else "refund_adopted",
+        attempt=attempt.public_id,
+        status=status,
+        stuck=_stuck(attempt, now),
+    )
+    return "synced" if named else "adopted"
 
 
-def _absent(attempt: Attempt, lookup: Lookup, now: datetime) -> str:
-    """Not there: proof only by an authoritative look-up, ten minutes after sending and past the lease."""
-    age = now - attempt.attempted_at
+def _absent(attempt: Attempt, client: ProviderClient, now: datetime) -> str:
+    """Not there: proof only by an authoritative look-up, ten minutes after sending and past the lease.
+
+    Where it proves nothing, the same key makes a second sending harmless, while the provider surely knows it.
+    """
+    age, traits = now - attempt.attempted_at, client.traits
+    if attempt.status == AttemptStatus.AWAITING:
+        return _overdue(attempt, now)
     lease_over = attempt.lease_until is None or attempt.lease_until < database_now()
-    if attempt.status == AttemptStatus.UNKNOWN and lookup is Lookup.AUTHORITATIVE:
-        if age < CHECK_AFTER or not lease_over:
-            return "waiting"
+    if age < _ABSENT_AFTER or not lease_over:
+        return "waiting"
+    if traits.lookup is Lookup.AUTHORITATIVE:
         return _fail(attempt.pk, now)
-    if age < _STAFF_AFTER and attempt.status == AttemptStatus.UNKNOWN:
+    if age < traits.key_ttl / 2:
+        return _resend(attempt.pk, client, now)
+    if age <= _STAFF_AFTER:
         return "waiting"
     return _staff(attempt.pk, "the provider cannot say whether the refund exists", now)
 
@@ -70,6 +134,56 @@ def _overdue(attempt: Attempt, now: datetime) -> str:
     if attempt.expected_by is None or attempt.expected_by > now:
         return "waiting"
     return _staff(attempt.pk, "the refund is still pending after its usual time", now)
+
+
+def _resend(attempt_pk: int, client: ProviderClient, now: datetime) -> str:
+    """The same call under the same key: step 2's questions again, the lease renewed, then sent with nothing open."""
+    request = _resend_prepare(attempt_pk, now)
+    if request is None:
+        return "waiting"
+    try:
+        answer = client.refund(request)
+    except ProviderUncertain as error:
+        log.info("reconcile", action="refund_resent", attempt=request.reference, status="UNKNOWN", reason=error.message)
+        return "resent"
+    # An unsent resend says nothing about the first sending: `refund_answer` passes over ERRORED.
+    status = refund_answer(attempt_pk, answer, now=now, cause="sent again under the same key")
+    log.info("reconcile", action="refund_resent", attempt=request.reference, status=status)
+    return "resent"
+
+
+def _resend_prepare(attempt_pk: int, now: datetime) -> RefundRequest | None:
+    customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
+    with transaction.atomic(durable=True):
+        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+        rows = Attempt.objects.filter(pk=attempt_pk).select_related("transaction__refund_of")
+        attempt = for_no_key_update(rows).get()
+        charge = attempt.transaction.refund_of
+        assert charge is not None
+        paid = charge_attempt(charge)
+        if attempt.status != AttemptStatus.UNKNOWN or attempt.origin != Origin.OURS or paid is None:
+            return None
+        refusal = refund_refusal(attempt.transaction)
+        if charging_switched_off(attempt.merchant_id):
+            refusal = "charging is switched off"
+        attempt.next_check_at = now + _CHECK_AGAIN
+        if refusal:
+            attempt.save(update_fields=["next_check_at"])
+            log.info("reconcile", action="resend_refused", attempt=attempt.public_id, reason=refusal)
+            return None
+        attempt.lease_until = database_now() + settings.RETRY_LOCK_TIMEOUT
+        attempt.resends += 1
+        attempt.save(update_fields=["lease_until", "resends", "next_check_at"])
+        record_event(
+            invoice=scope.invoice,
+            kind="attempt.resent",
+            stamp=Stamp(actor="system:reconcile", cause="resend under the same key", now=now),
+            subject_type="attempt",
+            subject_id=attempt.public_id,
+            data={"resends": attempt.resends},
+        )
+        assert paid.provider_id is not None
+        return refund_call(attempt, paid.provider_id, attempt.transaction.reason)
 
 
 def _fail(attempt_pk: int, now: datetime) -> str:
@@ -98,17 +212,21 @@ def _end_absent(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
     refund_fail(scope, refund, "The provider does not know this refund.", stamp)
 
 
-def _staff(attempt_pk: int, why: str, now: datetime) -> str:
+def _staff(attempt_pk: int, why: str, now: datetime, *, raw: Mapping[str, Any] | None = None) -> str:
     customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
         if attempt.status not in ATTEMPT_OPEN:
             return "waiting"
-        refund_to_staff(scope, attempt, why, Stamp("system:reconcile", "a refund got stuck", now))
+        refund_to_staff(scope, attempt, why, Stamp("system:reconcile", "a refund got stuck", now), raw)
         attempt.next_check_at = now + _STAFF_AFTER
         attempt.save(update_fields=["next_check_at"])
     return "staff"
+
+
+def _stuck(attempt: Attempt, now: datetime) -> str:
+    return str(now - attempt.attempted_at).split(".")[0]
 
 
 def refund_orphans(now: datetime) -> QuerySet[Transaction]:
@@ -122,15 +240,17 @@ def refund_orphans(now: datetime) -> QuerySet[Transaction]:
     ).exclude(Q(pk__in=booked) | Q(public_id__in=waiting))
 
 
-def refund_orphan_fail(refund_pk: int, *, now: datetime) -> None:
+def refund_orphan_fail(refund_pk: int, *, now: datetime) -> bool:
     """An orphan without a call was never sent: FAILED, the invoice back to SETTLED, one ERROR line."""
     refund = Transaction.objects.select_related("invoice").get(pk=refund_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=refund.invoice.customer_id, invoice_pk=refund.invoice_id)
         refund = for_no_key_update(Transaction.objects.filter(pk=refund_pk)).get()
         open_call = Attempt.objects.filter(transaction=refund, status__in=ATTEMPT_OPEN).exists()
-        if refund.status in (TransactionStatus.INIT, TransactionStatus.RETRYING) and not open_call:
-            refund_fail(scope, refund, "The refund was never sent.", Stamp("system:reconcile", "orphan refund", now))
+        if refund.status not in (TransactionStatus.INIT, TransactionStatus.RETRYING) or open_call:
+            return False
+        refund_fail(scope, refund, "The refund was never sent.", Stamp("system:reconcile", "orphan refund", now))
+    return True
 
 
 @transaction.atomic
@@ -157,5 +277,5 @@ def refund_attempt_resolve(*, attempt_pk: int, refunded: bool, stamp: Stamp, not
     if not refunded:
         _end_absent(scope, attempt, stamp)
         return
-    outcome = ChargeResult(outcome=Outcome.SUCCEEDED, provider_id=attempt.provider_id or f"staff:{attempt.public_id}")
+    outcome = ChargeResult(outcome=Outcome.SUCCEEDED, provider_id=attempt.provider_id or "")
     refund_answer(attempt.pk, outcome, now=stamp.now, cause=stamp.cause)

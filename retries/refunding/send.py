@@ -1,47 +1,50 @@
 """Sending refunds: intent written, call, result written, as for charges (DESIGN section 6). Budgets play no part."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 
 from invoices.models import Attempt, Connection, Transaction
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.attempts import (
     AttemptPlan,
-    attempt_await,
+    another_id,
     attempt_error,
     attempt_lose_track,
     attempt_start,
 )
 from invoices.services.ledger import Stamp, alert, move
-from invoices.services.refunds import refund_record, refund_state
+from invoices.services.refunds import refund_awaited, refund_record, refund_state
 from invoices.services.reviews import review_open
 from invoices.states import (
     ATTEMPT_OPEN,
     AttemptStatus,
     Origin,
     ReviewKind,
+    TransactionKind,
     TransactionStatus,
     Trigger,
 )
 from providers.base import ChargeResult, Outcome, ProviderUncertain, RefundFacts, RefundRequest, RefundStatus
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
+from recovery_site.common.raw import raw_answer
 from retries.engine.claim import Claim
 from retries.engine.prepare import Refused, charging_switched_off
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
-from retries.refunding.request import charge_attempt
+from retries.refunding.request import charge_attempt, given_minor, taken_back
 from retries.services.disputes import disputes_apply
 from retries.states import JobStatus
 
 log = structlog.get_logger()
 # Refunds are tried again only when they surely did not happen; then an outage's ladder fits (DESIGN section 8).
 _LADDER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=12))
-_AWAIT = timedelta(days=10)
-CHECK_AFTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,9 @@ def refund_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: ti
         refund = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id).select_related("refund_of")).get()
         connection = Connection.objects.get(pk=job.connection_id)
         obstacle, final = _obstacle(refund, connection)
+        if not obstacle and (refusal := refund_refusal(refund)):
+            refund_fail(scope, refund, f"It was not sent: {refusal}.", stamp)
+            obstacle, final = refusal, True
         if obstacle:
             return _put_off(job, obstacle, final, now)
         assert refund.refund_of is not None
@@ -113,6 +119,17 @@ def _obstacle(refund: Transaction, connection: Connection) -> tuple[str, bool]:
     return charging_obstacle(connection), False
 
 
+def refund_refusal(refund: Transaction) -> str:
+    """Why this money must not be given back any more, since it was asked for; empty if it may."""
+    charge = refund.refund_of
+    assert charge is not None
+    if taken_back(charge):
+        return "the payment is disputed or was returned, so the bank moves that money"
+    if given_minor(charge) > (charge.captured_minor or 0):
+        return "more would be given back than was paid, because of another refund"
+    return ""
+
+
 def _put_off(job: RetryJob, obstacle: str, final: bool, now: datetime) -> Refused:
     if final:
         job.finish()
@@ -145,9 +162,11 @@ def refund_answer(
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
         if isinstance(answer, ProviderUncertain):
             if attempt.status == AttemptStatus.SENDING:
-                _lose_track(scope, attempt, answer.message, stamp)
-        else:
+                _lose_track(scope, attempt, answer.message, stamp, raw=answer.data)
+        elif answer.outcome is not Outcome.ERRORED or attempt.resends == 0:
+            # Beside a resend of the same key, "ours was never sent" proves nothing about the other one.
             _apply(scope, attempt, answer, stamp)
+        refund_jobs_finish(attempt.invoice_id)
     return AttemptStatus(Attempt.objects.values_list("status", flat=True).get(pk=attempt_pk))
 
 
@@ -162,32 +181,50 @@ def refund_lease_expire(attempt_pk: int, *, now: datetime) -> bool:
             return False
         stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
         _lose_track(scope, attempt, "The worker that sent it gave no result.", stamp)
+        refund_jobs_finish(attempt.invoice_id)
+    log.info("reconcile", action="refund_lease_expired", attempt=attempt.public_id, status=attempt.status)
     return True
 
 
-def _lose_track(scope: Scope, attempt: Attempt, why: str, stamp: Stamp) -> None:
-    check_at = max(stamp.now, attempt.attempted_at + CHECK_AFTER)
-    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
-    _job_finish(attempt)
+def _lose_track(scope: Scope, attempt: Attempt, why: str, stamp: Stamp, raw: Mapping[str, Any] | None = None) -> None:
+    check_at = max(stamp.now, attempt.attempted_at + settings.RECONCILE_REFUND_ORPHAN_AFTER)
+    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp, raw=raw)
 
 
-def _job_finish(attempt: Attempt) -> None:
-    for job in RetryJob.objects.filter(attempt=attempt, status=JobStatus.RUNNING):
+def refund_jobs_finish(invoice_pk: int) -> None:
+    """End the jobs of refund calls whose result is known, or known to be unknown, whoever brought it."""
+    over = RetryJob.objects.select_for_update(no_key=True, of=("self",)).filter(
+        invoice=invoice_pk, kind=TransactionKind.REFUND, status=JobStatus.RUNNING, attempt__isnull=False
+    )
+    for job in over.exclude(attempt__status=AttemptStatus.SENDING):
         job.finish()
         job.save(update_fields=["status"])
 
 
+def _differences(attempt: Attempt, answer: ChargeResult) -> str:
+    """What in an answer contradicts the refund that was sent, in words; an answer that differs is never adopted."""
+    if answer.outcome is Outcome.ERRORED:
+        return ""
+    found = []
+    if answer.reference and answer.reference != attempt.public_id and attempt.origin == Origin.OURS:
+        found.append("another reference")
+    if answer.amount_minor is not None and answer.amount_minor != attempt.amount_minor:
+        found.append(f"amount {answer.amount_minor} instead of {attempt.amount_minor}")
+    if answer.currency and answer.currency != attempt.currency:
+        found.append(f"currency {answer.currency} instead of {attempt.currency}")
+    if another_id(attempt, answer):
+        found.append("the id of another refund")
+    return ", ".join(found)
+
+
 def _apply(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -> None:
     """A definite answer; one about another refund, amount or currency is not adopted but put before staff."""
-    wrong = answer.outcome is not Outcome.ERRORED and (
-        (answer.reference and answer.reference != attempt.public_id)
-        or (answer.amount_minor is not None and answer.amount_minor != attempt.amount_minor)
-        or (answer.currency and answer.currency != attempt.currency)
-    )
-    if wrong:
+    if wrong := _differences(attempt, answer):
         if attempt.status == AttemptStatus.SENDING:
-            _lose_track(scope, attempt, "The provider's answer does not fit our request.", stamp)
-        refund_to_staff(scope, attempt, "the provider's answer differs from what was sent", stamp)
+            _lose_track(scope, attempt, f"The provider's answer does not fit our request: {wrong}.", stamp)
+        refund_to_staff(
+            scope, attempt, f"the provider's answer differs from what was sent ({wrong})", stamp, answer.raw
+        )
         return
     if answer.outcome is Outcome.ERRORED:
         if attempt.status in ATTEMPT_OPEN:
@@ -195,10 +232,8 @@ def _apply(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -
         return
     if answer.outcome is Outcome.AWAITING:
         if attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
-            named = {"provider_id": answer.provider_id} if answer.provider_id else {}
-            expected_by = answer.expected_by or stamp.now + _AWAIT
-            attempt_await(attempt, scope.invoice, expected_by=expected_by, provider=named, stamp=stamp)
-            _job_finish(attempt)
+            named = answer.provider_id if attempt.provider_id is None else ""
+            refund_awaited(scope.invoice, attempt, named, stamp, expected_by=answer.expected_by)
         return
     succeeded = answer.outcome is Outcome.SUCCEEDED
     decline = answer.decline
@@ -214,7 +249,6 @@ def _apply(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -
     assert paid is not None
     refund_record(scope.invoice, paid, facts, stamp)
     disputes_apply(scope, stamp)
-    _job_finish(attempt)
 
 
 def _errored(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp) -> None:
@@ -240,7 +274,6 @@ def _errored(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp)
         job.save(update_fields=["status", "due_at", "attempt", "claim_token", "lease_until"])
         return
     refund_fail(scope, refund, f"The provider refused the refund ({code}).", stamp)
-    _job_finish(attempt)
 
 
 def refund_fail(scope: Scope, refund: Transaction, failure: str, stamp: Stamp) -> None:
@@ -249,17 +282,46 @@ def refund_fail(scope: Scope, refund: Transaction, failure: str, stamp: Stamp) -
     alert(scope.invoice, "refund_failed", failure[:400], stamp, {"refund": refund.public_id})
     refund_state(scope.invoice, stamp)
     disputes_apply(scope, stamp)
-    log.error("reconcile", action="refund_failed", transactionId=refund.public_id, reason=failure)
+    log.error(
+        "reconcile",
+        action="refund_failed",
+        transactionId=refund.public_id,
+        status=refund.status,
+        stuck=str(stamp.now - refund.started_at).split(".")[0],
+        reason=failure,
+    )
 
 
-def refund_to_staff(scope: Scope, attempt: Attempt, why: str, stamp: Stamp) -> None:
-    """Nobody but a person can find out whether this refund happened; it counts against the cap until then."""
-    review_open(
+def refund_to_staff(
+    scope: Scope, attempt: Attempt, why: str, stamp: Stamp, raw: Mapping[str, Any] | None = None
+) -> None:
+    """Nobody but a person can find out whether this refund happened; it counts against the cap until then.
+
+    `raw` is the answer that could not be believed (default: the one that is kept with the attempt).
+    """
+    kept = raw_answer(raw) if raw else attempt.decision.get("raw_answer")
+    item = review_open(
         invoice=scope.invoice,
         kind=ReviewKind.REFUND_STUCK,
         subject_type="attempt",
         subject_id=attempt.public_id,
-        facts={"why": why, "amount_minor": attempt.amount_minor, "currency": attempt.currency},
+        facts={
+            "why": why,
+            "amount_minor": attempt.amount_minor,
+            "currency": attempt.currency,
+            "reference": attempt.public_id,
+            "provider_id": attempt.provider_id or "",
+            **({"raw": kept} if kept else {}),
+        },
         choices=["refunded", "not_refunded"],
         stamp=stamp,
     )
+    if item.opened_at == stamp.now:
+        log.warning(
+            "reconcile",
+            action="refund_to_staff",
+            attempt=attempt.public_id,
+            status=attempt.status,
+            stuck=str(stamp.now - attempt.attempted_at).split(".")[0],
+            reason=why,
+        )

@@ -1,6 +1,6 @@
 """What a lost dispute or a bank return does to its invoice, and what takes it back."""
 
-from invoices.models import Attempt, Dispute
+from invoices.models import Attempt, Dispute, Invoice
 from invoices.services.billing import open_charge, totals_refresh
 from invoices.services.ledger import Stamp, move
 from invoices.services.reviews import review_open, reviews_close
@@ -23,7 +23,7 @@ _REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03", "INSUFFICIENT_FUNDS"})
 
 
 def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: str, stamp: Stamp) -> None:
-    """The money is gone: what it had paid is owed again, with a case. While a refund is open or done it is only recorded.
+    """The money is gone: what it had paid is owed again, with a case. While a refund is open it is only recorded.
 
     After a lost dispute, or a return that may not be presented again, no automatic charge follows.
     """
@@ -31,6 +31,9 @@ def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: st
     if dispute.kind == DisputeKind.RETURN and attempt.returned_at is None:
         attempt.returned_at = dispute.opened_at
         attempt.save(update_fields=["returned_at"])
+    if obstacle := _not_applied(invoice, dispute, attempt):
+        _ask(invoice, dispute, stamp, obstacle)
+        return
     if invoice.status not in (InvoiceStatus.SETTLED, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
         return
     dispute.applied_at = max(stamp.now, dispute.opened_at)
@@ -53,15 +56,34 @@ def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: st
     case.save(update_fields=["automatic_barred"])
     case_plan(scope, case, stamp)
     if barred:
-        review_open(
-            invoice=invoice,
-            kind=ReviewKind.DISPUTED,
-            subject_type="dispute",
-            subject_id=dispute.public_id,
-            facts={"kind": dispute.kind, "reason": dispute.reason_code, "amount_minor": dispute.amount_minor},
-            choices=["noted"],
-            stamp=stamp,
+        _ask(invoice, dispute, stamp)
+
+
+def _not_applied(invoice: Invoice, dispute: Dispute, attempt: Attempt) -> str:
+    """Why this loss changes nothing that is owed, in words; empty if it does, or may yet."""
+    if dispute.currency != attempt.currency:
+        return (
+            f"It is in {dispute.currency}, the payment was in {attempt.currency}:"
+            " what it takes back has to be worked out by hand."
         )
+    if invoice.status == InvoiceStatus.REFUNDED:
+        return "The money was refunded already, so it is gone twice."
+    if invoice.status == InvoiceStatus.CANCELED:
+        return "The invoice is canceled, so nothing is owed for the money that was taken back."
+    return ""
+
+
+def _ask(invoice: Invoice, dispute: Dispute, stamp: Stamp, why: str = "") -> None:
+    facts = {"kind": dispute.kind, "reason": dispute.reason_code, "amount_minor": dispute.amount_minor}
+    review_open(
+        invoice=invoice,
+        kind=ReviewKind.DISPUTED,
+        subject_type="dispute",
+        subject_id=dispute.public_id,
+        facts={**facts, "why": why} if why else facts,
+        choices=["noted"],
+        stamp=stamp,
+    )
 
 
 def disputes_apply(scope: Scope, stamp: Stamp) -> None:

@@ -12,6 +12,7 @@ from invoices.states import (
     ATTEMPT_OPEN,
     INVOICE_OPEN,
     AttemptStatus,
+    ConnectionMode,
     InvoiceStatus,
     ReviewKind,
     TransactionKind,

@@ -40,6 +40,8 @@ from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import CaseStatus, NextStep
 from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
 
+# Questions about an attempt that its result answers.
+_ANSWERED = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
 # Errors of a request that surely did not become a charge, by the name the clients give them.
 _TRANSPORT = {
     "network_error": TransportError.UNSENT,
@@ -80,7 +82,7 @@ def charge_has_succeeded(
         alert(invoice, "late_success", "A charge that counted as failed has succeeded after all.", stamp)
     reviews_close(
         invoice=invoice,
-        kinds=[ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT],
+        kinds=_ANSWERED,
         subject_id=attempt.public_id,
         stamp=stamp,
     )
@@ -166,7 +168,7 @@ def charge_was_declined(
     )
     reviews_close(
         invoice=scope.invoice,
-        kinds=[ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT],
+        kinds=_ANSWERED,
         subject_id=attempt.public_id,
         stamp=stamp,
     )
@@ -202,6 +204,10 @@ def decline_was_named(
         if not case.code:
             case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=decline.raw_code)
         return
+    if case is not None and case.hold_until is not None and scope.invoice.provider_invoice_id is not None:
+        # Both halves are known now: the invoice by name, the failure by its code.
+        case.hold_until = None
+        case.save(update_fields=["hold_until"])
     _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
 
 
@@ -232,7 +238,7 @@ def charge_did_not_happen(
         explanation=verdict.explanation,
         stamp=stamp,
     )
-    reviews_close(invoice=scope.invoice, kinds=[ReviewKind.UNKNOWN_ATTEMPT], subject_id=attempt.public_id, stamp=stamp)
+    reviews_close(invoice=scope.invoice, kinds=_ANSWERED, subject_id=attempt.public_id, stamp=stamp)
     _mark_connection(attempt, verdict)
     _failed(
         scope,
@@ -246,11 +252,13 @@ def charge_did_not_happen(
     return verdict
 
 
-def charge_is_unknown(scope: Scope, attempt: Attempt, *, why: str, stamp: Stamp) -> None:
+def charge_is_unknown(
+    scope: Scope, attempt: Attempt, *, why: str, stamp: Stamp, raw: Mapping[str, Any] | None = None
+) -> None:
     """Nobody knows: UNKNOWN, never FAILED. The job ends and the slot is free; resolution is the next step, once the
-    charge counts as stuck: before, the provider may still be working on it, or tell it by webhook."""
+    charge counts as stuck: before, the provider may still be working on it, or tell it by webhook. `raw` is kept."""
     check_at = max(stamp.now, attempt.attempted_at + settings.RECONCILE_ORDER_STUCK_AFTER)
-    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp)
+    attempt_lose_track(attempt, scope.invoice, check_at=check_at, why=why, stamp=stamp, raw=raw)
     _in_flight(
         scope,
         NextStep.RESOLVING,

@@ -372,7 +372,7 @@ def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
     slot_release(scope, stamp)
 
 
-def slot_release(scope: Scope, stamp: Stamp) -> None:
+def slot_release(scope: Scope, stamp: Stamp, *, besides: RetryJob | None = None) -> None:
     """If nobody holds the customer's slot, the queued job worth most (then the oldest) takes it.
 
     Among those that can go soonest: none is left behind that could go over an hour sooner than the one that is booked.
@@ -382,6 +382,7 @@ def slot_release(scope: Scope, stamp: Stamp) -> None:
     waiting = list(
         RetryJob.objects.select_for_update(no_key=True, of=("self",))
         .filter(customer=scope.customer, kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
+        .exclude(pk=besides.pk if besides else 0)
         .order_by("-expected_value_minor", "id")
     )
     if not waiting:

@@ -41,7 +41,7 @@ def act(client: Client, model: str, name: str, rows: list[Any], **more: str) -> 
     return client.post(reverse(f"admin:accounts_{model}_changelist"), data, follow=True)
 
 
-# --- API keys ------------------------------------------------------------------------------------------------------------
+# --- API keys -------------------------------------------------------------------------------------
 
 
 def test_a_new_key_is_on_the_page_that_creates_it_and_nowhere_else(merchant: Merchant) -> None:
@@ -98,7 +98,7 @@ def test_support_may_not_touch_keys(merchant: Merchant) -> None:
     assert key.revoked_at is None
 
 
-# --- kill switches ---------------------------------------------------------------------------------------------------------
+# --- kill switches --------------------------------------------------------------------------------
 
 
 def test_a_manager_stops_and_starts_charging_with_a_reason(merchant: Merchant) -> None:
@@ -148,7 +148,7 @@ def test_the_global_switch_is_one_row_with_a_reason(boss: Client) -> None:
     assert (switch.charging_enabled, switch.reason) == (True, "over")
 
 
-# --- people ------------------------------------------------------------------------------------------------------------------
+# --- people ---------------------------------------------------------------------------------------
 
 
 def test_a_superuser_gives_roles_beside_the_account(merchant: Merchant, boss: Client) -> None:

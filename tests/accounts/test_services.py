@@ -40,7 +40,11 @@ def user() -> User:
 def test_a_new_merchant_gets_one_key_that_may_do_everything() -> None:
     new = merchant_create(name="  Acme   Ltd ", timezone="Europe/Paris")
     key = ApiKey.objects.get()
-    assert (new.merchant.name, new.merchant.timezone, new.merchant.charging_enabled) == ("Acme Ltd", "Europe/Paris", True)
+    assert (new.merchant.name, new.merchant.timezone, new.merchant.charging_enabled) == (
+        "Acme Ltd",
+        "Europe/Paris",
+        True,
+    )
     assert key.merchant == new.merchant
     assert key.scopes == sorted(Scope.values)
     assert key.expires_at is None

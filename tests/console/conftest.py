@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 
 from accounts.models import User
+from invoices.models import Invoice
 from tests.console.world import World
 
 
@@ -24,3 +25,18 @@ def log_in(client: Client) -> Callable[[User], Client]:
         return client
 
     return as_user
+
+
+@pytest.fixture
+def recovered(world: World) -> Invoice:
+    """Declined, retried by us, paid."""
+    invoice = world.fail()
+    world.wait(hours=25)
+    world.charge("ok")
+    return world.again(invoice)
+
+
+@pytest.fixture
+def booked(world: World) -> Invoice:
+    """Declined, its retry booked."""
+    return world.fail()

@@ -25,7 +25,7 @@ def text_of(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
 
 
-# --- who ---------------------------------------------------------------------------------------------------------------
+# --- who ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ["viewer", "support", "manager", "owner"])
@@ -65,7 +65,7 @@ def test_an_account_that_was_switched_off_sees_nothing(world: World, log_in: Log
     assert client.get(address(world.fail())).status_code == 302
 
 
-# --- what it shows -----------------------------------------------------------------------------------------------------
+# --- what it shows --------------------------------------------------------------------------------
 
 
 def test_everything_stands_on_one_page(world: World, log_in: LogIn) -> None:
@@ -135,7 +135,7 @@ def test_every_form_works_without_script_and_names_its_fields(world: World, log_
     assert "style=" not in page
 
 
-# --- what the buttons do -------------------------------------------------------------------------------------------------
+# --- what the buttons do --------------------------------------------------------------------------
 
 
 def test_retry_now_books_it_for_the_person_and_says_so(world: World, log_in: LogIn) -> None:
@@ -276,7 +276,7 @@ def test_a_role_that_was_taken_away_ends_at_once(world: World, log_in: LogIn) ->
     assert client.post(address(invoice, "pause"), {"reason": "r"}).status_code == 404
 
 
-# --- how it follows ------------------------------------------------------------------------------------------------------
+# --- how it follows -------------------------------------------------------------------------------
 
 
 def poll_url(page: str) -> str:

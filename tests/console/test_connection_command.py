@@ -26,9 +26,7 @@ def run(*arguments: str) -> str:
 
 def test_create_prints_one_json_object_and_encrypts_the_key() -> None:
     config = json.dumps({"api_key": "sk_live_secret", "base_url": "http://127.0.0.1:9", "mode": "charge"})
-    answer = json.loads(
-        run("create", "--merchant", "Acme", "--provider", "sandbox", "--config", config, "--json")
-    )
+    answer = json.loads(run("create", "--merchant", "Acme", "--provider", "sandbox", "--config", config, "--json"))
     connection = Connection.objects.get()
     assert answer == {"connection": connection.public_id}
     assert (connection.provider, connection.mode, connection.base_url) == ("sandbox", "charge", "http://127.0.0.1:9")

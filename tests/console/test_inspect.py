@@ -34,7 +34,12 @@ def rich(world: World) -> Invoice:
         RefundFacts(id="re_7", amount_minor=100, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge)
     )
     dispute = DisputeFacts(
-        id="dp_7", amount_minor=4_990, currency="USD", status=DisputeStatus.OPEN, charge_id=charge, reason_code="general"
+        id="dp_7",
+        amount_minor=4_990,
+        currency="USD",
+        status=DisputeStatus.OPEN,
+        charge_id=charge,
+        reason_code="general",
     )
     world.dispute("", dispute)
     world.pay(invoice)
@@ -70,7 +75,8 @@ def test_every_id_leads_to_the_invoice(world: World, rich: Invoice) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", ["", " ", "inv_00000000000000000000000000", "ch_nothing", "x" * 201, "a\x00b", "%", "in_ric", "IN_RICH"]
+    "reference",
+    ["", " ", "inv_00000000000000000000000000", "ch_nothing", "x" * 201, "a\x00b", "%", "in_ric", "IN_RICH"],
 )
 def test_what_is_not_known_is_not_guessed(world: World, rich: Invoice, reference: str) -> None:
     assert invoice_pks_find(reference, Merchant.objects.all()) == []

@@ -159,9 +159,7 @@ def test_money_that_came_twice_goes_back_with_one_click(world: World, log_in: Lo
     world.charge("ok")
     world.pay(invoice)
     item = ReviewItem.objects.get(kind="paid_twice")
-    log_in(world.person()).post(
-        f"/console/queue/{item.public_id}/answer/", {"choice": "refund", "reason": "as agreed"}
-    )
+    log_in(world.person()).post(f"/console/queue/{item.public_id}/answer/", {"choice": "refund", "reason": "as agreed"})
     item.refresh_from_db()
     refunds = invoice.transactions.filter(kind="REFUND").values_list("amount_minor", "refund_of__public_id")
     assert (item.resolution, list(refunds)) == ("refund", [(4_990, item.subject_id)])
@@ -194,7 +192,9 @@ def test_oldest_first_page_by_page_without_counting(world: World, log_in: LogIn)
     client = log_in(world.person())
     with CaptureQueriesContext(connection) as captured:
         first = client.get("/console/queue/")
-    assert not [query for query in captured.captured_queries if "COUNT(*)" in query["sql"] and "LIMIT" not in query["sql"]]
+    assert not [
+        query for query in captured.captured_queries if "COUNT(*)" in query["sql"] and "LIMIT" not in query["sql"]
+    ]
     page = first.context["page"]
     ages = [question.opened_at for question in page.questions]
     assert (len(ages), ages == sorted(ages)) == (25, True)

@@ -28,7 +28,7 @@ def queries(world: World, invoice: Invoice) -> int:
     return len(captured)
 
 
-# --- the next step and why ---------------------------------------------------------------------------------------------
+# --- the next step and why ------------------------------------------------------------------------
 
 
 def test_a_booked_retry_says_which_one_it_is_and_why(world: World) -> None:
@@ -166,21 +166,23 @@ def test_a_lost_dispute_bars_automatic_charges_and_says_so(world: World) -> None
     world.dispute(
         "",
         DisputeFacts(
-            id="dp_1", amount_minor=4_990, currency="USD", status=DisputeStatus.LOST, charge_id=attempt.provider_id or ""
+            id="dp_1",
+            amount_minor=4_990,
+            currency="USD",
+            status=DisputeStatus.LOST,
+            charge_id=attempt.provider_id or "",
         ),
     )
     told = story(world, invoice)
     assert told.next_step.step == "customer"
-    assert (
-        "No automatic charge is allowed any more; only staff or the customer can start one." in told.next_step.notes
-    )
+    assert "No automatic charge is allowed any more; only staff or the customer can start one." in told.next_step.notes
     assert told.next_step.notes[-1].endswith("Disputed or returned; nobody has taken it yet.")
     assert [row.status for row in told.disputes] == ["LOST"]
     assert len(told.earlier_cases) == 1
     assert told.refundable == ()
 
 
-# --- attempts, tokens, money ---------------------------------------------------------------------------------------------
+# --- attempts, tokens, money ----------------------------------------------------------------------
 
 
 def test_attempts_carry_codes_and_words(world: World) -> None:
@@ -266,7 +268,7 @@ def test_the_timeline_is_complete_and_in_order(world: World) -> None:
     ]
 
 
-# --- reading costs -------------------------------------------------------------------------------------------------------
+# --- reading costs --------------------------------------------------------------------------------
 
 
 def test_the_number_of_queries_does_not_depend_on_how_much_there_is(world: World) -> None:

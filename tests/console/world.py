@@ -51,7 +51,7 @@ class World:
         self.merchant = merchant_create(name=self.name).merchant
         self.connection = connection_create(merchant=self.merchant, provider=self.provider, config={})
 
-    # --- what a provider tells ------------------------------------------------------------------------------------
+    # --- what a provider tells --------------------------------------------------------------------
 
     def tell(self, kind: EventKind, **facts: Any) -> None:
         number = next(_serial)
@@ -94,9 +94,7 @@ class World:
         self.tell(
             EventKind.PAYMENT_FAILED,
             customer=CustomerFacts(id=customer, email=f"{customer}@example.com", name=customer[4:].title()),
-            invoice=InvoiceFacts(
-                id=invoice, amount_minor=amount, currency=currency, number=number, issued_at=self.at
-            ),
+            invoice=InvoiceFacts(id=invoice, amount_minor=amount, currency=currency, number=number, issued_at=self.at),
             payment=payment,
         )
         return self.get(invoice)
@@ -129,7 +127,7 @@ class World:
     def refund(self, refund: RefundFacts) -> None:
         self.tell(EventKind.REFUND_UPDATED, refunds=(refund,))
 
-    # --- what we do -------------------------------------------------------------------------------------------------
+    # --- what we do -------------------------------------------------------------------------------
 
     def wait(self, **gap: float) -> None:
         self.at += timedelta(**gap)
@@ -170,7 +168,7 @@ class World:
     def stamp(self, actor: str = "system:engine", cause: str = "test") -> Stamp:
         return Stamp(actor=actor, cause=cause, now=self.at)
 
-    # --- reading ----------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def get(self, provider_invoice_id: str) -> Invoice:
         return Invoice.objects.select_related("merchant", "connection", "customer").get(
@@ -190,7 +188,9 @@ class World:
         return user
 
 
-def method(token: str, *, network: str = "visa", last4: str = "4242", fingerprint: str = "", **more: Any) -> MethodFacts:
+def method(
+    token: str, *, network: str = "visa", last4: str = "4242", fingerprint: str = "", **more: Any
+) -> MethodFacts:
     """A payment method; its fingerprint follows from the token unless given."""
     return MethodFacts(
         token=token,

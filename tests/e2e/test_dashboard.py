@@ -168,7 +168,7 @@ def test_live_parts_show_a_recovery_without_a_reload(shop: World, browser_page: 
     expect(tile).to_contain_text("Nothing yet")
     page.evaluate("window.notReloaded = true")
     shop.pay(invoice)
-    expect(tile).to_contain_text("$49.90", timeout=15_000)
+    expect(tile).to_contain_text("$49.90", timeout=40_000)
     expect(page.locator("#feed")).to_contain_text("Recovered $49.90")
     expect(page.locator("[data-live-text]")).to_have_text("Live")
     assert page.evaluate("window.notReloaded") is True
@@ -182,7 +182,7 @@ def test_live_parts_rest_while_paused_or_in_use(shop: World, browser_page: Brows
     page = window.open("/dashboard/")
     page.locator("#tiles details.def > summary").first.click()
     shop.pay(invoice)
-    with page.expect_response(lambda answer: "/dashboard/live/" in answer.url, timeout=15_000):
+    with page.expect_response(lambda answer: "/dashboard/live/" in answer.url, timeout=40_000):
         pass
     expect(page.locator("#feed")).to_contain_text("Recovered $49.90")
     expect(page.locator("#tiles .def-pop").first).to_be_visible()  # not swapped away under the reader

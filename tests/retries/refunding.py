@@ -96,6 +96,11 @@ def given_back(shop: Shop, bill: Bill) -> list[dict[str, Any]]:
     return [refund for refund in ledger["refunds"] if refund["charge"] in ours]
 
 
+def settle_refund(shop: Shop, refund_id: str, **outcome: str) -> None:
+    """End a pending refund at the sandbox."""
+    requests.post(f"{shop.sandbox.url}/refunds/{refund_id}/settle", json=outcome, timeout=10).raise_for_status()
+
+
 def moved_back(shop: Shop, bill: Bill) -> int:
     """Minor units that the sandbox has really given back for this bill."""
     return sum(refund["amount"] for refund in given_back(shop, bill) if refund["status"] == "succeeded")

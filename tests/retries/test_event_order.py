@@ -67,6 +67,7 @@ def partly_refunded(bill: Bill) -> list[StripeEvent]:
     paid = bill.attempt()
     return [
         paid.charge_succeeded(),
+        paid.invoice_paid(),
         paid.refund("a", 1000, bill.at + DAY),
         paid.charge_refunded(1000, 0, bill.at + DAY),
         paid.refund("b", 500, bill.at + 2 * DAY),
@@ -109,7 +110,7 @@ STORIES: Sequence[Story] = (
 
 
 def orders(size: int, limit: int = ORDERS) -> list[list[int]]:
-    """All orders of a short story, a fixed sample of a long one; an index that comes again is the same fact told again."""
+    """All orders of a short story, a sample of a long one; an index that comes again is the same fact told again."""
     dice = Random(20260302)
     every = [list(order) for order in permutations(range(size))]
     chosen = every if len(every) <= limit else [every[0], every[-1], *dice.sample(every, limit - 2)]
@@ -141,7 +142,7 @@ def test_every_order_of_the_same_events_ends_in_the_same_ledger(shop: Shop, stor
         tell(shop, events, order)
         assert shop.waiting() == []
         expected = expected or shop.outcome(bill)
-        assert shop.outcome(bill) == expected, [events[index].type for index in order]
+        assert shop.outcome(bill) == expected, [(events[index].type, events[index].created.day) for index in order]
         assert_chain(shop.invoice(bill))
     assert_next_steps(shop)
     assert_slots(shop)

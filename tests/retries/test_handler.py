@@ -185,7 +185,7 @@ def test_a_first_try_that_succeeds_needs_no_case(shop: Shop, version: str) -> No
         "amount": (2500, "USD"),
         "paid": 2500,
         "refunded": 0,
-        "attempts": [("CHARGE", "PROVIDER", "SUCCEEDED", "", True)],
+        "attempts": [("CHARGE", "PROVIDER", "SUCCEEDED", "")],
         "cases": [],
         "disputes": [],
         "booked": 0,
@@ -410,10 +410,11 @@ def test_a_link_that_comes_before_both_halves_waits_for_them(shop: Shop) -> None
 
 def test_a_payment_that_no_invoice_claims_is_charged_only_after_a_while(shop: Shop) -> None:
     bill = shop.bill(version=BASIL)
-    shop.tell(bill.attempt(code="processing_error").charge_failed())
+    tried = bill.attempt(code="processing_error")
+    shop.tell(tried.charge_failed())
     case = Case.objects.get(merchant=shop.merchant)
     assert case.next_step_at == bill.at + timedelta(minutes=10)
-    shop.tell(bill.attempt(shop.at).invoice_failed())
+    shop.tell(tried.invoice_failed())
     assert Case.objects.get(merchant=shop.merchant).next_step_at == bill.at + timedelta(minutes=1)
 
 
@@ -481,6 +482,16 @@ def test_a_dispute_takes_back_no_more_than_was_paid(shop: Shop) -> None:
     assert (invoice.paid_minor, invoice.due_minor) == (0, 2500)
 
 
+def test_a_dispute_lost_for_fraud_is_given_up_and_put_before_staff(shop: Shop) -> None:
+    bill = shop.bill()
+    paid = bill.attempt()
+    shop.tell(*paid.succeeded(), paid.dispute("lost", bill.at + DAY, reason="fraudulent"))
+    assert (shop.invoice(bill).status, shop.case(bill).status) == ("PROCESS_FAILED", "LOST")
+    assert shop.reviews(bill) == ["disputed", "fraud"]
+    shop.tell(shop.bill(customer=bill.customer).method_attached(shop.wait(days=2)))
+    assert not RetryJob.objects.filter(merchant=shop.merchant).exists()
+
+
 def test_a_return_that_may_be_presented_again_is_charged_again(shop: Shop) -> None:
     bill = shop.bill()
     paid = bill.attempt()
@@ -494,7 +505,7 @@ def test_a_return_that_may_be_presented_again_is_charged_again(shop: Shop) -> No
     shop.wait(days=3)
     shop.tell(*paid.succeeded(), returned)
     case, (attempt,) = shop.case(bill), shop.attempts(bill)
-    assert (case.automatic_barred, case.next_step, case.category) == (False, "booked", "INSUFFICIENT_FUNDS")
+    assert (case.automatic_barred, case.next_step) == (False, "booked")
     assert (attempt.status, attempt.returned_at is not None) == ("SUCCEEDED", True)
     assert shop.reviews(bill) == []
 

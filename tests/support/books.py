@@ -11,8 +11,8 @@ from invoices.chain import Link, link_hash
 from invoices.models import Attempt, Event, Invoice, ReviewItem
 from retries.models import Case, RetryJob
 from tests.support.shop import Shop
-from tokens.selectors import network_rules
 from tokens.rules import Key
+from tokens.selectors import network_rules
 
 MOVED = {"SUCCEEDED": "succeeded", "DECLINED": "declined", "AWAITING": "pending"}
 
@@ -72,10 +72,11 @@ def assert_totals(shop: Shop) -> None:
     """`paid_minor` is the money of the DONE charges less what was taken back; SETTLED means that nothing is due."""
     for invoice in Invoice.objects.filter(merchant=shop.merchant):
         done = invoice.transactions.filter(kind="CHARGE", status="DONE", currency=invoice.currency)
-        back = sum(
-            dispute.amount_minor for dispute in invoice.disputes.filter(status="LOST", applied_at__isnull=False)
-        )
-        assert invoice.paid_minor == max(0, sum(charge.captured_minor or 0 for charge in done) - back)
+        lost: Counter[Attempt] = Counter()
+        for dispute in invoice.disputes.filter(status="LOST", applied_at__isnull=False).select_related("attempt"):
+            lost[dispute.attempt] += dispute.amount_minor
+        back = sum(min(taken, attempt.captured_minor or 0) for attempt, taken in lost.items())
+        assert invoice.paid_minor == sum(charge.captured_minor or 0 for charge in done) - back
         if invoice.status == "SETTLED":
             assert invoice.due_minor == 0, f"{invoice.public_id} is settled, but {invoice.due_minor} is due"
 

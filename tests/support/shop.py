@@ -196,7 +196,10 @@ class Shop:
         return self.sandbox.paid(bill.customer)
 
     def outcome(self, bill: Bill) -> dict[str, Any]:
-        """What the ledger finally says about a bill, without ids and times: equal for every order of the same facts."""
+        """What the ledger finally says about a bill, without ids and times: equal for every order of the same facts.
+
+        From basil on a failure whose payment is never joined to its invoice is known without its code.
+        """
         invoice = self.invoice(bill)
         return {
             "invoice": invoice.status,
@@ -204,13 +207,13 @@ class Shop:
             "paid": invoice.paid_minor,
             "refunded": invoice.refunded_minor,
             "attempts": sorted(
-                (attempt.kind, attempt.origin, attempt.status, attempt.raw_code, attempt.token is not None)
-                for attempt in invoice.attempts.select_related("token")
+                (attempt.kind, attempt.origin, attempt.status, attempt.raw_code if bill.old else "")
+                for attempt in invoice.attempts.all()
             ),
             "cases": sorted((case.status, case.next_step) for case in invoice.cases.all()),
             "disputes": sorted(invoice.disputes.values_list("status", flat=True)),
             "booked": RetryJob.objects.filter(invoice=invoice, status__in=("SCHEDULED", "QUEUED")).count(),
-            "invoices": Invoice.objects.filter(customer=invoice.customer).count(),
+            "invoices": Invoice.objects.filter(customer=invoice.customer).exclude(cancel_reason="superseded").count(),
         }
 
 

@@ -337,7 +337,7 @@ class Try:
             "charge": self.charge,
             "currency": self.bill.currency,
             "payment_intent": self.bill.intent,
-            "reason": "fraudulent",
+            "reason": "product_not_received",
             "status": status,
             "payment_method_details": {"type": "card", "card": {"brand": self.bill.network}},
         }

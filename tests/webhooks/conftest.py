@@ -10,16 +10,17 @@ from tests.webhooks.door import Door, door_open
 
 _numbers = count(1)
 Lines = Callable[[], list[dict[str, Any]]]
+NewDoor = Callable[..., Door]
 
 
 @pytest.fixture
-def new_door(db: None) -> Callable[..., Door]:
+def new_door(db: None) -> NewDoor:
     """Further merchants, with settings of their connection: `new_door(mode="observe")`."""
     return lambda **config: door_open(Merchant.objects.create(name=f"Merchant {next(_numbers)}"), **config)
 
 
 @pytest.fixture
-def door(new_door: Callable[..., Door]) -> Door:
+def door(new_door: NewDoor) -> Door:
     return new_door()
 
 

@@ -19,6 +19,8 @@ SHAPES = (OLD, BASIL)
 FAILED_AT = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 
 Body = dict[str, Any]
+# The network's own codes overrule Stripe's; the stories speak in Stripe's.
+_NO_NETWORK_CODES = {"advice_code": None, "network_advice_code": None, "network_decline_code": None}
 _numbers = count(1)
 
 
@@ -51,7 +53,7 @@ class Renewal:
         return f"ch_{self.name}_{number}"
 
     def charge_failed(self, number: int = 1, *, after: int = 1, code: str = "insufficient_funds") -> Body:
-        reason = {**self._object("charge.failed.json")["outcome"], "reason": code}
+        reason = {**self._object("charge.failed.json")["outcome"], **_NO_NETWORK_CODES, "reason": code}
         return self._event(
             "charge.failed.json", after, self._charge(number, after - 1) | {"amount": self.amount, "outcome": reason}
         )
@@ -62,7 +64,7 @@ class Renewal:
 
     def intent_failed(self, number: int = 1, *, after: int = 2, code: str = "insufficient_funds") -> Body:
         error = copy.deepcopy(self._object("payment_intent.payment_failed.json")["last_payment_error"])
-        error |= {"charge": self.charge(number), "decline_code": code}
+        error |= {**_NO_NETWORK_CODES, "charge": self.charge(number), "decline_code": code}
         error["payment_method"] |= {"id": self.token, "customer": self.customer}
         error["payment_method"]["card"]["fingerprint"] = f"fp_{self.token}"
         changes = self._intent(number) | {"last_payment_error": error}

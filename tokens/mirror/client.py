@@ -3,6 +3,7 @@
 Every call here is best effort: None means that Redis gave no answer, for whatever reason, and PostgreSQL must.
 """
 
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import redis
 import structlog
 from django.conf import settings
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from tokens.mirror.breaker import Breaker
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 # Redis may cost this much once, then the breaker opens; a healthy one answers in a tenth of a millisecond.
 _TIMEOUT_SECONDS = 0.1
 _FOLDER = Path(__file__).parent
+_NAMES = ("calls", "failed", "skipped", "cold", "unreadable", "short", "written", "outdated", "repaired", "disagreed")
 _lock = threading.Lock()
 _counters: Counter[str] = Counter()
 breaker = Breaker()
@@ -43,13 +45,12 @@ def mirror_counters() -> Mapping[str, int]:
     written, outdated (a newer value stood there), repaired (keys with foreign content), disagreed (PostgreSQL took
     back what Redis said).
     """
-    names = ("calls", "failed", "skipped", "cold", "unreadable", "short", "written", "outdated", "repaired", "disagreed")
     with _lock:
-        return {name: _counters[name] for name in names} | {"opened": breaker.opened, "open": int(breaker.open)}
+        return {name: _counters[name] for name in _NAMES} | {"opened": breaker.opened, "open": int(breaker.open)}
 
 
 @cache
-def connection(url: str) -> "redis.Redis[bytes]":
+def connection(url: str) -> redis.Redis:
     """One pool per process and address. No retries: a second try would double the time-out."""
     return redis.Redis.from_url(
         url,
@@ -65,7 +66,7 @@ class Script:
     def __init__(self, name: str) -> None:
         self.name = name
         self.text = (_FOLDER / f"{name}.lua").read_text(encoding="utf-8")
-        self.sha = redis.commands.core.Script(None, self.text).sha  # type: ignore[arg-type]  # the hash needs no server
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
         """The reply. Raises RedisError."""
@@ -80,7 +81,8 @@ SELECT, WRITE, SLOT = Script("select"), Script("write"), Script("slot")
 
 
 def call(script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> Any | None:
-    """Run a script through the breaker; None if there is no answer. Never raises a Redis error."""
+    """Run a script through the breaker: its reply, a ResponseError as a value if it could not work with what it
+    found, None if there is no answer. Never raises a Redis error."""
     if not breaker.allows():
         count("skipped")
         return None
@@ -88,6 +90,11 @@ def call(script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> 
     started = time.monotonic()
     try:
         reply = script.run(keys, *arguments)
+    except ResponseError as error:
+        # Redis is well, but could not work with what it holds (or may not write): one customer, not an outage.
+        reply = error
+        count("failed")
+        log.warning("mirror_refused", script=script.name, key=keys[-1], error=str(error)[:200])
     except RedisError as error:
         breaker.failed()
         count("failed")
@@ -100,13 +107,13 @@ def call(script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> 
 def slot_extend(keys: CustomerKeys, *, owner: str, fence: int, milliseconds: int) -> bool | None:
     """Keep the slot's entry longer; False, and nothing changed, unless exactly this owner and fence stand there."""
     reply = call(SLOT, [keys.status], f"{owner}:{fence}", max(1, milliseconds))
-    return None if reply is None else bool(reply)
+    return None if reply is None else reply == 1
 
 
 def slot_release(keys: CustomerKeys, *, owner: str, fence: int) -> bool | None:
     """Take the slot's entry away; False, and nothing changed, unless exactly this owner and fence stand there."""
     reply = call(SLOT, [keys.status], f"{owner}:{fence}", 0)
-    return None if reply is None else bool(reply)
+    return None if reply is None else reply == 1
 
 
 def read(keys: CustomerKeys) -> tuple[bytes | None, dict[bytes, bytes], bytes | None] | None:
@@ -115,7 +122,7 @@ def read(keys: CustomerKeys) -> tuple[bytes | None, dict[bytes, bytes], bytes | 
         count("skipped")
         return None
     try:
-        pipeline = connection(settings.REDIS_URL).pipeline(transaction=True)
+        pipeline: Any = connection(settings.REDIS_URL).pipeline(transaction=True)
         status, tokens, budget = pipeline.get(keys.status).hgetall(keys.tokens).get(keys.budget).execute()
     except RedisError as error:
         breaker.failed()

@@ -43,7 +43,9 @@ class Command(BaseCommand):
     def _list(self, options: dict[str, Any]) -> None:
         merchants = list(Merchant.objects.order_by("name"))
         if options["json"]:
-            rows = [{"merchant": row.public_id, "name": row.name, "charging": row.charging_enabled} for row in merchants]
+            rows = [
+                {"merchant": row.public_id, "name": row.name, "charging": row.charging_enabled} for row in merchants
+            ]
             self.stdout.write(json.dumps({"merchants": rows}))
             return
         for row in merchants:

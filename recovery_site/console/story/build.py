@@ -262,9 +262,7 @@ def timeline(rows: Rows) -> tuple[TimelineEntry, ...]:
     return tuple(_entry(event, rows, names, refunds) for event in rows.events)
 
 
-def _entry(
-    event: Event, rows: Rows, names: Mapping[str, AttemptName], refunds: frozenset[str]
-) -> TimelineEntry:
+def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName], refunds: frozenset[str]) -> TimelineEntry:
     line = sentence(
         Told(
             kind=event.kind,

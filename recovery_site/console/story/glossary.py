@@ -39,7 +39,9 @@ class Glossary:
 def glossary_of(tokens: Iterable[Token], limits: Sequence[RuleOverride]) -> Glossary:
     """Words for the cards and the rules that reasons about these tokens can name, `limits` of the merchant included."""
     cards = {token.card for token in tokens}
-    rules = tuple(rule for network in sorted({card.network for card in cards}) for rule in network_rules(network, limits))
+    rules = tuple(
+        rule for network in sorted({card.network for card in cards}) for rule in network_rules(network, limits)
+    )
     words = {str(rule): rule_words(rule) for rule in rules}
     words |= {str(card): card_label(card.network, card.last4) for card in cards if card.last4}
     return Glossary(words=words, rules=rules)

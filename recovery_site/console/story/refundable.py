@@ -10,9 +10,7 @@ _GIVEN = (*TRANSACTION_OPEN, TransactionStatus.DONE)
 
 def refundable_facts(rows: Rows) -> tuple[RefundableFacts, ...]:
     """Paid charges with something left, whose payment the provider can name and nobody disputes."""
-    disputed = {
-        row.attempt_id for row in rows.disputes if row.status in (DisputeStatus.OPEN, DisputeStatus.LOST)
-    }
+    disputed = {row.attempt_id for row in rows.disputes if row.status in (DisputeStatus.OPEN, DisputeStatus.LOST)}
     found = []
     for charge in rows.transactions:
         if charge.kind != TransactionKind.CHARGE or charge.status != TransactionStatus.DONE:

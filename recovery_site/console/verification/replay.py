@@ -1,5 +1,6 @@
 """Does the ledger tell its own story? The hash chain, the states that the events lead to, and the totals. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -139,11 +140,7 @@ def amount_problems(bundle: Bundle) -> Iterator[Problem]:
     refunds = sum(
         row.captured_minor or 0 for row in done if row.kind == TransactionKind.REFUND and row.reversed_at is None
     )
-    taken_back = sum(
-        row.amount_minor
-        for row in bundle.disputes
-        if row.status == DisputeStatus.LOST and row.applied_at is not None
-    )
+    taken_back = _taken_back(bundle)
     if invoice.paid_minor != charges - taken_back:
         yield bundle.problem(
             "paid_differs", f"paid_minor is {invoice.paid_minor}, the transactions say {charges - taken_back}."
@@ -152,6 +149,16 @@ def amount_problems(bundle: Bundle) -> Iterator[Problem]:
         yield bundle.problem(
             "refunded_differs", f"refunded_minor is {invoice.refunded_minor}, the transactions say {refunds}."
         )
+
+
+def _taken_back(bundle: Bundle) -> int:
+    """Lost disputes that took effect; of one payment no more than it brought (a declined one brought nothing)."""
+    captured = {row.pk: row.captured_minor or 0 for row in bundle.attempts}
+    lost: Counter[int] = Counter()
+    for row in bundle.disputes:
+        if row.status == DisputeStatus.LOST and row.applied_at is not None:
+            lost[row.attempt_id] += row.amount_minor
+    return sum(min(amount, captured.get(attempt_pk, 0)) for attempt_pk, amount in lost.items())
 
 
 def _owed(bundle: Bundle) -> Iterator[Problem]:

@@ -44,9 +44,7 @@ def _charge_alive(bundle: Bundle) -> bool:
 
 
 def _job_in(*states: str) -> Callable[[Bundle, Case], bool]:
-    return lambda bundle, case: any(
-        job.status in states and job.kind == TransactionKind.CHARGE for job in bundle.jobs
-    )
+    return lambda bundle, case: any(job.status in states and job.kind == TransactionKind.CHARGE for job in bundle.jobs)
 
 
 def _attempt_in(state: str) -> Callable[[Bundle, Case], bool]:

@@ -1,9 +1,12 @@
 """`run_demo`, the last step of `make run`: history, web server, worker and traffic, until Ctrl-C."""
 
+import logging
 import os
+import signal
 import time
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,8 +17,8 @@ from tqdm import tqdm
 from recovery_site.common.clock import ClockAnchor
 from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import DAYS, USERNAME, Cast, cast_ensure, onlooker_admit
-from recovery_site.demo.delivery import CASES_PER_DAY
-from recovery_site.demo.history import DAY, deliveries_of, history_fill, newest_instant, told_until
+from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of
+from recovery_site.demo.history import history_fill, newest_instant, told_until
 from recovery_site.demo.stage import (
     HOST,
     Stop,
@@ -30,7 +33,7 @@ from recovery_site.demo.traffic import Traffic
 # A day in two minutes: a newcomer sees something recovered within one.
 SPEED = 720.0
 # Far enough for any demo; deliveries are made while they are read.
-_FUTURE_DAYS = 36_500
+_FUTURE = 36_500 * DAY
 
 
 class Command(BaseCommand):
@@ -42,6 +45,7 @@ class Command(BaseCommand):
             "--cases-per-day", type=float, default=CASES_PER_DAY, help="new failing customers per merchant"
         )
         parser.add_argument("--processes", type=int, default=2, help="processes that fill the history")
+        parser.add_argument("--log-dir", type=Path, default=settings.DATA_DIR, help="where the logs go")
         parser.add_argument("--fill-only", action="store_true", help="stop once the history is there")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -53,10 +57,12 @@ class Command(BaseCommand):
         try:
             if not options["fill_only"]:
                 port_require(settings.DEMO_PORT)
+            logging.getLogger().setLevel(logging.WARNING)  # the parts have logs of their own
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             cast = cast_ensure(days=options["days"])
             self._fill(cast, options)
             if not options["fill_only"]:
-                self._play(cast, options["cases_per_day"])
+                self._play(cast, options["cases_per_day"], options["log_dir"])
         except RecoveryError as error:
             raise CommandError(error.message) from error
         except KeyboardInterrupt:
@@ -73,12 +79,12 @@ class Command(BaseCommand):
                 cast, processes=options["processes"], cases_per_day=options["cases_per_day"], progress=bar.update
             )
 
-    def _play(self, cast: Cast, cases_per_day: float) -> None:
+    def _play(self, cast: Cast, cases_per_day: float, log_dir: Path) -> None:
         """Web server, worker and traffic until SIGINT or SIGTERM; DemoBroken if a part ends by itself."""
         stop = Stop()
         speed = settings.CLOCK_SPEED if settings.CLOCK_SPEED != 1 else SPEED
         anchor = ClockAnchor(real=datetime.now(UTC), virtual=max(newest_instant(cast), cast.until))
-        deliveries = deliveries_of(cast, told_until(cast), _FUTURE_DAYS, cases_per_day)
+        deliveries = deliveries_of(cast, start=told_until(cast), end=cast.until + _FUTURE, cases_per_day=cases_per_day)
         password = onlooker_admit(cast)
         connections.close_all()
         settings.CLOCK_SPEED, settings.CLOCK_ANCHOR = speed, anchor
@@ -89,7 +95,7 @@ class Command(BaseCommand):
             "CLOCK_SPEED": f"{speed:g}",
             "CLOCK_ANCHOR": f"{anchor.real.isoformat()}/{anchor.virtual.isoformat()}",
         }
-        web, worker = web_part(settings.DEMO_PORT, environment), worker_part(environment)
+        web, worker = web_part(settings.DEMO_PORT, environment, log_dir), worker_part(environment, log_dir)
         parts, traffic = (worker, web), Traffic(cast, deliveries, base_url)
         try:
             for part in parts:
@@ -106,7 +112,7 @@ class Command(BaseCommand):
             traffic.stop()
             take_down(parts)
 
-    def _announce(self, base_url: str, password: str, speed: float, logs: list[Any]) -> None:
+    def _announce(self, base_url: str, password: str, speed: float, logs: list[Path]) -> None:
         day = timedelta(days=1) / speed
         minutes = day.total_seconds() / 60
         self.stdout.write(
@@ -114,6 +120,6 @@ class Command(BaseCommand):
             f"  log in as   {USERNAME}\n"
             f"  password    {password}    (a new one at each start)\n"
             f"One day passes in {minutes:.1f} minutes; payments fail and are recovered while you watch.\n"
-            f"Logs: {', '.join(str(log) for log in logs)}. Ctrl-C stops everything.\n"
+            f"Logs: {', '.join(os.path.relpath(log) for log in logs)}. Ctrl-C stops everything.\n"
         )
         self.stdout.flush()

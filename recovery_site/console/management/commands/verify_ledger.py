@@ -13,7 +13,9 @@ _LISTED = 1_000
 
 
 class Command(RecoveryCommand):
-    help = "Check hash chains, replay events against rows, totals, next steps and the must-be-zero list; exit 1 if wrong."
+    help = (
+        "Check hash chains, replay events against rows, totals, next steps and the must-be-zero list; exit 1 if wrong."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -58,4 +60,6 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def _summary(report: Report) -> str:
     invoices = len({one.invoice for one in report.problems})
-    return f"The ledger differs from its events or breaks a promise: {len(report.problems)} problems, {invoices} invoices."
+    return (
+        f"The ledger differs from its events or breaks a promise: {len(report.problems)} problems, {invoices} invoices."
+    )
