@@ -82,6 +82,8 @@ class GlobalSwitch(models.Model):
     changed_at = models.DateTimeField(auto_now=True)
 
     class Meta:
+        verbose_name = "global switch"
+        verbose_name_plural = "global switch"
         constraints = [models.CheckConstraint(condition=Q(id=1), name="global_switch_single_row")]
 
     def __str__(self) -> str:

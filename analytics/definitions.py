@@ -41,7 +41,7 @@ _ALL = (
         "recovered_net",
         "Recovered, net",
         "Amounts of the cases that closed as recovered in the period, less refunds, lost disputes and bank"
-        " returns of the same invoices since then, whenever these happened, never below zero for one case.",
+        " returns of the same invoices since then, whenever these happened, never below zero for one invoice.",
         _MONEY,
     ),
     Definition(

@@ -151,28 +151,28 @@ class RecoveredMoney:
         return self.gross_minor - self.back_minor
 
 
-# A refund or loss belongs to the newest case of the invoice that was recovered before it, so that an invoice
-# that is recovered, disputed and recovered again is not charged twice with the same loss.
+# Per invoice, because one that is recovered, disputed and recovered again has several cases but gives back only once.
 _RECOVERED = """
-SELECT (c.closed_at AT TIME ZONE %(zone)s)::date, c.currency, count(*), sum(c.recovered_minor),
-       sum(LEAST(c.recovered_minor, COALESCE(refund.minor, 0) + COALESCE(loss.minor, 0)))
-FROM retries_case c
-LEFT JOIN LATERAL (
-    SELECT n.closed_at FROM retries_case n
-    WHERE n.invoice_id = c.invoice_id AND n.status = 'RECOVERED' AND n.closed_at > c.closed_at
-    ORDER BY n.closed_at LIMIT 1
-) later ON true
+SELECT (r.last_closed AT TIME ZONE %(zone)s)::date, r.currency, sum(r.cases), sum(r.gross),
+       sum(LEAST(r.gross, COALESCE(refund.minor, 0) + COALESCE(loss.minor, 0)))
+FROM (
+    SELECT c.invoice_id, c.currency, count(*) AS cases, sum(c.recovered_minor) AS gross,
+           min(c.closed_at) AS first_closed, max(c.closed_at) AS last_closed
+    FROM retries_case c
+    WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED'
+      AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
+    GROUP BY c.invoice_id, c.currency
+) r
 LEFT JOIN LATERAL (
     SELECT sum(COALESCE(t.captured_minor, t.amount_minor)) AS minor FROM invoices_transaction t
-    WHERE t.invoice_id = c.invoice_id AND t.kind = 'REFUND' AND t.status = 'DONE' AND t.currency = c.currency
-      AND t.finished_at >= c.closed_at AND (later.closed_at IS NULL OR t.finished_at < later.closed_at)
+    WHERE t.invoice_id = r.invoice_id AND t.kind = 'REFUND' AND t.status = 'DONE' AND t.currency = r.currency
+      AND t.finished_at >= r.first_closed
 ) refund ON true
 LEFT JOIN LATERAL (
     SELECT sum(d.amount_minor) AS minor FROM invoices_dispute d
-    WHERE d.invoice_id = c.invoice_id AND d.status = 'LOST' AND d.currency = c.currency
-      AND d.applied_at >= c.closed_at AND (later.closed_at IS NULL OR d.applied_at < later.closed_at)
+    WHERE d.invoice_id = r.invoice_id AND d.status = 'LOST' AND d.currency = r.currency
+      AND d.applied_at >= r.first_closed
 ) loss ON true
-WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED' AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
 GROUP BY 1, 2
 """
 
@@ -182,7 +182,7 @@ def recovered_money(merchant: Merchant, period: Period) -> list[RecoveredMoney]:
     found: dict[str, RecoveredMoney] = {}
     for day, currency, cases, gross, back in _rows(_RECOVERED, merchant, period):
         money = found.setdefault(currency, RecoveredMoney(currency))
-        money.cases += cases
+        money.cases += int(cases)
         money.gross_minor += int(gross)
         money.back_minor += int(back)
         money.net_by_day[day] = money.net_by_day.get(day, 0) + int(gross) - int(back)

@@ -90,6 +90,7 @@ class Invoice(FSMModelMixin, models.Model):
             models.Index(fields=["merchant", "status", "-id"], name="invoice_by_status"),
             models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
             models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
+            models.Index(fields=["merchant", "number"], name="invoice_by_number", condition=~Q(number="")),
         ]
         triggers = state_triggers("invoice", INVOICE_MOVES, InvoiceStatus.INIT)
 

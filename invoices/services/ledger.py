@@ -32,7 +32,7 @@ class Stamp:
     now: datetime
 
     def because(self, cause: str) -> "Stamp":
-        return replace(self, cause=cause)
+        return replace(self, cause=cause[:200])
 
 
 def invoice_lock(pk: int) -> Invoice:

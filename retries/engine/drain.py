@@ -14,7 +14,8 @@ from invoices.states import AttemptStatus, TransactionKind
 from providers.base import ProviderUnavailable
 from retries.engine.biller import biller_consult
 from retries.engine.claim import Claim, job_claim, job_unclaim, jobs_claim
-from retries.engine.prepare import Refused, attempt_prepare
+from retries.engine.precheck import refused_early
+from retries.engine.prepare import Prepared, Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
 from retries.refunding.send import refund_answer, refund_prepare, refund_send
 
@@ -117,8 +118,10 @@ def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> 
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
     if claim.kind == TransactionKind.REFUND:
         return _refund(claim, now, lease, timeout)
-    biller_consult(claim, now=now)
-    prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
+    prepared: Prepared | Refused | None = refused_early(claim, now=now, lease=lease)
+    if prepared is None:
+        biller_consult(claim, now=now)
+        prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):
         log.info("retry_refused", job=claim.job_pk, reason=prepared.reason)
         return "rescheduled" if prepared.rebooked else "refused"

@@ -28,7 +28,7 @@ from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
 from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import JobStatus, NextStep
-from tokens.models import Token
+from tokens.models import Card, Token
 from tokens.selectors import TokenOption, token_options
 
 
@@ -57,15 +57,30 @@ def attempt_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: t
     """
     stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
     with transaction.atomic(durable=True):
-        scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
-        job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
-        if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
-            return Refused("another worker has taken the job over", rebooked=False)
-        charge = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id)).get()
-        check = _Check(scope, job, charge, now)
-        if check.obstacle:
-            return _replan(scope, job, check, stamp)
-        return _commit(scope, job, charge, check, stamp, lease, timeout)
+        check = _ask(claim, stamp)
+        if isinstance(check, Refused):
+            return check
+        return _commit(check.scope, check.job, check.charge, check, stamp, lease, timeout)
+
+
+def attempt_refuse(claim: Claim, *, now: datetime) -> Refused | None:
+    """Only the questions of step 2, under the same locks: re-plans the job if something is in the way.
+
+    None changes nothing and permits nothing: `attempt_prepare` asks again.
+    """
+    with transaction.atomic(durable=True):
+        check = _ask(claim, Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now))
+        return check if isinstance(check, Refused) else None
+
+
+def _ask(claim: Claim, stamp: Stamp) -> "_Check | Refused":
+    scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
+    job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+    if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
+        return Refused("another worker has taken the job over", rebooked=False)
+    charge = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id)).get()
+    check = _Check(scope, job, charge, stamp.now)
+    return _replan(scope, job, check, stamp) if check.obstacle else check
 
 
 @dataclass
@@ -107,6 +122,10 @@ class _Check:
         if charges.filter(customer=self.scope.customer, status=AttemptStatus.SENDING).exists():
             self.held = True
             return "another charge of this customer is being sent"
+        group = Card.objects.filter(tokens=self.job.token_id).values("budget_group")
+        if charges.filter(card__budget_group__in=group, status=AttemptStatus.SENDING).exists():
+            self.held = True
+            return "another charge of this card is being sent"
         if charges.filter(invoice=self.scope.invoice, status__in=ATTEMPT_OPEN).exists():
             return "the result of an earlier charge is still open"
         return ""

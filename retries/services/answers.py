@@ -8,7 +8,7 @@ from invoices.models import Attempt, Invoice, ReviewItem, Transaction
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_switch
 from invoices.services.reviews import review_resolve
-from invoices.states import ReviewKind, TransactionKind
+from invoices.states import ATTEMPT_FINISHED, ReviewKind, TransactionKind
 from recovery_site.common.errors import InvalidInput, NotFound
 from retries.locking import open_case, scope_lock
 from retries.models import Case
@@ -45,7 +45,10 @@ def _close(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
 
 def _attempt(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
     attempt = Attempt.objects.get(public_id=item.subject_id)
-    if attempt.kind == TransactionKind.REFUND:
+    if attempt.status in ATTEMPT_FINISHED:
+        # Events have said meanwhile how it ended; what is left is a person's remark.
+        _close(item, answer, stamp, note)
+    elif attempt.kind == TransactionKind.REFUND:
         refund_attempt_resolve(
             attempt_pk=attempt.pk, refunded=answer in ("refunded", "charged"), stamp=stamp, note=note
         )

@@ -181,6 +181,38 @@ def test_a_payment_lost_in_a_dispute_is_taken_off_once_even_if_it_is_recovered_a
     assert (money.cases, money.gross_minor, money.back_minor, money.net_minor) == (2, 8_000, 4_000, 4_000)
 
 
+def test_partial_losses_and_refunds_of_several_episodes_add_up_to_the_money_kept(world: World) -> None:
+    invoice = recover(world, amount=4_000)
+    charge = charge_of(invoice)
+    world.wait(days=1)
+    for status in (DisputeStatus.OPEN, DisputeStatus.LOST):
+        world.dispute(
+            charge, DisputeFacts(id="dp_1", amount_minor=1_000, currency="USD", status=status, charge_id=charge)
+        )
+    world.wait(days=1)
+    world.pay(world.again(invoice), amount=1_000)
+    world.wait(days=1)
+    world.refund(
+        RefundFacts(id="re_1", amount_minor=2_500, currency="USD", status=RefundStatus.SUCCEEDED, charge_id=charge)
+    )
+    (money,) = recovered_money(world.merchant, last(7, world))
+    # 4,000 came in, 1,000 was lost and came in again, 2,500 were given back.
+    assert (money.cases, money.gross_minor, money.back_minor, money.net_minor) == (2, 5_000, 3_500, 1_500)
+
+
+def test_what_was_lost_before_the_period_does_not_lower_what_came_in_later(world: World) -> None:
+    invoice = recover(world, amount=4_000)
+    charge = charge_of(invoice)
+    for status in (DisputeStatus.OPEN, DisputeStatus.LOST):
+        world.dispute(
+            charge, DisputeFacts(id="dp_1", amount_minor=4_000, currency="USD", status=status, charge_id=charge)
+        )
+    world.wait(days=10)
+    world.pay(world.again(invoice))
+    (money,) = recovered_money(world.merchant, last(7, world))
+    assert (money.cases, money.gross_minor, money.back_minor) == (1, 4_000, 0)
+
+
 def test_time_to_recover_sets_open_and_ended_cases_apart(world: World) -> None:
     recover(world, customer="cus_a", token="tok_a")  # 25 hours
     slow = world.fail(customer="cus_b", token="tok_b", code="expired_card")

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from analytics.exports import INVOICE_COLUMNS, neutral
+from analytics.search import invoice_pks_matching
 from analytics.selectors.invoices import PAGE, InvoiceFilter, filter_from, invoice_page, invoices_matching
 from invoices.models import Invoice
 from retries.models import Case
@@ -117,6 +118,7 @@ def test_search_never_leaves_the_merchant(three: World) -> None:
     attempt = theirs.attempts.get()
     for text in (theirs.public_id, attempt.public_id, str(attempt.provider_id), theirs.customer.public_id):
         assert found(three, q=text) == set()
+        assert invoice_pks_matching(three.merchant, text) == []
     for text in ("in_a", "cus_ann@example.com", "1111", "cus_ann"):
         rows = invoices_matching(three.merchant, InvoiceFilter(q=text), three.at)
         assert [row.pk for row in rows] == [three.get("in_a").pk]

@@ -1,4 +1,4 @@
-"""The demo: a history that holds together, traffic through the front door, and a command that cleans up after itself."""
+"""The demo: a history that holds together, traffic through the front door, a command that cleans up after itself."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
@@ -26,11 +26,13 @@ from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import Membership, Merchant, User
 from invoices.models import Attempt, Customer, Event, Invoice, OutboxMessage, Transaction
+from invoices.services.outbox import outbox_drain
 from notifications.models import Alert
 from recovery_site.common import ids
 from recovery_site.demo.cast import Cast, cast_ensure, onlooker_admit
 from recovery_site.demo.delivery import DAY, deliveries_of
 from recovery_site.demo.history import history_fill, newest_instant
+from recovery_site.demo.staff import staff_day
 from recovery_site.demo.traffic import Traffic
 from retries.models import Case
 from tests.durability.worker_process import eventually
@@ -66,23 +68,23 @@ def test_history_goes_through_the_services_and_holds_together(tmp_path: Path) ->
     newest = newest_instant(cast)
     assert cast.until - DAY < newest <= cast.until
     assert not Event.objects.exclude(occurred_at__range=(cast.since, cast.until)).exists()
-    assert not OutboxMessage.objects.filter(done_at=None).exists()
+    eventually(lambda: outbox_drain(now=cast.until) and not OutboxMessage.objects.filter(done_at=None).exists(), 120)
+    staff_day(cast, cast.until)
     seen = Alert.objects.exclude(acknowledged_at=None)
     assert set(seen.values_list("acknowledged_by", flat=True)) == {"maya"}
     assert Alert.objects.filter(acknowledged_at=None, raised_at__lte=cast.until - 2 * DAY).count() == 0
 
 
 @pytest.fixture
-def _same_ids(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Public ids that only depend on how many there were before: the simulated issuer looks at them."""
+def same_ids(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Begins public ids that only depend on how many there were before: the simulated issuer looks at them."""
 
     def restart() -> None:
-        monkeypatch.setattr(ids, "secrets", Random(7), raising=True)
-        ids.secrets.randbits = ids.secrets.getrandbits  # type: ignore[attr-defined]
         ticks = count(1_700_000_000_000_000_000, 1_000_000)
+        monkeypatch.setattr(ids, "secrets", SimpleNamespace(randbits=Random(7).getrandbits))
         monkeypatch.setattr(ids, "time", SimpleNamespace(time_ns=lambda: next(ticks)))
 
-    return restart  # type: ignore[return-value]
+    return restart
 
 
 def ledger() -> dict[str, Any]:
@@ -99,8 +101,10 @@ def ledger() -> dict[str, Any]:
     return counted
 
 
-def test_same_seed_lives_the_same_history_also_after_an_interruption(tmp_path: Path, _same_ids: Any) -> None:
-    _same_ids()
+def test_same_seed_lives_the_same_history_also_after_an_interruption(
+    tmp_path: Path, same_ids: Callable[[], None]
+) -> None:
+    same_ids()
     cast, days = cast_of(3, tmp_path / "first"), count()
     history_fill(cast, processes=1, cases_per_day=2)
     whole = ledger()
@@ -111,7 +115,7 @@ def test_same_seed_lives_the_same_history_also_after_an_interruption(tmp_path: P
         if next(days) == 1:
             raise KeyboardInterrupt
 
-    _same_ids()
+    same_ids()
     cast = cast_of(3, tmp_path / "second")
     with pytest.raises(KeyboardInterrupt):
         history_fill(cast, processes=1, cases_per_day=2, progress=interrupt)

@@ -63,8 +63,10 @@ def assert_charged_once(shop: Shop) -> None:
             invoice=invoice, kind__in=("paid_twice", "paid_after_cancel", "overpaid", "mismatch")
         ).exists()
         unknown = Attempt.objects.filter(invoice=invoice, status__in=("UNKNOWN", "SENDING")).exists()
-        assert taken[invoice.public_id] <= invoice.amount_minor or asked or unknown, (
-            f"{invoice.public_id} is for {invoice.amount_minor}, but {taken[invoice.public_id]} was taken"
+        lost = invoice.disputes.filter(status="LOST", applied_at__isnull=False)
+        kept = taken[invoice.public_id] - sum(dispute.amount_minor for dispute in lost)
+        assert kept <= invoice.amount_minor or asked or unknown, (
+            f"{invoice.public_id} is for {invoice.amount_minor}, but {kept} was taken and not returned"
         )
 
 

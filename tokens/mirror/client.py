@@ -104,15 +104,18 @@ def call(script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> 
     return reply
 
 
-def slot_extend(keys: CustomerKeys, *, owner: str, fence: int, milliseconds: int) -> bool | None:
-    """Keep the slot's entry longer; False, and nothing changed, unless exactly this owner and fence stand there."""
-    reply = call(SLOT, [keys.status], f"{owner}:{fence}", max(1, milliseconds))
-    return None if reply is None else reply == 1
+def slot_extend(keys: CustomerKeys, *, owner: str, milliseconds: int, fence: int | None = None) -> bool | None:
+    """Keep the slot's entry longer; False, and nothing changed, unless this owner (with this fence) stands there."""
+    return _slot(keys, owner, fence, max(1, milliseconds))
 
 
-def slot_release(keys: CustomerKeys, *, owner: str, fence: int) -> bool | None:
-    """Take the slot's entry away; False, and nothing changed, unless exactly this owner and fence stand there."""
-    reply = call(SLOT, [keys.status], f"{owner}:{fence}", 0)
+def slot_release(keys: CustomerKeys, *, owner: str, fence: int | None = None) -> bool | None:
+    """Take the slot's entry away; False, and nothing changed, unless this owner (with this fence) stands there."""
+    return _slot(keys, owner, fence, 0)
+
+
+def _slot(keys: CustomerKeys, owner: str, fence: int | None, milliseconds: int) -> bool | None:
+    reply = call(SLOT, [keys.status], owner, "" if fence is None else fence, milliseconds)
     return None if reply is None else reply == 1
 
 

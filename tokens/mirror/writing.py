@@ -13,7 +13,7 @@ from invoices.models import Customer
 from recovery_site.common import clock
 from recovery_site.common.errors import RecoveryError
 from tokens.mirror import client
-from tokens.mirror.keys import customer_keys
+from tokens.mirror.keys import CustomerKeys, customer_keys
 from tokens.mirror.loading import customer_image
 from tokens.mirror.slots import SlotHolder, slot_keeper
 from tokens.models import Token
@@ -97,6 +97,25 @@ def _whole(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
+def slot_entry_keep(customer: Customer, *, owner: str, lease: timedelta) -> None:
+    """The owner goes on working: nobody shall think its slot free for one lease. Needs `customer.connection`."""
+    client.slot_extend(_keys(customer), owner=owner, milliseconds=_whole(lease))
+
+
+def slot_entry_refute(customer: Customer, *, owner: str) -> None:
+    """PostgreSQL has just taken back a "no" of Redis: what it was based on is removed (only if `owner`, empty if it
+    was not the slot, still stands there) and the customer is mirrored anew."""
+    client.count("disagreed")
+    log.warning("mirror_disagreed", customer=customer.pk, owner=owner)
+    if owner:
+        client.slot_release(_keys(customer), owner=owner)
+    mirror_customer(customer.pk)
+
+
+def _keys(customer: Customer) -> CustomerKeys:
+    return customer_keys(customer.connection.public_id, customer.connector_customer_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """How many customers were read, and for how many Redis took the answer."""
@@ -116,7 +135,7 @@ def mirror_rebuild(*, merchant_pk: int | None = None, progress: Callable[[int], 
     read = written = last = 0
     while batch := list(customers.filter(pk__gt=last).order_by("pk")[:_BATCH]):
         for customer in batch:
-            keys = customer_keys(customer.connection.public_id, customer.connector_customer_id)
+            keys = _keys(customer)
             if not client.forget([keys.status, keys.tokens, keys.budget]):
                 raise MirrorUnavailable("Redis does not answer; start it, then run this again.", done=written)
             read += 1

@@ -106,8 +106,10 @@ class Command(RecoveryCommand):
             until = f", next released {rule['releases_at']}" if rule["releases_at"] else ""
             lines.append(f"  {rule['name']}{about}: {rule['used']} of {rule['limit']} per {rule['window']}{until}")
             lines.append(f"    {rule['source']}")
-        for token in result["tokens"]:
-            lines.append(f"  {token['token']} of {token['customer']}: {token['obstacle'] or token['status']}")
+        lines += [
+            f"  {token['token']} of {token['customer']}: {token['obstacle'] or token['status']}"
+            for token in result["tokens"]
+        ]
         if result["shares_budget_with"]:
             lines.append(f"  Counted together with {', '.join(result['shares_budget_with'])}.")
         return "\n".join(lines)
@@ -181,9 +183,7 @@ def _left(remaining: int | None) -> str:
 def _connection(public_id: str) -> Connection:
     connection = Connection.objects.filter(public_id=public_id).first()
     if connection is None:
-        raise NotFound(
-            f"There is no connection {public_id!r}; `connection list --merchant NAME` lists them."
-        )
+        raise NotFound(f"There is no connection {public_id!r}; `connection list --merchant NAME` lists them.")
     return connection
 
 
