@@ -83,9 +83,10 @@ def _body(request: HttpRequest) -> bytes:
 
 
 def _endpoint(provider: str, endpoint_uuid: uuid.UUID) -> WebhookEndpoint:
-    endpoint = WebhookEndpoint.objects.filter(uuid=endpoint_uuid).first()
-    if endpoint is None:
-        raise EndpointUnknown("There is no webhook endpoint with this id; webhook_endpoint create makes one.")
+    try:
+        endpoint = WebhookEndpoint.objects.get(uuid=endpoint_uuid)
+    except WebhookEndpoint.DoesNotExist:
+        raise EndpointUnknown("There is no webhook endpoint with this id; webhook_endpoint create makes one.") from None
     if endpoint.provider != provider:
         raise EndpointUnknown(f"This endpoint is for {endpoint.provider}; send there what its address says.")
     if not endpoint.enabled:

@@ -152,8 +152,10 @@ class RecoveredMoney:
 
 
 # Per invoice, because one that is recovered, disputed and recovered again has several cases but gives back only once.
+# A dispute that was won after all ends a case without new money: no more was recovered than was paid and taken back.
 _RECOVERED = """
-SELECT (r.last_closed AT TIME ZONE %(zone)s)::date, r.currency, sum(r.cases), sum(r.gross),
+SELECT (r.last_closed AT TIME ZONE %(zone)s)::date, r.currency, sum(r.cases),
+       sum(LEAST(r.gross, i.paid_minor + COALESCE(loss.minor, 0))),
        sum(LEAST(r.gross, COALESCE(refund.minor, 0) + COALESCE(loss.minor, 0)))
 FROM (
     SELECT c.invoice_id, c.currency, count(*) AS cases, sum(c.recovered_minor) AS gross,
@@ -163,10 +165,11 @@ FROM (
       AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
     GROUP BY c.invoice_id, c.currency
 ) r
+JOIN invoices_invoice i ON i.id = r.invoice_id
 LEFT JOIN LATERAL (
     SELECT sum(COALESCE(t.captured_minor, t.amount_minor)) AS minor FROM invoices_transaction t
     WHERE t.invoice_id = r.invoice_id AND t.kind = 'REFUND' AND t.status = 'DONE' AND t.currency = r.currency
-      AND t.finished_at >= r.first_closed
+      AND t.reversed_at IS NULL AND t.finished_at >= r.first_closed
 ) refund ON true
 LEFT JOIN LATERAL (
     SELECT sum(d.amount_minor) AS minor FROM invoices_dispute d

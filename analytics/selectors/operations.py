@@ -13,6 +13,7 @@ from accounts.models import Merchant
 from invoices.models import OutboxMessage
 from recovery_site.common import clock
 from retries.models import Beat, RetryJob
+from retries.services.sweeps import WORKER_PREFIX
 from retries.states import JobStatus
 from webhooks.models import InboxEvent
 from webhooks.states import InboxStatus
@@ -42,10 +43,10 @@ class Check:
 
 
 def worker_check(database_now: datetime) -> Check:
-    """The newest sign of life of any worker; beats are on the database clock."""
-    newest = Beat.objects.order_by("-at").values_list("at", flat=True).first()
+    """The newest sign of life of any supervisor (a stopped one takes its own away); beats are on the database clock."""
+    newest = Beat.objects.filter(name__startswith=WORKER_PREFIX).order_by("-at").values_list("at", flat=True).first()
     if newest is None:
-        return Check("worker", "failed", "No worker has ever run here; start one with manage.py run_worker.")
+        return Check("worker", "failed", "No worker is running; start one with manage.py run_worker.")
     age = database_now - newest
     limit = max(_BEAT_MINIMUM, settings.RETRY_PROCESSING_INTERVAL * _BEATS_MISSED)
     seconds = max(0, int(age.total_seconds()))

@@ -72,8 +72,8 @@ class Invoice(FSMModelMixin, models.Model):
     last_hash = models.CharField(max_length=64, blank=True, default="", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
-    # True on an instance loaded by `invoice_lock`; `record_event` demands it.
-    lock_held = False
+    # The transaction in which `invoice_lock` loaded this instance; `record_event` demands that it still runs.
+    lock_held: object | None = None
 
     class Meta:
         constraints = [

@@ -43,8 +43,14 @@ def invoice_lock(pk: int) -> Invoice:
     invoice = for_no_key_update(Invoice.objects.filter(pk=pk)).first()
     if invoice is None:
         raise NotFound("This invoice does not exist.")
-    invoice.lock_held = True
+    invoice.lock_held = _this_transaction()
     return invoice
+
+
+def _this_transaction() -> object | None:
+    """The outermost atomic block, which stands for the transaction: a lock ends with it. None outside of any."""
+    blocks = transaction.get_connection().atomic_blocks
+    return blocks[0] if blocks else None
 
 
 def record_event(
@@ -62,7 +68,8 @@ def record_event(
 
     `data` is JSON without personal data. Raises LockMissing if the invoice was not locked in this transaction.
     """
-    if not getattr(invoice, "lock_held", False) or not transaction.get_connection().in_atomic_block:
+    held = getattr(invoice, "lock_held", None)
+    if held is None or held is not _this_transaction():
         raise LockMissing("An event was recorded without its invoice's lock; load the invoice with invoice_lock().")
     link = Link(
         invoice=invoice.public_id,

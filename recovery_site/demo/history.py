@@ -21,6 +21,7 @@ from django.db.models import Min, QuerySet
 from invoices.models import Attempt, Event
 from invoices.services.outbox import outbox_drain
 from providers.simulator.population import Delivery
+from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import Cast, Player
 from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of, signed
 from recovery_site.demo.staff import staff_day
@@ -33,6 +34,13 @@ from webhooks.models import InboxEvent
 from webhooks.services import inbox_drain, inbox_receive
 
 _EVERYTHING = 1_000_000
+_LIBPQ = "PGOPTIONS"  # the driver's own variable, no setting of ours
+
+
+class HistoryBroken(RecoveryError):
+    """A webhook of the history could not be processed: what comes after it would make no sense."""
+
+    code = "history_broken"
 
 
 def newest_instant(cast: Cast) -> datetime:
@@ -130,7 +138,9 @@ def _receive(player: Player, delivery: Delivery, now: datetime) -> None:
             clock=time.time(),
             tolerance_seconds=settings.WEBHOOK_TOLERANCE_SECONDS,
         )
-        inbox_drain(now=now)
+        counts = inbox_drain(now=now)
+    if counts.failed:
+        raise HistoryBroken(f"The history cannot go on: webhook {delivery.event_id} failed, the log above says why.")
 
 
 @contextmanager
@@ -139,8 +149,8 @@ def _lanes(processes: int) -> Iterator[Executor]:
 
     Nothing is lost that the next start would not fill in again, so no commit waits for the disk.
     """
-    kept = os.environ.get("PGOPTIONS")
-    os.environ["PGOPTIONS"] = f"{kept or ''} -c synchronous_commit=off".strip()
+    kept = os.environ.get(_LIBPQ)
+    os.environ[_LIBPQ] = f"{kept or ''} -c synchronous_commit=off".strip()
     connections.close_all()
     try:
         if processes == 1:
@@ -151,9 +161,9 @@ def _lanes(processes: int) -> Iterator[Executor]:
     finally:
         connections.close_all()
         if kept is None:
-            del os.environ["PGOPTIONS"]
+            del os.environ[_LIBPQ]
         else:
-            os.environ["PGOPTIONS"] = kept
+            os.environ[_LIBPQ] = kept
 
 
 def _lane_start() -> None:

@@ -39,6 +39,8 @@ BEAT_SECONDS = 5.0
 LEAST_GAP_SECONDS = 1.0
 # A cluster that ends this often within the time cannot be run here: somebody has to look.
 RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 120.0
+# A cluster that has not done anything since its start may still be starting, on a slow or busy machine.
+START_SECONDS = 60.0
 # An idle cluster that was told to stop has this long; one that is wedged never would.
 IDLE_STOP_SECONDS = 5.0
 MAIN, INBOX = "recovery", "inbox"
@@ -80,6 +82,7 @@ class Supervisor:
         self._ordered: dict[str, float] = {}
         # When an order that has run was first seen to be in the queue still.
         self._unacknowledged: dict[str, float] = {}
+        self._working: set[str] = set()  # clusters that have begun an order since their start
         self._ends: dict[str, deque[float]] = defaultdict(deque)
         self._start_at: dict[str, float] = {}
         self._beaten = 0.0
@@ -153,6 +156,8 @@ class Supervisor:
         """Forget orders that are done or whose worker died; find out whether a cluster leaves its orders lying."""
         waiting, seen = ticks_waiting(self.sweeps), lives(self.sweeps)
         for name, tick in list(self._out.items()):
+            if tick.token not in waiting or _begun(tick, seen):
+                self._working.add(tick.sweep.cluster)
             if tick.token not in waiting:
                 self._done(name)
             elif self._was_killed(tick, seen) or tick.ordered < now - self._longest:
@@ -174,7 +179,8 @@ class Supervisor:
             if self._unacknowledged.get(tick.token, before) < before:
                 self._restart(cluster, f"did not acknowledge {tick.sweep.name}", seen)
                 return
-            lies = tick.ordered < before and not _begun(tick, seen)
+            starting = 0.0 if cluster.name in self._working else START_SECONDS
+            lies = tick.ordered < before - starting and not _begun(tick, seen)
             if lies and self._busy(cluster, seen) < cluster.workers:
                 self._restart(cluster, f"left {tick.sweep.name} lying", seen)
                 return
@@ -208,6 +214,7 @@ class Supervisor:
 
     def _ended(self, cluster: ClusterProcess, why: str, now: float) -> None:
         cluster.kill()
+        self._working.discard(cluster.name)
         ends = self._ends[cluster.name]
         ends.append(now)
         while ends[0] < now - RESTARTS_WITHIN_SECONDS:

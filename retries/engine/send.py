@@ -10,8 +10,8 @@ from invoices.selectors.parties import connection_client
 from invoices.services.attempts import another_id
 from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open
-from invoices.states import AttemptStatus, ReviewKind
-from providers.base import ChargeResult, Outcome, ProviderUncertain
+from invoices.states import ATTEMPT_FINISHED, AttemptStatus, Origin, ReviewKind
+from providers.base import ChargeResult, DeclineFacts, Outcome, ProviderUncertain
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from retries.engine.prepare import Prepared
@@ -29,26 +29,28 @@ def charge_send(prepared: Prepared) -> ChargeResult | ProviderUncertain:
         return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
     client = connection_client(prepared.connection)
     try:
-        result = client.charge(prepared.request)
+        return client.charge(prepared.request)
     except ProviderUncertain as error:
         return error
-    mismatch = differences(result, prepared.request.reference, prepared.request.amount_minor, prepared.request.currency)
-    if mismatch and result.outcome is not Outcome.ERRORED:
-        return ProviderUncertain(f"The provider's answer does not fit our request: {mismatch}.", raw=dict(result.raw))
-    return result
 
 
-def differences(result: ChargeResult, reference: str, amount_minor: int, currency: str) -> str:
-    """What in an answer contradicts the request, in words; an answer that differs is never adopted."""
-    found = []
-    if result.reference and result.reference != reference:
+def differences(attempt: Attempt, answer: ChargeResult) -> str:
+    """What in an answer contradicts the attempt, in words; an answer that differs is never adopted.
+
+    Less money than was asked for is a partial capture. Charges that others made may carry references of their own.
+    """
+    if answer.outcome is Outcome.ERRORED:
+        return ""
+    found, amount = [], answer.amount_minor
+    if attempt.origin == Origin.OURS and answer.reference and answer.reference != attempt.public_id:
         found.append("another reference")
-    if result.amount_minor is not None and result.amount_minor != amount_minor:
-        smaller = result.outcome is Outcome.SUCCEEDED and 0 < result.amount_minor < amount_minor
-        if not smaller:
-            found.append(f"amount {result.amount_minor} instead of {amount_minor}")
-    if result.currency and result.currency != currency:
-        found.append(f"currency {result.currency} instead of {currency}")
+    partial = answer.outcome is Outcome.SUCCEEDED and amount is not None and 0 < amount < attempt.amount_minor
+    if amount is not None and amount != attempt.amount_minor and not partial:
+        found.append(f"amount {amount} instead of {attempt.amount_minor}")
+    if answer.currency and answer.currency != attempt.currency:
+        found.append(f"currency {answer.currency} instead of {attempt.currency}")
+    if another_id(attempt, answer):
+        found.append("another payment's id")
     return ", ".join(found)
 
 
@@ -64,8 +66,8 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
         stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
-        if isinstance(answer, ChargeResult) and another_id(attempt, answer):
-            answer = ProviderUncertain("The provider's answer carries another payment's id.", raw=dict(answer.raw))
+        if isinstance(answer, ChargeResult) and (wrong := differences(attempt, answer)):
+            answer = ProviderUncertain(f"The provider's answer does not fit our request: {wrong}.", raw=dict(answer.raw))
         if isinstance(answer, ProviderUncertain):
             if attempt.status == AttemptStatus.SENDING:
                 outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp, raw=answer.data)
@@ -87,11 +89,11 @@ def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider:
             outcomes.charge_has_succeeded(scope, attempt, captured_minor=captured, provider=columns, stamp=stamp)
     elif not open_now:
         return
-    elif answer.outcome is Outcome.DECLINED and answer.decline is not None:
+    elif answer.outcome is Outcome.DECLINED:
         outcomes.charge_was_declined(
             scope,
             attempt,
-            decline=answer.decline,
+            decline=answer.decline or DeclineFacts(),
             provider_name=provider,
             provider=columns,
             failed_at=stamp.now,
@@ -119,13 +121,13 @@ def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider:
 
 
 def mismatch_review(scope: Scope, attempt: Attempt, found: str, answer: ChargeResult, stamp: Stamp) -> None:
-    """A look-up answered with something that is not our charge: people must look, the attempt stays UNKNOWN."""
+    """A look-up answered with something that is not our charge: people must look, the attempt stays as it is."""
     review_open(
         invoice=scope.invoice,
         kind=ReviewKind.MISMATCH,
         subject_type="attempt",
         subject_id=attempt.public_id,
         facts={"difference": found, "provider_id": answer.provider_id, "raw": dict(answer.raw)},
-        choices=["charged", "not_charged"],
+        choices=["noted"] if attempt.status in ATTEMPT_FINISHED else ["charged", "not_charged"],
         stamp=stamp,
     )

@@ -1,9 +1,8 @@
 """The biller's view: an invoice failed, was paid, changed, was voided or given up."""
 
 from invoices.models import Attempt, Connection, Invoice
-from invoices.services.billing import open_charge
-from invoices.services.ledger import Stamp, invoice_lock, move
-from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind, TransactionStatus
+from invoices.services.ledger import Stamp, invoice_lock
+from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
 from retries.handler.entry import enter, enter_invoice
 from retries.handler.joining import halves_find
@@ -12,7 +11,7 @@ from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
-from retries.services.planning import case_plan, job_end
+from retries.services.planning import case_plan, nothing_due
 
 _NO_CUSTOMER = "The invoice names no customer, so nobody could be asked or charged again."
 _BOOKED = "The payment of this invoice is already booked."
@@ -27,7 +26,7 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     entry = enter(event, subject.customer_pk, stamp)
     scope = enter_invoice(event, entry, subject, facts, stamp)
     if facts.amount_minor == 0 or (scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0):
-        return nothing_due(scope, stamp)
+        return _settle(scope, stamp)
     if not _already_reported(scope.invoice, facts, event):
         _refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
@@ -111,7 +110,7 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         return _BOOKED
     _refuse_while_sending(invoice)
     if invoice.due_minor == 0:
-        return nothing_due(scope, stamp)
+        return _settle(scope, stamp)
     attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
     outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     return ""
@@ -125,19 +124,11 @@ def _paid_then(invoice: Invoice, event: PaymentEvent) -> bool:
     ).exists()
 
 
-def nothing_due(scope: Scope, stamp: Stamp) -> str:
-    """An open invoice of which nothing is due any more (credited) settles, its open charge and job end."""
-    invoice = scope.invoice
-    if invoice.status not in INVOICE_OPEN:
+def _settle(scope: Scope, stamp: Stamp) -> str:
+    """Nothing is due of this invoice any more (credited)."""
+    if scope.invoice.status not in INVOICE_OPEN:
         return "The invoice is already closed in this ledger."
-    charge = open_charge(invoice)
-    if charge is not None and charge.status != TransactionStatus.PROCESSING:
-        move(charge, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
-    move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
-    job_end(scope, stamp)
-    case = open_case(invoice)
-    if case is not None:
-        outcomes.case_recovered(scope, case, None, stamp)
+    nothing_due(scope, stamp, case=open_case(scope.invoice))
     return ""
 
 
@@ -157,7 +148,7 @@ def invoice_updated(event: PaymentEvent, connection: Connection, subject: Subjec
     scope = enter_invoice(event, entry, subject, facts, stamp)
     case = open_case(scope.invoice)
     if scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0:
-        return nothing_due(scope, stamp)
+        return _settle(scope, stamp)
     if case is not None:
         case_plan(scope, case, stamp)
     return ""

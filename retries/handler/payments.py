@@ -184,7 +184,8 @@ def _apply(
 ) -> None:
     payment = event.payment
     assert payment is not None
-    failed_at = payment.occurred_at or event.occurred_at
+    # A provider whose clock is ahead must not make a failure of the future, beyond which nothing could be planned.
+    failed_at = min(payment.occurred_at or event.occurred_at, stamp.now)
     if event.kind is EventKind.PAYMENT_SUCCEEDED:
         if attempt.status != AttemptStatus.SUCCEEDED:
             captured = payment.captured_minor if payment.captured_minor is not None else payment.amount_minor

@@ -14,7 +14,6 @@ from django.db import transaction
 
 from invoices.models import Attempt
 from invoices.selectors.parties import charging_obstacle, connection_client
-from invoices.services.attempts import another_id
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
@@ -108,11 +107,9 @@ def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
         if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
             return Resolved.WAITING
         stamp = Stamp(actor="system:reconcile", cause="looked up at the provider", now=now)
-        wrong = differences(found, attempt.public_id, attempt.amount_minor, attempt.currency)
+        wrong = differences(attempt, found)
         if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
             wrong = "another token"
-        if not wrong and another_id(attempt, found):
-            wrong = "another payment's id"
         if wrong:
             mismatch_review(scope, attempt, wrong, found, stamp)
             _to_queue(scope, f"the provider's answer differs from what was sent ({wrong})", stamp)

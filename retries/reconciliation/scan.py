@@ -1,8 +1,8 @@
 """The reverse scan: payments that a provider lists and this ledger does not know become events like any other."""
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from itertools import islice
 
 import structlog
 from django.db import transaction
@@ -11,7 +11,7 @@ from invoices.models import Attempt, Connection
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_scanned
-from invoices.states import ConnectionMode, TransactionKind
+from invoices.states import AttemptStatus, ConnectionMode, TransactionKind
 from providers.base import (
     ChargeResult,
     CustomerFacts,
@@ -22,9 +22,10 @@ from providers.base import (
     PaymentFacts,
     ProviderUnavailable,
 )
+from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import RecoveryError
-from retries.engine.send import differences, mismatch_review
-from retries.handler import event_handle
+from retries.engine.send import answer_apply, differences, mismatch_review
+from retries.handler import EventWaits, event_handle
 from retries.locking import scope_lock
 
 log = structlog.get_logger()
@@ -35,6 +36,12 @@ _KIND = {
     Outcome.SUCCEEDED: EventKind.PAYMENT_SUCCEEDED,
     Outcome.DECLINED: EventKind.PAYMENT_FAILED,
     Outcome.AWAITING: EventKind.PAYMENT_PENDING,
+}
+# How an attempt stands that ended as the provider says.
+_END: Mapping[str, Outcome] = {
+    AttemptStatus.SUCCEEDED: Outcome.SUCCEEDED,
+    AttemptStatus.DECLINED: Outcome.DECLINED,
+    AttemptStatus.AWAITING: Outcome.AWAITING,
 }
 
 
@@ -47,33 +54,61 @@ def connections_to_scan() -> list[int]:
 def connection_scan(connection_pk: int, *, now: datetime) -> int:
     """Compare one connection's list with the ledger, oldest first; returns how many payments were news.
 
-    A payment that cannot be placed is logged and passed over; a provider that cannot be read is left for the next tick.
+    A payment that cannot be placed is logged and passed over, one that has to wait for another is met again by the
+    next scan; so is everything while the list cannot be read to its end.
     """
     connection = Connection.objects.get(pk=connection_pk)
     if charging_obstacle(connection):
         return 0
     since = connection.scanned_until or connection.created_at
-    try:
-        listed = sorted(_listed(connection, since - _OVERLAP), key=lambda result: result.created_at or since)
-    except ProviderUnavailable as error:
-        log.info("reconcile", action="unreadable", connection=connection.public_id, reason=error.message)
-        return 0
-    news = sum(_take_in(connection, result, now) for result in listed)
-    newest = max((result.created_at for result in listed if result.created_at), default=None)
-    if newest is not None and newest > since:
-        connection_scanned(connection_pk=connection_pk, until=newest)
+    listed, whole = _listed(connection, since)
+    news, until = 0, since
+    for result in listed:
+        try:
+            news += _take_in(connection, result, now)
+        except EventWaits as waits:
+            log.info("reconcile", action="scan_waits", charge=result.provider_id, reason=waits.message)
+            whole = False
+        if whole and result.created_at is not None:
+            until = max(until, result.created_at)
+    if until > since:
+        connection_scanned(connection_pk=connection_pk, until=until)
     return news
 
 
-def _listed(connection: Connection, since: datetime) -> Iterator[ChargeResult]:
-    return islice(connection_client(connection).charges_list(since), _MOST_PER_TICK)
+def _listed(connection: Connection, since: datetime) -> tuple[list[ChargeResult], bool]:
+    """The oldest charges that were not looked at yet, with those just before them, and whether the list was readable.
+
+    Some providers list the newest first: the whole list is walked, and no more of it is kept than one tick can do.
+    """
+    trouble: list[ProviderUnavailable] = []
+    again: list[ChargeResult] = []
+
+    def unseen(results: Iterable[ChargeResult]) -> Iterator[ChargeResult]:
+        try:
+            for result in results:
+                if result.created_at is not None and result.created_at <= since:
+                    again.append(result)
+                else:
+                    yield result
+        except ProviderUnavailable as error:
+            trouble.append(error)
+
+    def age(result: ChargeResult) -> datetime:
+        return result.created_at or since
+
+    found = heapq.nsmallest(
+        _MOST_PER_TICK, unseen(connection_client(connection).charges_list(since - _OVERLAP)), key=age
+    )
+    if trouble:
+        log.info("reconcile", action="unreadable", connection=connection.public_id, reason=trouble[0].message)
+    return sorted(again, key=age) + found, not trouble
 
 
 def _take_in(connection: Connection, result: ChargeResult, now: datetime) -> bool:
     known = _known(connection, result)
     if known is not None:
-        _compare(known, result, now)
-        return False
+        return _compare(known, result, now)
     if not result.customer or result.amount_minor is None or result.outcome not in _KIND:
         return False
     event = PaymentEvent(
@@ -96,6 +131,8 @@ def _take_in(connection: Connection, result: ChargeResult, now: datetime) -> boo
     )
     try:
         handled = event_handle(event=event, connection=connection, cause=event.event_id[:200], now=now)
+    except EventWaits:
+        raise
     except RecoveryError as error:
         log.warning("reconcile", action="scan_refused", charge=result.provider_id, reason=error.message)
         return False
@@ -110,12 +147,22 @@ def _known(connection: Connection, result: ChargeResult) -> Attempt | None:
     return ours.filter(provider_id=result.provider_id).first()
 
 
-def _compare(attempt: Attempt, result: ChargeResult, now: datetime) -> None:
-    """The same charge with another amount or currency is a question for staff."""
-    found = differences(result, attempt.public_id, attempt.amount_minor, attempt.currency)
-    if not found or not result.provider_id:
-        return
+def _compare(known: Attempt, result: ChargeResult, now: datetime) -> bool:
+    """The same charge with other facts is a question for staff; what it says of an attempt that we have given up, or
+    do not know the end of, counts like any other word of the provider. True if it was news."""
+    as_told = known.status == AttemptStatus.SENDING or _END.get(known.status) is result.outcome
+    if as_told and not differences(known, result):
+        return False
     with transaction.atomic():
-        scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
+        scope = scope_lock(customer_pk=known.customer_id, invoice_pk=known.invoice_id)
+        attempt = for_no_key_update(Attempt.objects.filter(pk=known.pk).select_related("connection")).get()
         stamp = Stamp(actor="system:reconcile", cause="compared with the provider's list", now=now)
-        mismatch_review(scope, attempt, found, result, stamp)
+        before = attempt.status
+        if found := differences(attempt, result):
+            mismatch_review(scope, attempt, found, result, stamp)
+        elif before != AttemptStatus.SENDING:
+            answer_apply(scope, attempt, result, attempt.connection.provider, stamp)
+        if attempt.status == before:
+            return False
+    log.info("reconcile", action="adopted", attempt=attempt.public_id, status=attempt.status)
+    return True

@@ -1,7 +1,7 @@
 """What a lost dispute or a bank return does to its invoice, and what takes it back."""
 
 from invoices.models import Attempt, Dispute, Invoice
-from invoices.services.billing import open_charge, totals_refresh
+from invoices.services.billing import totals_refresh
 from invoices.services.ledger import Stamp, move
 from invoices.services.reviews import review_open, reviews_close
 from invoices.states import (
@@ -10,13 +10,12 @@ from invoices.states import (
     DisputeStatus,
     InvoiceStatus,
     ReviewKind,
-    TransactionStatus,
 )
 from providers.base import DeclineFacts
 from retries.locking import Scope, open_case
-from retries.services.cases import case_close, case_ensure, case_note_failure
+from retries.services.cases import case_ensure, case_note_failure
 from retries.services.outcomes import verdict_on
-from retries.services.planning import case_plan, job_end
+from retries.services.planning import case_plan, nothing_due
 
 # A returned debit may be presented again only for ACH R01/R09 and their SEPA equals (Nacha 2.12.4; SEPA practice).
 _REPRESENTABLE = frozenset({"R01", "R09", "AM04", "MS03", "INSUFFICIENT_FUNDS"})
@@ -101,13 +100,6 @@ def dispute_take_back(scope: Scope, dispute: Dispute, stamp: Stamp) -> None:
     dispute.save(update_fields=["applied_at"])
     totals_refresh(invoice)
     reviews_close(invoice=invoice, kinds=[ReviewKind.DISPUTED], subject_id=dispute.public_id, stamp=stamp)
-    if invoice.status not in INVOICE_OPEN or invoice.due_minor > 0:
-        return
-    charge = open_charge(invoice)
-    if charge is not None and charge.status != TransactionStatus.PROCESSING:
-        move(charge, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
-    move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now, data={"dispute": dispute.public_id})
-    job_end(scope, stamp)
-    case = open_case(invoice)
-    if case is not None:
-        case_close(scope, case, "recover", reason="dispute won", stamp=stamp, attempt=dispute.attempt)
+    if invoice.status in INVOICE_OPEN and invoice.due_minor == 0:
+        won = stamp.because(f"dispute {dispute.public_id} won")
+        nothing_due(scope, won, case=open_case(invoice), by=dispute.attempt)

@@ -13,6 +13,7 @@ from invoices.services.billing import charge_for_due, open_charge
 from invoices.services.ledger import Stamp, alert, invoice_lock, move, record_event
 from invoices.services.reviews import review_open
 from invoices.states import (
+    INVOICE_OPEN,
     AttemptStatus,
     ConnectionMode,
     InvoiceStatus,
@@ -43,8 +44,12 @@ def case_plan(scope: Scope, case: Case, stamp: Stamp, *, not_before: datetime | 
     """Decide the invoice's next step and write it: job, case, states, events, review items.
 
     Writes `case.planned` when the step, its time or its reason changed. `not_before` is a provider's Retry-After.
+    An open invoice of which nothing is due any more settles instead.
     """
     invoice = scope.invoice
+    if invoice.status in INVOICE_OPEN and invoice.due_minor == 0:
+        nothing_due(scope, stamp, case=case)
+        return Plan(step=NextStep.NONE, why="Nothing is due any more.")
     failure = case_failure(case)
     allowance = _allowance(case, failure, scope.customer)
     situation = _situation(scope, case, stamp.now, not_before)
@@ -60,6 +65,21 @@ def case_plan(scope: Scope, case: Case, stamp: Stamp, *, not_before: datetime | 
     plan = decide(situation, failure, allowance, instant, options)
     _apply(scope, case, plan, failure, options, stamp)
     return plan
+
+
+def nothing_due(scope: Scope, stamp: Stamp, *, case: Case | None, by: Attempt | None = None) -> None:
+    """An open invoice of which nothing is due any more settles; its planned charge, its job and its case end.
+
+    `by`: the payment that counts again; None if the debt was credited.
+    """
+    invoice = scope.invoice
+    charge = open_charge(invoice)
+    if charge is not None and charge.status != TransactionStatus.PROCESSING:
+        move(charge, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
+    move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
+    job_end(scope, stamp)
+    if case is not None:
+        case_close(scope, case, "recover", reason="paid", stamp=stamp, attempt=by)
 
 
 def _allowance(case: Case, failure: Failure, customer: Customer) -> Allowance:
@@ -366,9 +386,11 @@ def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
         if job.status == JobStatus.RUNNING:
             job.queue()
             job.claim_token, job.lease_until = None, None
+            # A move of its own: the state table leads from RUNNING to PAUSED only by way of the queue.
+            job.save(update_fields=["status", "claim_token", "lease_until"])
         job.pause()
         job.why = why[:500]
-        job.save(update_fields=["status", "why", "claim_token", "lease_until"])
+        job.save(update_fields=["status", "why"])
     slot_release(scope, stamp)
 
 

@@ -95,7 +95,7 @@ def test_empty_dashboard_says_what_will_appear(world: World, as_user: LogIn) -> 
         "No retry is booked",
     ):
         assert words in text
-    assert "No worker has ever run here" in text
+    assert "No worker is running" in text
 
 
 def test_figures_of_a_small_history(world: World, as_user: LogIn) -> None:

@@ -10,8 +10,7 @@ from django.db import Error, IntegrityError, connection, models, transaction
 from django_fsm import TransitionNotAllowed
 
 from accounts.models import Merchant
-from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
-from invoices.services.outbox import outbox_drain
+from invoices.models import Attempt, Dispute, Event, Invoice, OutboxMessage, Transaction
 from invoices.states import (
     ATTEMPT_MOVES,
     DISPUTE_MOVES,
@@ -22,6 +21,7 @@ from invoices.states import (
     InvoiceStatus,
     TransactionStatus,
 )
+from notifications.services import alert_write
 from recovery_site.common.states import Move, mermaid
 from retries.models import Case, RetryJob
 from retries.states import CASE_MOVES, JOB_MOVES, CaseStatus, JobStatus
@@ -41,6 +41,7 @@ MACHINES: dict[type[models.Model], tuple[Moves, type[models.TextChoices], tuple[
     RetryJob: (JOB_MOVES, JobStatus, ("QUEUED", "SCHEDULED")),
     InboxEvent: (INBOX_MOVES, InboxStatus, ("RECEIVED",)),
 }
+pytestmark = pytest.mark.django_db
 EVERY = pytest.mark.parametrize("model", MACHINES, ids=lambda model: model.__name__)
 
 
@@ -105,10 +106,10 @@ def told(shop: Shop) -> Shop:
     shop.tell(dispute, refunded.attempt(charge=charge).refund("a", 1000, shop.wait(days=1)))
     twice = paid(shop)
     shop.tell(twice.attempt().charge_succeeded())
-    outbox_drain(now=shop.at)
+    alert_write(Event.objects.filter(merchant=shop.merchant, kind="alert.paid_twice").latest("id"))
     token = shop.token(twice)
     ImportedMark.objects.create(
-        merchant=shop.merchant, token=token, card=token.card, at=shop.at, count=1, source="history.csv"
+        merchant=shop.merchant, token=token, card=token.card, at=shop.at, count=1, source=shop.name
     )
     return shop
 
@@ -153,8 +154,8 @@ def test_an_update_is_refused_exactly_where_the_table_has_no_move(model: type[mo
 def test_a_row_cannot_be_created_past_its_initial_state(model: type[models.Model], story: Shop) -> None:
     _, states, initial = MACHINES[model]
     row = row_of(model, story)
-    columns = [field.attname for field in model._meta.concrete_fields if field.name not in ("id", "status", "public_id")]
-    copy = {name: getattr(row, name) for name in columns}
+    fields = [field for field in model._meta.concrete_fields if field.name not in ("id", "status", "public_id")]
+    copy = {field.attname: getattr(row, field.attname) for field in fields}
     refused = set()
     for status in states.values:
         try:
@@ -255,7 +256,7 @@ def change_events(events: models.QuerySet[Event], operation: str) -> None:
                 cursor.execute("DELETE FROM invoices_event")
 
 
-def test_every_trigger_of_the_models_is_installed_and_on(db: None) -> None:
+def test_every_trigger_of_the_models_is_installed_and_on() -> None:
     status = {
         trigger.get_pgid(model): trigger.get_installation_status(model) for model, trigger in pgtrigger.registered()
     }
@@ -281,6 +282,10 @@ def _has_merchant(model: Any) -> bool:
     return any(field.name == "merchant" and field.related_model is Merchant for field in model._meta.concrete_fields)
 
 
+# What else has to change so that no rule but the tenant's is in the way: the place may be taken at the other one.
+FREE: dict[type[models.Model], dict[str, Any]] = {Event: {"seq": 10_000}, OutboxMessage: {"consumer": "another"}}
+
+
 def test_no_row_can_point_at_another_merchants_row(shop: Shop, new_shop: Callable[..., Shop]) -> None:
     """Generated over the models: a new table with a merchant is tested, or fails here for want of a row."""
     mine, theirs = told(shop), told(new_shop())
@@ -291,7 +296,7 @@ def test_no_row_can_point_at_another_merchants_row(shop: Shop, new_shop: Callabl
         name = f"{model._meta.db_table}_{field.column}_tenant_fk"
         try:
             with pgtrigger.ignore(), transaction.atomic():
-                model._base_manager.filter(pk=row.pk).update(**{field.attname: foreign.pk})
+                model._base_manager.filter(pk=row.pk).update(**{field.attname: foreign.pk}, **FREE.get(model, {}))
         except IntegrityError as error:
             refused.append(name if name in str(error) else str(error))
         else:

@@ -1,6 +1,5 @@
 """The demo: a history that holds together, traffic through the front door, a command that cleans up after itself."""
 
-import os
 import re
 import signal
 import socket
@@ -8,7 +7,8 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
@@ -196,56 +196,74 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def test_demo_serves_lives_on_and_leaves_nothing_behind(
-    process_environment: dict[str, str], tmp_path: Path, port: int
-) -> None:
-    output = tmp_path / "output"
-    command = [sys.executable, "manage.py", "run_demo", "--days", "1", "--log-dir", str(tmp_path)]
-    environment = {**process_environment, "PORT": str(port), "CLOCK_SPEED": "20000"}
-    with output.open("wb") as told:
-        demo = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=told, stderr=told, start_new_session=True)
-    family: list[psutil.Process] = []
-    try:
-        eventually(lambda: "Ctrl-C stops everything" in output.read_text() or demo.poll() is not None, 90)
-        family = psutil.Process(demo.pid).children(recursive=True)
-        assert f"http://127.0.0.1:{port}/" in output.read_text()
-        assert re.search(r"password +[0-9a-f]{4}(-[0-9a-f]{4}){2} ", output.read_text())
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/accounts/login/", timeout=20) as page:
-            assert page.status == 200
-        until = Merchant.objects.earliest("created_at").created_at.replace(minute=0, second=0, microsecond=0)
-        live = InboxEvent.objects.filter(received_at__gte=until, status=InboxStatus.PROCESSED)
-        eventually(live.exists, 60)
-        eventually(Attempt.objects.filter(attempted_at__gte=until, origin="OURS").exists, 60)
-        demo.send_signal(signal.SIGTERM)
-        assert demo.wait(60) == 0
-        assert output.read_text().endswith("Stopping ...\n")
-        assert psutil.wait_procs(family, timeout=20)[1] == []
-        assert "Traceback" not in (tmp_path / "worker.log").read_text() + (tmp_path / "web.log").read_text()
-    finally:
-        for process in [*family, psutil.Process(demo.pid)] if demo.poll() is None else family:
-            if process.is_running():
-                os.kill(process.pid, signal.SIGKILL)
+class Demo:
+    """A `run_demo` process with a small history."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, port: int, **variables: str) -> None:
+        self.folder, self.output = folder, folder / "output"
+        options = ["--days", "1", "--cases-per-day", "2", "--log-dir", str(folder)]
+        with self.output.open("wb") as told:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "run_demo", *options],
+                cwd=ROOT,
+                env={**environment, "PORT": str(port), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=told,
+                stderr=told,
+                start_new_session=True,
+            )
+        eventually(lambda: "Ctrl-C stops everything" in self.told() or self.process.poll() is not None, 120)
+        assert self.process.poll() is None, self.told()
+        self.family = psutil.Process(self.process.pid).children(recursive=True)
+
+    def told(self) -> str:
+        return self.output.read_text()
+
+    def left_over(self) -> list[psutil.Process]:
+        """Processes of the demo that still run some seconds after it ended."""
+        return psutil.wait_procs(self.family, timeout=20)[1]
+
+    def abandon(self) -> None:
+        for process in [*self.family, psutil.Process(self.process.pid)] if self.process.poll() is None else self.family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(30)
 
 
-def test_end_of_the_web_server_ends_the_demo_with_a_clear_line(
-    process_environment: dict[str, str], tmp_path: Path, port: int
-) -> None:
-    output = tmp_path / "output"
-    command = [sys.executable, "manage.py", "run_demo", "--days", "1", "--cases-per-day", "0.5"]
-    with output.open("wb") as told:
-        demo = subprocess.Popen(
-            [*command, "--log-dir", str(tmp_path)],
-            cwd=ROOT,
-            env={**process_environment, "PORT": str(port)},
-            stdout=told,
-            stderr=told,
-            start_new_session=True,
-        )
-    eventually(lambda: "Ctrl-C stops everything" in output.read_text() or demo.poll() is not None, 90)
-    family = psutil.Process(demo.pid).children(recursive=True)
-    (web,) = [each for each in psutil.Process(demo.pid).children() if "granian" in each.cmdline()]
+@pytest.fixture
+def demo(process_environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    made: list[Demo] = []
+
+    def make(port: int, **variables: str) -> Demo:
+        made.append(Demo(process_environment, tmp_path, port, **variables))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.abandon()
+
+
+def test_demo_serves_lives_on_and_leaves_nothing_behind(demo: Callable[..., Demo], port: int) -> None:
+    running = demo(port, CLOCK_SPEED="20000")
+    assert f"http://127.0.0.1:{port}/" in running.told()
+    assert re.search(r"password +[0-9a-f]{4}(-[0-9a-f]{4}){2} ", running.told())
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/accounts/login/", timeout=20) as page:
+        assert page.status == 200
+    until = Merchant.objects.earliest("created_at").created_at.replace(minute=0, second=0, microsecond=0)
+    eventually(InboxEvent.objects.filter(received_at__gte=until, status=InboxStatus.PROCESSED).exists, 60)
+    eventually(Attempt.objects.filter(attempted_at__gte=until, origin="OURS").exists, 60)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    assert running.told().endswith("Stopping ...\n")
+    assert running.left_over() == []
+    assert "Traceback" not in "".join((running.folder / f"{name}.log").read_text() for name in ("worker", "web"))
+
+
+def test_end_of_the_web_server_ends_the_demo_with_a_clear_line(demo: Callable[..., Demo], port: int) -> None:
+    running = demo(port)
+    (web,) = [each for each in psutil.Process(running.process.pid).children() if "granian" in each.cmdline()]
     web.kill()
-    assert demo.wait(60) == 1
-    line = output.read_text().splitlines()[-1]
+    assert running.process.wait(60) == 1
+    line = running.told().splitlines()[-1]
     assert line.startswith("CommandError: The web server has ended with code -9; the last lines of ")
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert running.left_over() == []

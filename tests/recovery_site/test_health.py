@@ -19,7 +19,7 @@ def ready(client: Client) -> tuple[int, dict[str, Any]]:
 
 @pytest.fixture
 def beating(db: None) -> Beat:
-    return Beat.objects.create(name="sweep", at=clock.database_now())
+    return Beat.objects.create(name="worker:here:1", at=clock.database_now())
 
 
 def test_liveness_touches_nothing(client: Client) -> None:
@@ -45,6 +45,11 @@ def test_service_without_a_worker_is_not_ready(client: Client, db: None) -> None
     code, checks = ready(client)
     assert (code, checks["status"], checks["worker"]["state"]) == (503, "failed", "failed")
     assert "start one with manage.py run_worker" in checks["worker"]["text"]
+
+
+def test_sweep_run_by_hand_is_no_worker(client: Client, db: None) -> None:
+    Beat.objects.create(name="retries", at=clock.database_now())
+    assert ready(client)[0] == 503
 
 
 def test_worker_that_missed_three_sweeps_is_dead(client: Client, beating: Beat) -> None:

@@ -94,7 +94,7 @@ def assert_chain(invoice: Invoice) -> None:
         if event.to_state:
             before = states.get((event.subject_type, event.subject_id), "")
             if event.from_state:
-                assert event.from_state == (before or event.from_state), f"event {event.seq} leaves a state it is not in"
+                assert event.from_state == (before or event.from_state), f"event {event.seq} leaves another state"
             states[event.subject_type, event.subject_id] = event.to_state
     assert (invoice.last_seq, invoice.last_hash) == (len(events), previous)
     assert states["invoice", invoice.public_id] == invoice.status

@@ -18,17 +18,19 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 @pytest.fixture
 def shop(sandbox: Sandbox, request: pytest.FixtureRequest) -> Shop:
     """A merchant of its own. Tests that charge need `transaction=True`: the drain works in threads."""
-    request.getfixturevalue("transactional_db" if _commits(request) else "db")
+    _demand_database(request)
     return Shop(sandbox)
 
 
 @pytest.fixture
 def new_shop(sandbox: Sandbox, request: pytest.FixtureRequest) -> Callable[..., Shop]:
     """Further merchants, with settings of their connection: `new_shop(mode="observe")`."""
-    request.getfixturevalue("transactional_db" if _commits(request) else "db")
+    _demand_database(request)
     return lambda **config: Shop(sandbox, config=config)
 
 
-def _commits(request: pytest.FixtureRequest) -> bool:
+def _demand_database(request: pytest.FixtureRequest) -> None:
+    """Only the mark makes pytest-django create a test database; a fixture alone would get the application's own."""
     marker = request.node.get_closest_marker("django_db")
-    return bool(marker and marker.kwargs.get("transaction"))
+    assert marker is not None, "Mark this test with pytest.mark.django_db: it uses a shop."
+    request.getfixturevalue("transactional_db" if marker.kwargs.get("transaction") else "db")

@@ -1,4 +1,4 @@
-"""Through the web server that production runs: chunked bodies, sizes, and the same webhook at several workers at once."""
+"""Through the web server of production: chunked bodies, sizes, the same webhook at several workers at once."""
 
 import socket
 import subprocess

@@ -135,12 +135,12 @@ def _networks_by_invoice() -> frozenset[str]:
 
 def _owed(customer_pk: int, tokens: Sequence[Token]) -> dict[str, Any]:
     """Marks of the customer's newest invoices, where one of the tokens belongs to a network that counts by invoice."""
-    marks: dict[int, list[AttemptMark]] = defaultdict(list)
     if not any(token.card.network in _networks_by_invoice() for token in tokens):
-        return {"invoice_marks": marks, "more_invoices": False}
+        return {"invoice_marks": {}, "more_invoices": False}
     newest = Invoice.objects.filter(customer_id=customer_pk).order_by("-id").values_list("pk", flat=True)
     pks = list(newest[: MAX_INVOICES + 1])
-    rows = Attempt.objects.filter(invoice_id__in=pks[:MAX_INVOICES], kind=TransactionKind.CHARGE, counts=True)
+    marks: dict[int, list[AttemptMark]] = {pk: [] for pk in pks[:MAX_INVOICES]}
+    rows = Attempt.objects.filter(invoice_id__in=marks, kind=TransactionKind.CHARGE, counts=True)
     for invoice_pk, at, amount_minor, currency, status, returned_at, network in rows.values_list(
         "invoice_id", "attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network"
     ):

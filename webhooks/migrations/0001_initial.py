@@ -10,58 +10,130 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('invoices', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("invoices", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='WebhookEndpoint',
+            name="WebhookEndpoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
-                ('provider', models.CharField(max_length=40)),
-                ('secrets_encrypted', models.TextField(editable=False)),
-                ('enabled', models.BooleanField(default=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('connection', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='endpoints', to='invoices.connection')),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                ("provider", models.CharField(max_length=40)),
+                ("secrets_encrypted", models.TextField(editable=False)),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                (
+                    "connection",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="endpoints", to="invoices.connection"
+                    ),
+                ),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='InboxEvent',
+            name="InboxEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('provider_event_id', models.CharField(max_length=300)),
-                ('event_type', models.CharField(max_length=120)),
-                ('order_key', models.CharField(blank=True, default='', max_length=300)),
-                ('body', models.TextField()),
-                ('body_hash', models.CharField(max_length=64)),
-                ('status', django_fsm.FSMField(choices=[('RECEIVED', 'Received'), ('PROCESSED', 'Processed'), ('IGNORED', 'Ignored'), ('FAILED', 'Failed')], default='RECEIVED', max_length=10, protected=True)),
-                ('reason', models.CharField(blank=True, default='', help_text='Why it was ignored, waits or failed.', max_length=500)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('received_at', models.DateTimeField()),
-                ('processed_at', models.DateTimeField(blank=True, null=True)),
-                ('merchant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant')),
-                ('endpoint', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='webhooks.webhookendpoint')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("provider_event_id", models.CharField(max_length=300)),
+                ("event_type", models.CharField(max_length=120)),
+                ("order_key", models.CharField(blank=True, default="", max_length=300)),
+                ("body", models.TextField()),
+                ("body_hash", models.CharField(max_length=64)),
+                (
+                    "status",
+                    django_fsm.FSMField(
+                        choices=[
+                            ("RECEIVED", "Received"),
+                            ("PROCESSED", "Processed"),
+                            ("IGNORED", "Ignored"),
+                            ("FAILED", "Failed"),
+                        ],
+                        default="RECEIVED",
+                        max_length=10,
+                        protected=True,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.CharField(
+                        blank=True, default="", help_text="Why it was ignored, waits or failed.", max_length=500
+                    ),
+                ),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("due_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("received_at", models.DateTimeField()),
+                ("processed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "merchant",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+                    ),
+                ),
+                (
+                    "endpoint",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="events",
+                        to="webhooks.webhookendpoint",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('status', 'RECEIVED')), fields=['due_at', 'id'], name='inbox_due'), models.Index(fields=['merchant', '-id'], name='inbox_by_merchant'), models.Index(condition=models.Q(('status', 'FAILED')), fields=['merchant', 'id'], name='inbox_failed')],
-                'constraints': [models.UniqueConstraint(fields=('endpoint', 'provider_event_id'), name='inbox_event_once')],
+                "indexes": [
+                    models.Index(condition=models.Q(("status", "RECEIVED")), fields=["due_at", "id"], name="inbox_due"),
+                    models.Index(fields=["merchant", "-id"], name="inbox_by_merchant"),
+                    models.Index(
+                        condition=models.Q(("status", "FAILED")), fields=["merchant", "id"], name="inbox_failed"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("endpoint", "provider_event_id"), name="inbox_event_once")
+                ],
             },
             bases=(django_fsm.FSMModelMixin, models.Model),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='inboxevent',
-            trigger=pgtrigger.compiler.Trigger(name='inbox_moves', sql=pgtrigger.compiler.UpsertTriggerSql(declare='DECLARE _is_valid_transition BOOLEAN;', func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{FAILED:RECEIVED,IGNORED:RECEIVED,PROCESSED:RECEIVED,RECEIVED:FAILED,RECEIVED:IGNORED,RECEIVED:PROCESSED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;', hash='df3016edbf16d67b2eba6008a85085092c3df3f8', operation='UPDATE', pgid='pgtrigger_inbox_moves_1f334', table='webhooks_inboxevent', when='BEFORE')),
+            model_name="inboxevent",
+            trigger=pgtrigger.compiler.Trigger(
+                name="inbox_moves",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    declare="DECLARE _is_valid_transition BOOLEAN;",
+                    func='SELECT CONCAT(OLD."status", \':\', NEW."status") = ANY(\'{FAILED:RECEIVED,IGNORED:RECEIVED,PROCESSED:RECEIVED,RECEIVED:FAILED,RECEIVED:IGNORED,RECEIVED:PROCESSED}\'::text[]) INTO _is_valid_transition; IF (_is_valid_transition IS FALSE AND OLD."status" IS DISTINCT FROM NEW."status") THEN RAISE EXCEPTION \'pgtrigger: Invalid transition of field "status" from "%" to "%" on table %\', OLD."status", NEW."status", TG_TABLE_NAME; ELSE RETURN NEW; END IF;',
+                    hash="df3016edbf16d67b2eba6008a85085092c3df3f8",
+                    operation="UPDATE",
+                    pgid="pgtrigger_inbox_moves_1f334",
+                    table="webhooks_inboxevent",
+                    when="BEFORE",
+                ),
+            ),
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='inboxevent',
-            trigger=pgtrigger.compiler.Trigger(name='inbox_initial', sql=pgtrigger.compiler.UpsertTriggerSql(condition="WHEN (NEW.status NOT IN ('RECEIVED'))", func="RAISE EXCEPTION 'inbox: a new row must start in RECEIVED';", hash='9e0e7fa134d80a670d5e04e1b986282b9884d7bb', operation='INSERT', pgid='pgtrigger_inbox_initial_d9a54', table='webhooks_inboxevent', when='BEFORE')),
+            model_name="inboxevent",
+            trigger=pgtrigger.compiler.Trigger(
+                name="inbox_initial",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    condition="WHEN (NEW.status NOT IN ('RECEIVED'))",
+                    func="RAISE EXCEPTION 'inbox: a new row must start in RECEIVED';",
+                    hash="9e0e7fa134d80a670d5e04e1b986282b9884d7bb",
+                    operation="INSERT",
+                    pgid="pgtrigger_inbox_initial_d9a54",
+                    table="webhooks_inboxevent",
+                    when="BEFORE",
+                ),
+            ),
         ),
     ]

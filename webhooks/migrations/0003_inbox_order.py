@@ -5,29 +5,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0002_merchant_refund_approval_above_minor'),
-        ('webhooks', '0002_tenant_keys'),
+        ("accounts", "0002_merchant_refund_approval_above_minor"),
+        ("webhooks", "0002_tenant_keys"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='inboxevent',
-            name='endpoint',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='events', to='webhooks.webhookendpoint'),
+            model_name="inboxevent",
+            name="endpoint",
+            field=models.ForeignKey(
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="events",
+                to="webhooks.webhookendpoint",
+            ),
         ),
         migrations.AlterField(
-            model_name='inboxevent',
-            name='merchant',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='accounts.merchant'),
+            model_name="inboxevent",
+            name="merchant",
+            field=models.ForeignKey(
+                db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name="+", to="accounts.merchant"
+            ),
         ),
         migrations.AddIndex(
-            model_name='inboxevent',
-            index=models.Index(condition=models.Q(('status', 'RECEIVED')), fields=['id'], name='inbox_arrival'),
+            model_name="inboxevent",
+            index=models.Index(condition=models.Q(("status", "RECEIVED")), fields=["id"], name="inbox_arrival"),
         ),
         migrations.AddIndex(
-            model_name='inboxevent',
-            index=models.Index(condition=models.Q(('status', 'RECEIVED')), fields=['endpoint', 'order_key', 'id'], name='inbox_order'),
+            model_name="inboxevent",
+            index=models.Index(
+                condition=models.Q(("status", "RECEIVED")), fields=["endpoint", "order_key", "id"], name="inbox_order"
+            ),
         ),
     ]

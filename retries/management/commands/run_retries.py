@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from recovery_site.common.commands import RecoveryCommand
-from retries.engine.drain import DrainCounts, retries_drain
 from retries.engine.claim import jobs_due
+from retries.engine.drain import DrainCounts, retries_drain
 
 
 class Command(RecoveryCommand):
