@@ -263,12 +263,14 @@ def _instant(text: str, hourly: bool) -> datetime:
     except ValueError:
         day = at = None
     if day is not None:
-        return datetime.combine(day, time.max, UTC)
-    if at is None:
+        at = datetime.combine(day, time.max, UTC)
+    elif at is None:
         raise InvalidInput(f"retry_history names {text!r}; write 2026-11-21 or 2026-11-21T09:30:00Z.")
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    elif at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
     if not date(1970, 1, 2) <= at.date() <= date(9000, 1, 1):
         raise InvalidInput(f"retry_history names {text!r}, which is no time of a charge.")
+    at = at.astimezone(UTC)
     whole_hour = (at.minute, at.second, at.microsecond) == (0, 0, 0)
     return at + timedelta(hours=1) - timedelta(microseconds=1) if hourly and whole_hour else at
 

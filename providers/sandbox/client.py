@@ -139,13 +139,14 @@ class SandboxClient:
         answer = self._read(path, {})
         if answer.status == HTTPStatus.NOT_FOUND and _code(answer) == "not_found":
             return None
-        return _parsed(parse, _success(answer))
+        return _parsed(parse, _success(answer), answer)
 
     def _list(self, path: str, parameters: Mapping[str, str], parse: Parse) -> list[ChargeResult]:
-        data = _success(self._read(path, parameters)).get("data")
+        answer = self._read(path, parameters)
+        data = _success(answer).get("data")
         if not isinstance(data, list):
-            raise ProviderUnavailable("The sandbox answered a look-up without a list; try again later.")
-        return [_parsed(parse, record) for record in data]
+            raise _unreadable("without a list", answer)
+        return [_parsed(parse, record, answer) for record in data]
 
     def _read(self, path: str, parameters: Mapping[str, str]) -> Answer:
         try:
@@ -218,21 +219,21 @@ def _code(answer: Answer) -> str:
 
 def _success(answer: Answer) -> Mapping[str, Any]:
     if answer.status != HTTPStatus.OK or answer.body is None:
-        raise ProviderUnavailable(
-            f"The sandbox answered a look-up with {answer.status}; try again later.",
-            status=answer.status,
-            body=_shown(answer),
-        )
+        raise _unreadable(f"with {answer.status}", answer)
     return answer.body
 
 
-def _parsed(parse: Parse, record: object) -> ChargeResult:
+def _unreadable(how: str, answer: Answer) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"The sandbox answered a look-up {how}; try again later.", status=answer.status, body=_shown(answer)
+    )
+
+
+def _parsed(parse: Parse, record: object, answer: Answer) -> ChargeResult:
     try:
         return parse(record if isinstance(record, dict) else {})
     except RecordMalformed as error:
-        raise ProviderUnavailable(
-            f"The sandbox answered a look-up with an impossible {error}; try again later."
-        ) from error
+        raise _unreadable(f"with an impossible {error}", answer) from error
 
 
 def _best(found: list[ChargeResult]) -> ChargeResult | None:

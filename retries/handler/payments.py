@@ -18,8 +18,17 @@ from invoices.states import (
     TransactionKind,
     TransactionStatus,
 )
-from providers.base import DeclineFacts, EventKind, InvoiceFacts, PaymentEvent, PaymentFacts
+from providers.base import (
+    ChargeResult,
+    DeclineFacts,
+    EventKind,
+    InvoiceFacts,
+    Outcome,
+    PaymentEvent,
+    PaymentFacts,
+)
 from recovery_site.common.db import for_no_key_update
+from retries.engine.send import differences, mismatch_review
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at
 from retries.handler.joining import halves_find, payment_home
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
@@ -49,11 +58,35 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if attempt is None:
         _refuse_while_sending(scope.invoice)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
+    elif attempt.origin == Origin.OURS and (wrong := differences(attempt, _told(event, payment))):
+        mismatch_review(scope, attempt, wrong, _told(event, payment), stamp)
+        return f"The provider's word differs from what was sent ({wrong}); staff were asked."
     learned = _learn(attempt, payment, entry)
     _apply(scope, attempt, event, connection, stamp, learned=learned)
     if not payment.names_invoice:
         halves_find(entry, scope.invoice, attempt.attempted_at, stamp)
     return ""
+
+
+def _told(event: PaymentEvent, payment: PaymentFacts) -> ChargeResult:
+    """What the event says of a charge that we sent, for comparison and for people to read."""
+    outcome = {
+        EventKind.PAYMENT_FAILED: Outcome.DECLINED,
+        EventKind.PAYMENT_SUCCEEDED: Outcome.SUCCEEDED,
+        EventKind.PAYMENT_PENDING: Outcome.AWAITING,
+    }[event.kind]
+    captured = payment.captured_minor if event.kind is EventKind.PAYMENT_SUCCEEDED else None
+    amount = payment.amount_minor if captured is None else captured
+    raw = {"event": event.event_id, "id": payment.charge_id, "amount_minor": amount, "currency": payment.currency}
+    return ChargeResult(
+        outcome=outcome,
+        provider_id=payment.charge_id,
+        payment_id=payment.payment_id,
+        amount_minor=amount,
+        currency=payment.currency,
+        reference=payment.reference,
+        raw={**raw, "status": outcome.value},
+    )
 
 
 def _facts_of(payment: PaymentFacts, at: datetime) -> InvoiceFacts:

@@ -59,6 +59,7 @@ def _attempt(event: PaymentEvent, connection: Connection) -> Attempt | None:
     ours = Attempt.objects.filter(connection=connection).select_related("invoice")
     payment = event.payment
     if payment is not None:
+        ours = ours.filter(kind=TransactionKind.CHARGE)
         if payment.reference and (found := ours.filter(public_id=payment.reference).first()):
             return found
         if payment.charge_id:

@@ -22,6 +22,7 @@ from invoices.states import (
     TransactionKind,
 )
 from recovery_site.common.db import DatabaseClock
+from retries.categories import Category, Scope
 from retries.locking import open_case, scope_lock
 from retries.models import Case, RetryJob
 from retries.reconciliation.resolution import (
@@ -195,14 +196,15 @@ def _steps(tick: _Tick) -> None:
         status=CaseStatus.OPEN, next_step__in=(NextStep.CUSTOMER, NextStep.PROVIDER), next_step_at__lte=now
     )
     _each(tick, over, deadline)
+    # Only a person can tell when a mistake in one invoice or token is repaired; all others waited for the connection.
+    own_mistake = Q(category=Category.CONFIG_ERROR) & ~Q(failure__verdict__scope=Scope.CONNECTION)
     repaired = Case.objects.filter(
         status=CaseStatus.OPEN,
         next_step=NextStep.PAUSED,
         paused_by="configuration",
         connection__enabled=True,
         connection__paused_reason="",
-        failure__verdict__scope="connection",
-    )
+    ).exclude(own_mistake)
     _each(tick, repaired, repair)
     homeless = Invoice.objects.filter(
         ~Exists(Case.objects.filter(invoice=OuterRef("pk"), status=CaseStatus.OPEN)),

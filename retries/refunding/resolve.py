@@ -98,8 +98,9 @@ def _adopt(attempt: Attempt, found: ChargeResult, now: datetime) -> str:
         return _overdue(attempt, now)
     before, named = attempt.status, attempt.provider_id is not None
     status = refund_answer(attempt.pk, found, now=now, cause="looked up at the provider")
-    if status == before:
-        return "staff"  # it was not adopted: the answer is about something else
+    if status == before:  # it was not adopted: the answer is about something else, and people have been asked
+        Attempt.objects.filter(pk=attempt.pk).update(next_check_at=now + _STAFF_AFTER)
+        return "staff"
     log.info(
         "reconcile",
         action="refund_synced" if named else "refund_adopted",

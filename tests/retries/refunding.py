@@ -10,11 +10,22 @@ import requests
 
 from invoices.models import Attempt, Invoice, ReviewItem, Transaction
 from invoices.services.ledger import Stamp
-from providers.base import InboundRequest
+from providers.base import (
+    CardFacts,
+    CustomerFacts,
+    DeclineFacts,
+    EventKind,
+    InboundRequest,
+    InvoiceFacts,
+    MethodFacts,
+    PaymentEvent,
+    PaymentFacts,
+)
 from providers.sandbox.server.records import Event, Hook
 from providers.sandbox.server.webhook_sender import signed
 from recovery_site.common.clock import database_now
 from recovery_site.console.verification import verify
+from retries.handler import event_handle
 from retries.models import RetryJob
 from retries.refunding import refund_request
 from tests.support.books import assert_next_steps, assert_promises, assert_slots, assert_totals
@@ -34,13 +45,39 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
         yield running
 
 
-
 def collected(shop: Shop, token: str = "tok_ok", **known: Any) -> Bill:
     """A bill that failed at the provider and was collected by our own retry: the invoice is SETTLED."""
     bill = shop.failed_bill(token, **known)
     assert shop.retry(bill).succeeded == 1
     assert shop.invoice(bill).status == "SETTLED"
     return bill
+
+
+def owed(shop: Shop, number: int = 1, **known: Any) -> list[Bill]:
+    """Bills whose first charge failed for want of money, each told by one event of a customer of its own."""
+    bills = [shop.bill(**known) for _ in range(number)]
+    for bill in bills:
+        method = MethodFacts(token=bill.token, card=CardFacts(fingerprint=f"fp_{bill.token}", network=bill.network))
+        event = PaymentEvent(
+            kind=EventKind.PAYMENT_FAILED,
+            provider="stripe",
+            event_id=f"evt_{bill.key}",
+            event_type="charge.failed",
+            occurred_at=shop.at,
+            customer=CustomerFacts(id=bill.customer),
+            invoice=InvoiceFacts(id=bill.id, amount_minor=bill.amount, currency=bill.currency.upper()),
+            payment=PaymentFacts(
+                charge_id=f"ch_{bill.key}_1",
+                payment_id=bill.intent,
+                amount_minor=bill.amount,
+                currency=bill.currency.upper(),
+                invoice_id=bill.id,
+                method=method,
+                decline=DeclineFacts(raw_code="insufficient_funds"),
+            ),
+        )
+        event_handle(event=event, connection=shop.connection, cause=event.event_id, now=shop.at)
+    return bills
 
 
 def charge_id(shop: Shop, bill: Bill) -> str:
@@ -51,9 +88,7 @@ def charge_id(shop: Shop, bill: Bill) -> str:
     return provider_id
 
 
-def ask(
-    shop: Shop, bill: Bill, amount: int | None = None, *, actor: str = "user:ann", charge: str = ""
-) -> Transaction:
+def ask(shop: Shop, bill: Bill, amount: int | None = None, *, actor: str = "user:ann", charge: str = "") -> Transaction:
     """A person asks for a refund."""
     return refund_request(
         invoice_pk=shop.invoice(bill).pk,

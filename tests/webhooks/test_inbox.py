@@ -378,7 +378,7 @@ INSERT INTO webhooks_inboxevent (
     received_at, due_at
 ) SELECT merchant_id, endpoint_id, 'copy_' || n, event_type, 'copy_' || n, '{}', '', 'RECEIVED', '', 0, received_at,
     received_at + interval '1 year'
-FROM webhooks_inboxevent, generate_series(1, 20000) n
+FROM webhooks_inboxevent, generate_series(1, 4000) n
 """
 
 

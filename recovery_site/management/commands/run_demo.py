@@ -30,8 +30,8 @@ from recovery_site.demo.stage import (
 )
 from recovery_site.demo.traffic import Traffic
 
-# A day in two minutes: a newcomer sees something recovered within one.
-SPEED = 720.0
+# A day in one minute: a newcomer sees something recovered within it.
+SPEED = 1440.0
 # Far enough for any demo; deliveries are made while they are read.
 _FUTURE = 36_500 * DAY
 
