@@ -63,6 +63,8 @@ class Token(models.Model):
     last_success_at = models.DateTimeField(null=True, blank=True)
     added_by_payment_id = models.CharField(max_length=200, blank=True, default="")
     first_seen_at = models.DateTimeField()
+    # When the provider last said which card is behind it; older news that come late change nothing.
+    described_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -249,3 +249,8 @@ def invoice_marks(invoice_pk: int, besides: int | None = None) -> list[AttemptMa
 def mark_declined(status: str, returned_at: datetime | None) -> bool:
     """Open and unresolved attempts count as declines, and so does a payment that the bank took back."""
     return status not in (AttemptStatus.SUCCEEDED, AttemptStatus.ERRORED) or returned_at is not None
+
+
+def token_has_another_card(token_pk: int | None, card_pk: int) -> bool:
+    """True if the card behind this token is no longer `card_pk`: the provider has put another one there."""
+    return token_pk is not None and Token.objects.filter(pk=token_pk).exclude(card_id=card_pk).exists()

@@ -116,14 +116,21 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
 
 
 def method_apply(
-    *, customer: Customer, cards: Sequence[Card], keys: MethodKeys, method: MethodFacts, now: datetime
+    *,
+    customer: Customer,
+    cards: Sequence[Card],
+    keys: MethodKeys,
+    method: MethodFacts,
+    now: datetime,
+    told_at: datetime | None = None,
 ) -> bool:
     """Take over what the provider says about a token and its card, both locked. True if a dead token lives again.
 
     A new card or a new expiry revives the token unless the network's stop outlives it (MAC 03/21, R0, R1, R3); a token
     whose card had expired is as dead as a declined one. A card that replaces another under the same token joins the
     old one's budget group: counted together, nothing copied. The first description of a card that had none so far is
-    no new card. Another customer's token is left as it is.
+    no new card. Another customer's token is left as it is. What was told (`told_at`) before the last description, and
+    comes late, is about a card of then: it joins the group, and the token stays with the card of now.
     """
     token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
     if token.customer_id != customer.pk:
@@ -131,6 +138,12 @@ def method_apply(
     by_pk = {card.pk: card for card in cards}
     old, new = by_pk[token.card_id], by_pk[keys.card_pk]
     changed = new.pk != old.pk
+    if told_at is not None and method.card is not None:
+        if token.described_at is not None and told_at < token.described_at:
+            if changed:
+                _join_group(old, new, cards)
+            return False
+        token.described_at = told_at
     dead = token.status == TokenStatus.DECLINED or _expired(old, now)
     if changed:
         _join_group(new, old, cards)
@@ -146,7 +159,7 @@ def method_apply(
     if method.is_default and not token.is_default:
         Token.objects.filter(customer=customer, is_default=True).update(is_default=False)
         token.is_default = True
-    token.save(update_fields=["card", "status", "decline_code", "declined_at", "is_default"])
+    token.save(update_fields=["card", "status", "decline_code", "declined_at", "is_default", "described_at"])
     return revived
 
 
@@ -184,11 +197,13 @@ def _card_describe(card: Card, facts: CardFacts) -> bool:
     return before != (0, 0) and (card.exp_year or 0, card.exp_month or 0) > before
 
 
-def token_decline(*, token_pk: int, code: str, now: datetime) -> None:
-    """A hard decline: this token is not charged again until the card behind it changes."""
-    Token.objects.filter(pk=token_pk, status=TokenStatus.LIVE).update(
-        status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now
-    )
+def token_decline(*, token_pk: int, code: str, now: datetime, card_pk: int | None = None) -> None:
+    """A hard decline: this token is not charged again until the card behind it changes. `card_pk` is the card that was
+    refused: a token that has another one by now stays alive."""
+    live = Token.objects.filter(pk=token_pk, status=TokenStatus.LIVE)
+    if card_pk is not None:
+        live = live.filter(card_id=card_pk)
+    live.update(status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now)
 
 
 def token_succeed(*, token_pk: int, now: datetime) -> None:

@@ -32,6 +32,11 @@ _CARD_SIBLINGS: Final = frozenset(
      "expirymonth", "expiryyear", "securitycode", "verificationvalue"}
 )  # fmt: skip
 _NUMBER_NAMES: Final = frozenset({"number", "accountnumber"})
+# Lengths and first digits of card numbers (ISO/IEC 7812 ranges of the networks): an invoice's own `number`, such as
+# a year and month with a count, has others and stays.
+_ISSUED: Final = re.compile(
+    r"(?:4[0-9]{12,18}|5[0-9]{12,18}|6[0-9]{11,18}|3[0-9]{13,15}|2(?:2[2-9]|[3-6][0-9]|7[01])[0-9]{13})"
+)
 # Names under which a mapping is a thing of its own (such as a card authorisation), not a secret.
 _OBJECT_NAMES: Final = frozenset({"authorization", "number", "pan", "accountnumber"})
 # Adyen's payment references are bare 16-digit numbers: one in ten passes Luhn, losing one loses a payment.
@@ -163,7 +168,7 @@ def _scrub_mapping(value: Mapping[object, object], *, name: str, card: bool, dep
 def _is_secret_here(name: str, *, card: bool, value: object) -> bool:
     if name in _NUMBER_NAMES:
         digits = re.sub(r"[ \-]", "", str(value))
-        return card or (digits.isdecimal() and 12 <= len(digits) <= 19)
+        return card or _ISSUED.fullmatch(digits) is not None
     return name in _SECRET_NAMES or name.endswith(_SECRET_ENDINGS)
 
 

@@ -39,7 +39,9 @@ def enter(event: PaymentEvent, customer_pk: int, stamp: Stamp) -> Entry:
         keys = method_ensure(customer=customer, method=method, now=stamp.now, payment_id=payment_id)
     cards = cards_lock(customer, also=[keys.card_pk] if keys else ())
     if method is not None and keys is not None:
-        revived = method_apply(customer=customer, cards=cards, keys=keys, method=method, now=stamp.now)
+        revived = method_apply(
+            customer=customer, cards=cards, keys=keys, method=method, now=stamp.now, told_at=event.occurred_at
+        )
     return Entry(customer=customer, cards=cards, method=keys, revived=revived)
 
 

@@ -202,7 +202,8 @@ def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
         fields.append("provider_payment_id")
     described = payment.method is not None and payment.method.card is not None and attempt.origin != Origin.OURS
     learned = entry.method is not None and (
-        attempt.token_id is None or (described and attempt.token_id != entry.method.token_pk)
+        attempt.token_id is None
+        or (described and (attempt.token_id, attempt.card_id) != (entry.method.token_pk, entry.method.card_pk))
     )
     if learned and entry.method is not None:
         attempt.token_id, attempt.card_id = entry.method.token_pk, entry.method.card_pk
@@ -217,8 +218,8 @@ def _apply(
 ) -> None:
     payment = event.payment
     assert payment is not None
-    # A provider whose clock is ahead must not make a failure of the future, beyond which nothing could be planned.
-    failed_at = min(payment.occurred_at or event.occurred_at, stamp.now)
+    # Clocks differ: nothing fails before it was tried, nor in the future, beyond which nothing could be planned.
+    failed_at = min(max(payment.occurred_at or event.occurred_at, attempt.attempted_at), stamp.now)
     if event.kind is EventKind.PAYMENT_SUCCEEDED:
         if attempt.status != AttemptStatus.SUCCEEDED:
             captured = payment.captured_minor if payment.captured_minor is not None else payment.amount_minor

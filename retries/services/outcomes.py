@@ -38,6 +38,7 @@ from retries.selectors import decline_overrides
 from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, latest_case
 from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import CaseStatus, NextStep
+from tokens.selectors import token_has_another_card
 from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
 
 # Questions about an attempt that its result answers.
@@ -308,12 +309,15 @@ def _mark_method(
         group = [other for other in scope.cards if other.budget_group == card.budget_group]
         if verdict.stop:
             reason = decline.advice_code or decline.network_code or code
-            cards_stop(cards=group, code=reason, revivable=verdict.revivable, now=failed_at)
+            # Told late, of a card replaced meanwhile: only a stop that outlives replacements reaches the new one.
+            replaced = verdict.revivable and token_has_another_card(attempt.token_id, card.pk)
+            stopped = [card] if replaced else group
+            cards_stop(cards=stopped, code=reason, revivable=verdict.revivable, now=failed_at)
         elif verdict.wait is not None:
             cards_wait(cards=group, until=failed_at + verdict.wait)
     hard = verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
     if attempt.token_id is not None and hard:
-        token_decline(token_pk=attempt.token_id, code=code, now=failed_at)
+        token_decline(token_pk=attempt.token_id, code=code, now=failed_at, card_pk=attempt.card_id)
 
 
 def _failed(

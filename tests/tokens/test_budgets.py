@@ -54,11 +54,7 @@ def _counts(rule, mark, amount_minor, currency):
 
 def _used(rule, marks, invoice_marks, instant, amount_minor, currency):
     pool = invoice_marks if rule.key is Key.INVOICE else marks
-    return sum(
-        1
-        for mark in pool
-        if _counts(rule, mark, amount_minor, currency) and _in_window(rule, mark.at, instant)
-    )
+    return sum(1 for mark in pool if _counts(rule, mark, amount_minor, currency) and _in_window(rule, mark.at, instant))
 
 
 def _holds(rule, instant):
@@ -174,9 +170,7 @@ def test_used_and_remaining_of_every_rule_are_the_oracles(rules, marks, invoice_
 def test_the_order_of_attempts_does_not_matter(rules, marks, now, random):
     shuffled = list(marks)
     random.shuffle(shuffled)
-    assert budget(shuffled, rules, now, 1000, "EUR", marks) == budget(
-        marks, rules, now, 1000, "EUR", shuffled
-    )
+    assert budget(shuffled, rules, now, 1000, "EUR", marks) == budget(marks, rules, now, 1000, "EUR", shuffled)
 
 
 @given(rules_lists(), marks_lists, instants)
@@ -261,9 +255,9 @@ def test_thirty_days_are_720_hours_over_a_leap_day():
     monthly = rule(limit=1, window=30 * DAY)
     expected = datetime(2028, 3, 11, 8, 30, tzinfo=UTC)
     assert earliest_allowed([mark(made)], [monthly], made, 1000, "EUR") == expected
-    assert earliest_allowed(
-        [mark(made.replace(year=2027))], [monthly], made.replace(year=2027), 1000, "EUR"
-    ) == (datetime(2027, 3, 12, 8, 30, tzinfo=UTC))
+    assert earliest_allowed([mark(made.replace(year=2027))], [monthly], made.replace(year=2027), 1000, "EUR") == (
+        datetime(2027, 3, 12, 8, 30, tzinfo=UTC)
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,7 @@ def test_visa_allows_20_only_where_chosen_and_only_since_its_date():
     book = load_rules()
     change = datetime(2025, 5, 19, tzinfo=UTC)
     assert [rule.limit for rule in book.active("visa", change, visa_limit=20)] == [20]
-    assert [
-        rule.limit for rule in book.active("visa", change - timedelta(microseconds=1), visa_limit=20)
-    ] == [15]
+    assert [rule.limit for rule in book.active("visa", change - timedelta(microseconds=1), visa_limit=20)] == [15]
     assert [rule.limit for rule in book.active("visa", change, visa_limit=15)] == [15]
     assert [rule.limit for rule in book.for_network("visa", visa_limit=20)] == [15, 20]
 
@@ -103,9 +101,7 @@ def test_a_stricter_limit_replaces_the_networks():
 def test_the_same_limit_is_allowed_and_a_looser_one_is_refused():
     book = load_rules()
     assert book.active("mastercard", NOW, overrides=[RuleOverride("mastercard", DAY, 10)])[0].limit == 10
-    with pytest.raises(
-        RuleError, match=r"max_retries_per_day = 11 .* looser than the network's 10; give 10 or less"
-    ):
+    with pytest.raises(RuleError, match=r"max_retries_per_day = 11 .* looser than the network's 10; give 10 or less"):
         book.active("mastercard", NOW, overrides=[RuleOverride("mastercard", DAY, 11)])
     with pytest.raises(ValueError, match="looser"):
         book.check_override(RuleOverride("visa", MONTH, 20), NOW)

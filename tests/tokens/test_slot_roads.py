@@ -40,8 +40,8 @@ def succeeds(world: World, invoice: Invoice) -> None:
     world.answer(sent(world, invoice), "ok")
 
 
-def is_declined_for_good(world: World, invoice: Invoice) -> None:
-    world.answer(sent(world, invoice), "stolen_card")
+def is_flagged_as_fraud(world: World, invoice: Invoice) -> None:
+    world.answer(sent(world, invoice), "fraudulent")
 
 
 def runs_out_of_retries(world: World, invoice: Invoice) -> None:
@@ -86,7 +86,7 @@ def is_overtaken_by_staff(world: World, invoice: Invoice) -> None:
 
 ROADS = [
     succeeds,
-    is_declined_for_good,
+    is_flagged_as_fraud,
     runs_out_of_retries,
     is_lost_on_the_way,
     waits_for_the_bank,

@@ -145,6 +145,17 @@ class Renewal:
         }
         return self._stamped(event, after) | {"type": f"charge.dispute.{kind}", "api_version": self.shape}
 
+    def card_replaced(self, *, after: int) -> Body:
+        """The network has put a new card (9999, until 2031) behind the same payment method."""
+        event: Body = copy.deepcopy(load(f"{BASIL}/payment_method.automatically_updated.json"))
+        before = self._charge(1, 0)["payment_method_details"]["card"]
+        method = event["data"]["object"]
+        method |= {"id": self.token, "customer": self.customer}
+        method["card"] |= {"brand": "visa", "fingerprint": "fp_new", "last4": "9999", "exp_year": 2031}
+        changed = {key: before[key] for key in ("fingerprint", "last4", "exp_year", "exp_month")}
+        event["data"]["previous_attributes"] = {"card": changed}
+        return self._stamped(event, after)
+
     def _event(self, file: str, after: int, changes: Mapping[str, Any]) -> Body:
         event = copy.deepcopy(load(f"{self.shape}/{file}"))
         event["data"]["object"] |= changes

@@ -10,6 +10,7 @@ from invoices.models import Attempt, Dispute, Invoice, Transaction
 from retries.models import Case, RetryJob
 from tests.webhooks.door import Body, Door, faults, ledger, tokens
 from tests.webhooks.renewal import BASIL, FAILED_AT, SHAPES, Renewal, moment
+from tokens.models import Card
 
 pytestmark = pytest.mark.django_db
 NewDoor = Callable[..., Door]
@@ -400,6 +401,44 @@ def test_a_dispute_of_a_payment_that_never_succeeded_breaks_nothing(door: Door, 
 
 
 # --- payment methods ------------------------------------------------------------------------------------------------
+
+
+def test_late_news_of_an_old_card_says_nothing_about_its_replacement(new_door: NewDoor) -> None:
+    """The old card is reported as lost, the network has replaced it: in whatever order that is told, the payment method
+    is alive with its new card, which is to be tried, and old and new share one budget."""
+    renewal = Renewal(BASIL)
+    events = [renewal.charge_failed(code="lost_card"), renewal.card_replaced(after=200), renewal.invoice_failed()]
+    for order in permutations(range(3)):
+        door = in_order(new_door, events, order, 210)
+        told = [events[index]["type"] for index in order]
+        assert tokens(door.merchant) == [("pm_northwind_1", "live", False, "9999", 2031)], told
+        job = RetryJob.objects.get(merchant=door.merchant, status="SCHEDULED")
+        assert (job.token.provider_token if job.token else None, job.due_at) == ("pm_northwind_1", moment(210)), told
+        cards = Card.objects.filter(merchant=door.merchant)
+        assert {"0341", "9999"} <= set(cards.values_list("last4", flat=True)), told
+        assert cards.values("budget_group").distinct().count() == 1, told
+        attempt = Attempt.objects.get(merchant=door.merchant)
+        assert attempt.card is not None
+        assert attempt.card.last4 == "0341", told
+        assert faults(door.merchant) == []
+
+
+def test_a_new_card_that_is_refused_for_good_stays_so_when_old_news_comes(door: Door) -> None:
+    renewal = Renewal(BASIL)
+    door.tell(moment(210), renewal.charge_failed(code="lost_card"), renewal.invoice_failed())
+    door.tell(moment(210), renewal.card_replaced(after=200))
+    refused = renewal.charge_failed(2, after=300, code="lost_card")
+    refused["data"]["object"]["payment_method_details"]["card"] |= {
+        "fingerprint": "fp_new",
+        "last4": "9999",
+        "exp_year": 2031,
+    }
+    door.tell(moment(310), refused)
+    dead = [("pm_northwind_1", "declined", False, "9999", 2031)]
+    assert tokens(door.merchant) == dead
+    door.tell(moment(320), renewal.intent_failed(1, code="lost_card"))
+    assert tokens(door.merchant) == dead
+    assert not RetryJob.objects.filter(merchant=door.merchant, status__in=("SCHEDULED", "QUEUED")).exists()
 
 
 def test_nothing_about_anybody_s_money_is_made_up(door: Door) -> None:

@@ -3,11 +3,13 @@
 Little-endian, positions counted from 1 as Lua does, instants as whole microseconds since 1970 in doubles (exact to
 the year 2255), text that Redis never interprets.
 
-    budget   magic c4, size I4, since d, live tokens H, dead tokens H, invoices B, more invoices B, version d
+    budget   magic c4, size I4, since d, live tokens H, dead tokens H, invoices B, more invoices B, version d,
+                 soonest expiry d, latest wait d, amount d, currency c3 of every first class (-2: they differ)
              per live token, in the order that breaks ties: primary key d
-             per live token: network B, not before d, expires d, position of its marks I4, classes of declines B,
-                 and of the first such class: amount d, currency c3, flags B, marks H, position of the first mark I4
-             per invoice (only where a bank network counts them): primary key d, position of its marks I4
+             the same: network B, kind B, and of its first class of declines: marks B, position of the first mark H
+                 (kind 0: no declines, 1: one class and complete, 2: more than that)
+             the same: not before d, expires d, position of its classes H
+             per invoice (only where a bank network counts them): primary key d, position of its classes H
              per budget group and per invoice: classes B, then per class: amount d, currency c3, flags B, marks H,
                  and its instants d, oldest first
     request  not before d, marks needed since d, amount d, currency c3, invoice d, size of the owner B, owner,
@@ -34,7 +36,7 @@ from tokens.budgets import AttemptMark
 from tokens.networks import BANK_NETWORKS, CARD_NETWORKS, UNKNOWN
 from tokens.rules import Counts, Key, Rule, RuleOverride, load_rules
 
-MAGIC = b"RRB1"
+MAGIC = b"RRB2"
 # Above every limit of every rule; a rule that looks further is answered by PostgreSQL.
 KEEP_MARKS = 64
 MAX_TOKENS = 100
@@ -49,11 +51,12 @@ _NEVER = float(_EXACT)
 _CODES = {name: code for code, name in enumerate((UNKNOWN, *CARD_NETWORKS, *BANK_NETWORKS))}
 _KEYS = {Key.CARD: 0, Key.CARD_AMOUNT: 1, Key.INVOICE: 2}
 _DECLINED, _MORE = 1, 2
-_ANY_AMOUNT = -1.0
+_ANY_AMOUNT, _MIXED = -1.0, -2.0
 
-_HEADER = struct.Struct("<4sIdHHBBd")
-_TOKEN = struct.Struct("<BddIBd3sBHI")
-_INVOICE = struct.Struct("<dI")
+_HEADER = struct.Struct("<4sIdHHBBdddd3s")
+_TOKEN = struct.Struct("<BBBH")
+_DETAIL = struct.Struct("<ddH")
+_INVOICE = struct.Struct("<dH")
 _CLASS = struct.Struct("<d3sBH")
 _REQUEST = struct.Struct("<ddd3sdB")
 _NETWORK = struct.Struct("<BBHHBHHH")
@@ -107,31 +110,46 @@ def pack_history(history: History, version: int) -> bytes:
         raise NotPackable("The customer has too many tokens or invoices.")
     pools = {group: _classes(marks) for group, marks in history.marks.items()}
     invoices = {pk: _network_classes(marks) for pk, marks in history.invoice_marks.items()}
-    position = 1 + _HEADER.size + (8 + _TOKEN.size) * len(history.tokens) + _INVOICE.size * len(invoices)
+    per_token = 8 + _TOKEN.size + _DETAIL.size
+    position = 1 + _HEADER.size + per_token * len(history.tokens) + _INVOICE.size * len(invoices)
     lists = bytearray()
     places = {group: _append(lists, classes, position) for group, classes in pools.items()}
     owed = {pk: _append(lists, classes, position) for pk, classes in invoices.items()}
     size = position - 1 + len(lists)
     if size > MAX_BYTES:
         raise NotPackable("The customer's history is too long.")
-    since = -_NEVER if history.since is None else _whole(history.since)
-    header = _HEADER.pack(
-        MAGIC, size, since, len(history.tokens), history.dead_tokens, len(invoices), history.more_invoices, version
-    )
     return b"".join(
         (
-            header,
+            _head(history, places.values(), size, len(invoices), version),
             struct.pack(f"<{len(history.tokens)}d", *(token.pk for token in history.tokens)),
-            *(_token(token, places) for token in history.tokens),
+            *(_token(token, places[token.group]) for token in history.tokens),
+            *(_detail(token, places[token.group]) for token in history.tokens),
             *(_INVOICE.pack(pk, place.position) for pk, place in owed.items()),
             lists,
         )
     )
 
 
+def _head(history: History, places: Iterable["_Place"], size: int, invoices: int, version: int) -> bytes:
+    amounts = {place.first[:2] for place in places if place.declines}
+    return _HEADER.pack(
+        MAGIC,
+        size,
+        -_NEVER if history.since is None else _whole(history.since),
+        len(history.tokens),
+        history.dead_tokens,
+        invoices,
+        history.more_invoices,
+        version,
+        min((_expires(token) for token in history.tokens), default=_NEVER),
+        max((_wait(token) for token in history.tokens), default=0),
+        *(amounts.pop() if len(amounts) == 1 else (_MIXED, b"   ")),
+    )
+
+
 def pack_nothing(version: int) -> bytes:
     """The budget value of a customer whose history is not packable: it never reaches back far enough."""
-    return _HEADER.pack(MAGIC, _HEADER.size, _NEVER, 0, 0, 0, 0, version)
+    return _HEADER.pack(MAGIC, _HEADER.size, _NEVER, 0, 0, 0, 0, version, _NEVER, 0, _MIXED, b"   ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,23 +181,22 @@ def _append(lists: bytearray, classes: Sequence[_Class], start: int) -> _Place:
     return _Place(position, declines, first)
 
 
-def _token(token: PackedToken, places: Mapping[str, _Place]) -> bytes:
-    place = places[token.group]
-    not_before = 0.0 if token.not_before is None else _whole(token.not_before)
-    expires = _NEVER if token.expires_at is None else _whole(token.expires_at)
-    amount, currency, flags, marks, first = place.first
-    return _TOKEN.pack(
-        _CODES[token.network],
-        not_before,
-        expires,
-        place.position,
-        place.declines,
-        amount,
-        currency,
-        flags,
-        marks,
-        first,
-    )
+def _token(token: PackedToken, place: _Place) -> bytes:
+    _, _, flags, marks, first = place.first
+    kind = 2 if place.declines > 1 or flags & _MORE else place.declines
+    return _TOKEN.pack(_CODES[token.network], kind, marks, first)
+
+
+def _detail(token: PackedToken, place: _Place) -> bytes:
+    return _DETAIL.pack(_wait(token), _expires(token), place.position)
+
+
+def _wait(token: PackedToken) -> float:
+    return 0.0 if token.not_before is None else _whole(token.not_before)
+
+
+def _expires(token: PackedToken) -> float:
+    return _NEVER if token.expires_at is None else _whole(token.expires_at)
 
 
 def _classes(marks: Iterable[AttemptMark]) -> list[_Class]:
@@ -313,8 +330,9 @@ def _window(rule: Rule) -> int:
 
 
 class Reply(StrEnum):
-    """What the script found; all but the first three mean that PostgreSQL must be asked."""
+    """What the script found; from `COLD` on PostgreSQL must be asked."""
 
+    ALL = "A"
     RANKED = "R"
     LOCKED = "L"
     DEAD = "D"
@@ -324,7 +342,9 @@ class Reply(StrEnum):
 
 
 def unpack_ranking(reply: bytes, not_before: datetime) -> list[tuple[int, datetime]]:
-    """Primary key and earliest instant of each token of an `R` reply, best first."""
+    """Primary key and earliest instant of each token of an `A` or `R` reply, best first."""
+    if reply[0] == ord(Reply.ALL):
+        return [(int(pk), not_before) for pk in struct.unpack_from(f"<{len(reply) // 8}d", reply, 1)]
     ready, waiting = reply[1], reply[2]
     count = ready + waiting
     keys_at = 3 + count + 8 * waiting

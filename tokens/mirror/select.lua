@@ -2,8 +2,9 @@
 --
 -- KEYS  status, budget
 -- ARGV  the request; its layout and that of the budget are documented in packing.py
--- Reply a string: R, how many may go at once, how many later, their places in rank order, the instants of the later
---         ones, the keys of all tokens by place
+-- Reply a string: A and the keys of all tokens: each may be charged at once, in this order
+--       R, how many may go at once, how many later, their places in rank order, the instants of the later ones, the
+--         keys of all tokens by place
 --       D dead | L and the owner: locked | C nothing stored | X unreadable | S history does not reach back far enough
 --
 -- Marks that have left a window are pruned by position: of sorted times only the limit-th newest can hold anything
@@ -23,22 +24,24 @@ if not data then
   return redis.call('EXISTS', KEYS[2]) == 1 and 'X' or 'C'
 end
 local length = #data
-if length < 30 then return 'X' end
-local magic, size, since, live, dead, invoices, more_invoices = read('<I4I4dHHBB', data)
-if magic ~= 826430034 or size ~= length then return 'X' end -- RRB1
+if length < 57 then return 'X' end
+local magic, size, since, live, dead, invoices, more_invoices, version, soonest_expiry, latest_wait, value, code, keys_at =
+  read('<I4I4dHHBBddddI3', data)
+if magic ~= 843207250 or size ~= length then return 'X' end -- RRB2
 if since > needed then return 'S' end
 rules_at = rules_at + owner_size
 
 local short = false -- the answer needs more history than is stored
 local exact -- the general calculation, created when first needed
+local same, mixed = value == amount and code == currency or value == -1, value == -2
 local known, plain, by_amount, limit, window, by_amount_2, limit_2, window_2 = -1
-local order, ready, later, later_at, waiting = {0, 0, 0, 0}, 0, nil, nil, 0
-local record = 31 + 8 * live
+local order, ready, later, later_at, waiting = nil, 0, nil, nil, 0
+local record = keys_at + 8 * live
+local details = record + 5 * live
 
 for place = 1, live do
-  local network, wait, expires, group, classes, value, code, flags, marks, first
-  network, wait, expires, group, classes, value, code, flags, marks, first, record =
-    read('<BddI4BdI3BHI4', data, record)
+  local network, kind, marks, first
+  network, kind, marks, first, record = read('<BBBH', data, record)
   if network ~= known then
     known = network
     plain, by_amount, limit, window, by_amount_2, limit_2, window_2 =
@@ -47,15 +50,22 @@ for place = 1, live do
   end
 
   local instant = from
-  if wait > instant then instant = wait end
-  if plain == 1 and classes <= 1 and flags <= 1 then
+  if latest_wait > from then
+    local wait = read('<d', data, details + 18 * place - 18)
+    if wait > from then instant = wait end
+  end
+  if plain == 1 and kind < 2 then
     if marks >= limit or marks >= limit_2 then
-      local same = value == amount and code == currency or value == -1
-      if marks >= limit and (by_amount == 0 or same) then
+      local fits = same
+      if mixed and (by_amount == 1 or by_amount_2 == 1) then
+        local amount_here, code_here = read('<dI3', data, first - 14)
+        fits = amount_here == amount and code_here == currency or amount_here == -1
+      end
+      if marks >= limit and (by_amount == 0 or fits) then
         local release = read('<d', data, first + 8 * (marks - limit)) + window
         if release > instant then instant = release end
       end
-      if marks >= limit_2 and (by_amount_2 == 0 or same) then
+      if marks >= limit_2 and (by_amount_2 == 0 or fits) then
         local release = read('<d', data, first + 8 * (marks - limit_2)) + window_2
         if release > instant then instant = release end
       end
@@ -65,10 +75,10 @@ for place = 1, live do
       local DAY, INVOICE = 86400000000, 2
       local floor, byte = math.floor, string.byte
       local releases_of, parsed, invoice_group = {}, {}, nil
-      local at = record + 40 * (live - place)
+      local at = details + 18 * live
       for _ = 1, invoices do
         local number, position
-        number, position, at = read('<dI4', data, at)
+        number, position, at = read('<dH', data, at)
         if number == invoice then invoice_group = position end
       end
 
@@ -169,16 +179,24 @@ for place = 1, live do
         return instant
       end
     end
-    instant = exact(network, group, instant)
+    instant = exact(network, read('<H', data, details + 18 * place - 2), instant)
   end
 
-  if instant < expires then
+  if instant >= soonest_expiry and instant >= read('<d', data, details + 18 * place - 10) then
+    instant = nil -- the card's last month is over by then
+  end
+  if instant == from and not order then
+    ready = ready + 1
+  else
     -- Records come in the order that breaks ties, so order of arrival and a stable insertion rank them.
+    if not order then
+      order, later, later_at = {}, {}, {}
+      for at = 1, ready do order[at] = at end
+    end
     if instant == from then
       ready = ready + 1
       order[ready] = place
-    else
-      if waiting == 0 then later, later_at = {}, {} end
+    elseif instant then
       local at = waiting
       while at > 0 and later_at[at] > instant do
         later_at[at + 1], later[at + 1] = later_at[at], later[at]
@@ -191,11 +209,11 @@ for place = 1, live do
 end
 
 if short then return 'S' end
-local tokens = string.sub(data, 31, 30 + 8 * live)
-if waiting == 0 then
-  if ready == 0 and live + dead > 0 then return 'D' end
-  return string.char(82, ready, 0, unpack(order, 1, ready)) .. tokens
+local tokens = string.sub(data, keys_at, keys_at + 8 * live - 1)
+if not order then
+  return (live > 0 or dead == 0) and 'A' .. tokens or 'D'
 end
+if ready + waiting == 0 then return 'D' end
 for i = 1, waiting do order[ready + i] = later[i] end
-return string.char(82, ready, waiting, unpack(order, 1, ready + waiting))
-  .. struct.pack('<' .. string.rep('d', waiting), unpack(later_at)) .. tokens
+return string.char(82, ready, waiting, unpack(order)) .. struct.pack('<' .. string.rep('d', waiting), unpack(later_at))
+  .. tokens

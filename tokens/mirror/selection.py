@@ -111,7 +111,7 @@ def _ask(customer: Customer, question: Question) -> Selection | None:
         return None
     kind = Reply.UNREADABLE if isinstance(reply, ResponseError) else Reply(chr(reply[0]))
     match kind:
-        case Reply.RANKED:
+        case Reply.ALL | Reply.RANKED:
             ranked = unpack_ranking(reply, question.not_before)
             return Selection(Answer.RANKED, tuple(RankedToken(*one) for one in ranked), warm=True)
         case Reply.LOCKED:

@@ -21,7 +21,7 @@ end
 
 local budget = redis.call('GET', KEYS[3])
 if budget then
-  if #budget >= 30 and string.sub(budget, 1, 4) == 'RRB1' and struct.unpack('<I4', budget, 5) == #budget then
+  if #budget >= 57 and string.sub(budget, 1, 4) == 'RRB2' and struct.unpack('<I4', budget, 5) == #budget then
     local ahead = struct.unpack('<d', budget, 23) - version
     if ahead > 0 and ahead < 1000000000 then return {0} end
     if ahead > 0 then reply[#reply + 1] = KEYS[3] end -- no sequence jumps so far
