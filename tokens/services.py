@@ -111,8 +111,19 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
     mirrors, so the customer is mirrored once the transaction has committed (step 5 of the charge protocol).
     """
     mirror_after_commit(customer.pk)
-    groups = Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also)).values("budget_group")
-    return list(for_no_key_update(Card.objects.filter(budget_group__in=groups).order_by("pk")))
+    mine = Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also))
+    while True:
+        savepoint = transaction.savepoint()
+        cards = list(
+            for_no_key_update(Card.objects.filter(budget_group__in=mine.values("budget_group")).order_by("pk"))
+        )
+        now = Card.objects.filter(budget_group__in={card.budget_group for card in cards})
+        if set(now.values_list("pk", flat=True)) == {card.pk for card in cards}:
+            transaction.savepoint_commit(savepoint)
+            return cards
+        # A card joined a group while we waited for it. Back to the savepoint, which gives the locks back: all are taken
+        # again in order.
+        transaction.savepoint_rollback(savepoint)
 
 
 def method_apply(

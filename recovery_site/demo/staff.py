@@ -18,7 +18,7 @@ from retries.states import CaseStatus, NextStep
 
 log = structlog.get_logger()
 # What is younger is left for whoever looks at the demo.
-_ALERTS_AFTER, _QUESTIONS_AFTER = timedelta(days=2), timedelta(days=3)
+_ALERTS_AFTER, _QUESTIONS_AFTER = timedelta(days=2), timedelta(days=10)
 _PATIENCE = timedelta(days=4)
 # Answers that move no money; questions without one wait for a person.
 _HARMLESS = ("noted", "keep")

@@ -22,6 +22,7 @@ from retries.engine.prepare import Prepared, Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
 from retries.models import RetryJob
 from retries.reconciliation import reconcile
+from retries.services import outcomes, planning
 from tests.support.books import assert_promises, assert_rules_kept, assert_slots
 from tests.support.sandbox import Sandbox, sandbox_running
 from tests.support.shop import Shop
@@ -208,25 +209,21 @@ def reply_and_webhook(shop: Shop, prepared: Prepared, answer: ChargeResult) -> l
 
 
 def test_without_locks_reply_and_webhook_both_book_the_payment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    bill, prepared, answer = sent(shop)
+    _, prepared, answer = sent(shop)
     no_locks(monkeypatch)
     monkeypatch.setattr("retries.engine.send.for_no_key_update", lambda rows: rows)
     monkeypatch.setattr("retries.handler.payments.for_no_key_update", lambda rows: rows)
-    meet, succeeded = meeting(2), preparing.Stamp
-    from retries.services import outcomes
-
+    meet = meeting(2)
     book = outcomes.charge_has_succeeded
 
     def book_together(*given: Any, **known: Any) -> Any:
         meet()
         return book(*given, **known)
 
-    assert succeeded
     monkeypatch.setattr(outcomes, "charge_has_succeeded", book_together)
     results = reply_and_webhook(shop, prepared, answer)
     crashed = InboxEvent.objects.filter(endpoint=shop.endpoint, attempts__gt=0).exists()
     assert errors(results) or crashed, "the two were expected to collide"
-    assert bill
 
 
 def test_reply_and_webhook_at_once_are_one_payment(shop: Shop) -> None:
@@ -287,8 +284,6 @@ def test_without_the_customers_lock_two_invoices_fight_for_the_slot(
     for bill in (first, second):
         shop.pause(bill)
     no_locks(monkeypatch)
-    from retries.services import planning
-
     meet, holder = meeting(2), planning.slot_holder
 
     def look_together(*given: Any, **known: Any) -> Any:
@@ -340,13 +335,13 @@ def crowd_on_one_card(shop: Shop, known: int, others: int) -> list[Bill]:
     """Customers who share a Mastercard on which `known` declines of today are known, each with a retry due now."""
     first = shop.bill("tok_decline_insufficient_funds", network="mastercard", fingerprint="fp_shared")
     shop.tell(*(first.attempt(shop.wait(minutes=1)).charge_failed() for _ in range(known)))
-    bills = [shop.bill("tok_decline_insufficient_funds", network="mastercard", fingerprint="fp_shared") for _ in range(others)]
-    for bill in bills:
+    bills = []
+    for _ in range(others):
+        bill = shop.bill("tok_decline_insufficient_funds", network="mastercard", fingerprint="fp_shared")
         shop.tell(bill.attempt(shop.wait(minutes=1)).charge_failed())
+        bills.append(bill)
     shop.wait(hours=1)
-    RetryJob.objects.filter(merchant=shop.merchant, invoice__customer__in=[shop.customer(bill).pk for bill in bills]).update(
-        due_at=shop.at
-    )
+    RetryJob.objects.filter(invoice__in=[shop.invoice(bill).pk for bill in bills]).update(due_at=shop.at)
     return bills
 
 
@@ -393,8 +388,8 @@ def test_parallel_sweeps_over_one_card_stay_within_the_day(shop: Shop) -> None:
     crowd_on_one_card(shop, 3, 5)
     results = together(shop.drain, shop.drain, shop.drain)
     assert errors(results) == []
-    assert sum(counts.declined for counts in results) == 2
-    assert sum(counts.rescheduled for counts in results) == 3
+    found = [(counts.declined, counts.refused + counts.rescheduled, counts.unknown) for counts in results]
+    assert [sum(column) for column in zip(*found, strict=True)] == [2, 3, 0], found
     assert_promises(shop)
 
 
@@ -435,7 +430,10 @@ def test_everything_at_once_never_deadlocks(shop: Shop) -> None:
     for bill, fingerprint in ((first, "fp_b"), (second, "fp_a")):
         spare = shop.bill("tok_decline_do_not_honor", customer=bill.customer, fingerprint=fingerprint)
         shop.tell(spare.method_attached(shop.at))
-    more = [shop.failed_bill(customer=bill.customer, fingerprint=f"fp_{name}") for bill, name in ((first, "b"), (second, "a"))]
+    more = [
+        shop.failed_bill(customer=first.customer, fingerprint="fp_b"),
+        shop.failed_bill(customer=second.customer, fingerprint="fp_a"),
+    ]
     shop.wait(days=1)
     events = [
         bill.attempt(shop.at + MINUTE * number).charge_failed()
