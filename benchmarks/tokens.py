@@ -1,4 +1,4 @@
-"""Choosing a token: one script call against a no-op and against lock, read, compute, write, release; PostgreSQL's count.
+"""Choosing a token: one script call against a no-op and against lock, read, compute, write, release; PostgreSQL's.
 
 redis-py, one connection, everything on this machine. The floor of `selection_N_vs_noop` is an EVALSHA of `return 1`
 with the same keys and the same argument: what any script called with them costs. `selection_N_vs_bare_noop` compares

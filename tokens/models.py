@@ -81,7 +81,7 @@ class Token(models.Model):
 
 
 class ImportedMark(models.Model):
-    """Tries of a card that somebody else made and that came as history, not as invoices (docs/adr: imported history).
+    """Tries of a card that somebody else made and that came as history, not as invoices (docs/adr/0007).
 
     `count` tries at `at` count as declines of the card like attempts do. Without an amount they count against every
     amount. One row per token, instant and source, so that the same file read twice changes nothing.

@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='merchant',
-            name='refund_approval_above_minor',
-            field=models.BigIntegerField(blank=True, help_text="Refunds above this amount (minor units of the payment's currency) need a second person.", null=True),
+            model_name="merchant",
+            name="refund_approval_above_minor",
+            field=models.BigIntegerField(
+                blank=True,
+                help_text="Refunds above this amount (minor units of the payment's currency) need a second person.",
+                null=True,
+            ),
         ),
     ]

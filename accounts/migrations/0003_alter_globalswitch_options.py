@@ -4,14 +4,13 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0002_merchant_refund_approval_above_minor'),
+        ("accounts", "0002_merchant_refund_approval_above_minor"),
     ]
 
     operations = [
         migrations.AlterModelOptions(
-            name='globalswitch',
-            options={'verbose_name': 'global switch', 'verbose_name_plural': 'global switch'},
+            name="globalswitch",
+            options={"verbose_name": "global switch", "verbose_name_plural": "global switch"},
         ),
     ]

@@ -4,15 +4,32 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('invoices', '0003_tenant_keys'),
+        ("invoices", "0003_tenant_keys"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='reviewitem',
-            name='kind',
-            field=models.CharField(choices=[('unknown_attempt', 'Nobody knows whether this was charged'), ('overdue_settlement', 'A settlement is overdue'), ('mismatch', "The provider's answer differs from what we sent"), ('paid_twice', 'Paid twice'), ('paid_after_cancel', 'Paid after it was canceled'), ('overpaid', 'Paid more than was owed'), ('wrong_currency', 'Paid in another currency'), ('disputed', 'Disputed or returned'), ('configuration', 'Something is configured wrongly'), ('fraud', 'Flagged as fraud'), ('no_plan', 'No automatic step is possible'), ('unmatched_payment', 'A payment that fits no single invoice'), ('refund_stuck', 'A refund got stuck'), ('refund_approval', 'A refund needs a second person')], max_length=30),
+            model_name="reviewitem",
+            name="kind",
+            field=models.CharField(
+                choices=[
+                    ("unknown_attempt", "Nobody knows whether this was charged"),
+                    ("overdue_settlement", "A settlement is overdue"),
+                    ("mismatch", "The provider's answer differs from what we sent"),
+                    ("paid_twice", "Paid twice"),
+                    ("paid_after_cancel", "Paid after it was canceled"),
+                    ("overpaid", "Paid more than was owed"),
+                    ("wrong_currency", "Paid in another currency"),
+                    ("disputed", "Disputed or returned"),
+                    ("configuration", "Something is configured wrongly"),
+                    ("fraud", "Flagged as fraud"),
+                    ("no_plan", "No automatic step is possible"),
+                    ("unmatched_payment", "A payment that fits no single invoice"),
+                    ("refund_stuck", "A refund got stuck"),
+                    ("refund_approval", "A refund needs a second person"),
+                ],
+                max_length=30,
+            ),
         ),
     ]

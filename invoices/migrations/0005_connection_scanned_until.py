@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('invoices', '0004_alter_reviewitem_kind'),
+        ("invoices", "0004_alter_reviewitem_kind"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='connection',
-            name='scanned_until',
+            model_name="connection",
+            name="scanned_until",
             field=models.DateTimeField(blank=True, editable=False, null=True),
         ),
     ]

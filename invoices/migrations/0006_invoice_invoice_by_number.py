@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0003_alter_globalswitch_options'),
-        ('invoices', '0005_connection_scanned_until'),
+        ("accounts", "0003_alter_globalswitch_options"),
+        ("invoices", "0005_connection_scanned_until"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(condition=models.Q(('number', ''), _negated=True), fields=['merchant', 'number'], name='invoice_by_number'),
+            model_name="invoice",
+            index=models.Index(
+                condition=models.Q(("number", ""), _negated=True),
+                fields=["merchant", "number"],
+                name="invoice_by_number",
+            ),
         ),
     ]

@@ -67,7 +67,8 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
         stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
         if isinstance(answer, ChargeResult) and (wrong := differences(attempt, answer)):
-            answer = ProviderUncertain(f"The provider's answer does not fit our request: {wrong}.", raw=dict(answer.raw))
+            message = f"The provider's answer does not fit our request: {wrong}."
+            answer = ProviderUncertain(message, raw=dict(answer.raw))
         if isinstance(answer, ProviderUncertain):
             if attempt.status == AttemptStatus.SENDING:
                 outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp, raw=answer.data)

@@ -47,9 +47,7 @@ class Psp:
 
     def refusal(self) -> str:
         """Start another server on the same ledger, which must give up; returns what it wrote to stderr."""
-        done = subprocess.run(
-            self._command(), cwd=ROOT, text=True, capture_output=True, timeout=30, check=False
-        )
+        done = subprocess.run(self._command(), cwd=ROOT, text=True, capture_output=True, timeout=30, check=False)
         assert (done.returncode, done.stdout) == (1, "")
         return done.stderr
 
@@ -101,9 +99,7 @@ class Psp:
 
     def charge(self, token: str = "tok_ok", *, key: str | None = None, **fields: Any) -> requests.Response:
         options = {name: fields.pop(name) for name in ("timeout",) if name in fields}
-        return self.post(
-            "/charges", {"amount": 1000, "currency": "EUR", "token": token, **fields}, key=key, **options
-        )
+        return self.post("/charges", {"amount": 1000, "currency": "EUR", "token": token, **fields}, key=key, **options)
 
     def refund(self, charge: str, amount: int, *, key: str | None = None, **fields: Any) -> requests.Response:
         return self.post("/refunds", {"charge": charge, "amount": amount, **fields}, key=key)
@@ -195,9 +191,7 @@ def raw_charge(psp: Psp, key: str, reference: str) -> socket.socket:
     """Send a charge and return the open socket, its answer unread."""
     address = urlsplit(psp.url)
     body = json.dumps({"amount": 5, "currency": "EUR", "token": "tok_ok", "reference": reference})
-    head = (
-        f"POST /charges HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST /charges HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection((address.hostname, address.port), timeout=20)
     connection.sendall((head + body).encode())
     return connection

@@ -222,9 +222,7 @@ def test_a_script_of_the_plain_name_serves_each_suffixed_token_on_its_own(psp: P
     assert psp.statuses("tok_ok__c", 1) == ["pending"]
 
 
-@pytest.mark.parametrize(
-    "step", ["okay", "ok:1", "decline:", "decline:a:b:c:d", "http429:x", "slow:-1", "slow:61", 5]
-)
+@pytest.mark.parametrize("step", ["okay", "ok:1", "decline:", "decline:a:b:c:d", "http429:x", "slow:-1", "slow:61", 5])
 def test_an_unknown_step_is_refused(shared_psp: Psp, step: object) -> None:
     reply = shared_psp.call("PUT", "/script", {"token": "tok_ok__steps", "steps": ["pending", step]})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_request")

@@ -82,9 +82,7 @@ def test_refunds_follow_scripts_and_a_failed_one_gives_its_amount_back(psp: Psp)
     pending = psp.refund(charge["id"], 1000).json()
     assert pending["status"] == "pending"
     assert psp.refund(charge["id"], 1).status_code == 422
-    failed = psp.call(
-        "POST", f"/refunds/{pending['id']}/settle", {"status": "failed", "failure_code": "closed"}
-    ).json()
+    failed = psp.call("POST", f"/refunds/{pending['id']}/settle", {"status": "failed", "failure_code": "closed"}).json()
     assert failed == pending | {"status": "failed", "failure_code": "closed"}
     assert psp.get(f"/charges/{charge['id']}")["amount_refunded"] == 0
     refused = psp.refund(charge["id"], 1000).json()
@@ -99,9 +97,7 @@ def test_refunds_follow_scripts_and_a_failed_one_gives_its_amount_back(psp: Psp)
 
 
 def fault_pattern(psp: Psp, seed: int) -> list[int]:
-    psp.put(
-        "/faults", seed=seed, rates={"http500_before": 0.3, "http429:1": 0.2, "http500_after_charge": 0.1}
-    )
+    psp.put("/faults", seed=seed, rates={"http500_before": 0.3, "http429:1": 0.2, "http500_after_charge": 0.1})
     return [psp.charge("tok_ok__faulty").status_code for _ in range(60)]
 
 
@@ -223,9 +219,7 @@ def test_the_server_needs_no_django() -> None:
 # Webhooks
 
 
-def test_every_result_is_sent_signed_also_behind_a_lost_reply(
-    psp: Psp, make_receiver: Callable[..., Receiver]
-) -> None:
+def test_every_result_is_sent_signed_also_behind_a_lost_reply(psp: Psp, make_receiver: Callable[..., Receiver]) -> None:
     receiver = make_receiver()
     psp.put("/webhook", url=receiver.url, secret=SECRET)
     psp.put(
@@ -237,9 +231,7 @@ def test_every_result_is_sent_signed_also_behind_a_lost_reply(
     for reference in references:
         psp.charge(reference=reference)
     pending = psp.by_reference("r2")[0]
-    psp.call(
-        "POST", f"/charges/{pending['id']}/settle", {"status": "declined", "decline_code": "expired_card"}
-    )
+    psp.call("POST", f"/charges/{pending['id']}/settle", {"status": "declined", "decline_code": "expired_card"})
     psp.refund(psp.by_reference("r0")[0]["id"], 10)
     events = [receiver.next() for _ in range(6)]
     assert [(event["type"], event["data"]["reference"]) for event, _ in events] == [

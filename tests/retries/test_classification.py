@@ -101,9 +101,7 @@ def test_an_unknown_code_is_soft_and_says_that_it_is_unknown():
     )
 
 
-@pytest.mark.parametrize(
-    ("present", "words"), [(True, "a message but no"), (False, "neither a code nor a message")]
-)
+@pytest.mark.parametrize(("present", "words"), [(True, "a message but no"), (False, "neither a code nor a message")])
 def test_a_failure_without_a_code_is_soft_and_unknown(present, words):
     answer = verdict("stripe", message_present=present)
     assert (answer.category, answer.known, answer.code_listed) == (Category.SOFT_DECLINE, False, True)
@@ -155,9 +153,7 @@ def test_a_duplicate_is_looked_up_and_never_a_decline(provider, code):
         ("brand_new_code", "expired_card", Category.HARD_DECLINE, True),
     ],
 )
-def test_the_decline_code_speaks_and_the_wider_code_stands_in_for_it(
-    raw_code, fallback_code, category, known
-):
+def test_the_decline_code_speaks_and_the_wider_code_stands_in_for_it(raw_code, fallback_code, category, known):
     answer = verdict("stripe", raw_code, fallback_code=fallback_code)
     assert (answer.category, answer.known) == (category, known)
 
@@ -173,9 +169,7 @@ def test_stripes_advice_not_to_try_again_stops_the_card():
     assert answer.source == "stripe table, Stripe advice codes"
 
 
-@pytest.mark.parametrize(
-    "code", ["insufficient_funds", "do_not_honor", "authentication_required", "brand_new_code"]
-)
+@pytest.mark.parametrize("code", ["insufficient_funds", "do_not_honor", "authentication_required", "brand_new_code"])
 def test_stripes_advice_to_confirm_the_card_asks_the_customer(code):
     answer = verdict("stripe", code, provider_advice="confirm_card_data")
     assert (answer.category, answer.retry_class, answer.actor) == (
@@ -325,9 +319,7 @@ def test_staff_read_one_sentence_with_the_source():
 
 codes = st.one_of(
     st.text(max_size=12),
-    st.sampled_from(
-        ["card_declined", "insufficient_funds", "51", "R1", "03", "duplicate_transaction", "lost_card"]
-    ),
+    st.sampled_from(["card_declined", "insufficient_funds", "51", "R1", "03", "duplicate_transaction", "lost_card"]),
 )
 failures = st.builds(
     ClassificationInput,

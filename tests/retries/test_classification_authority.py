@@ -28,9 +28,7 @@ class StoredOverride:
 # --- networks overrule ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "network_code", ["04", "07", "12", "14", "15", "41", "43", "46", "57", "R0", "R1", "R3"]
-)
+@pytest.mark.parametrize("network_code", ["04", "07", "12", "14", "15", "41", "43", "46", "57", "R0", "R1", "R3"])
 def test_visa_category_1_stops_the_card_whatever_the_provider_says(network_code):
     answer = verdict("stripe", "insufficient_funds", network="visa", network_code=network_code)
     assert (answer.stop, answer.retry_class, answer.machine_may_retry) == (True, RetryClass.NEVER, False)
@@ -204,9 +202,7 @@ def test_the_highest_version_of_an_override_counts_in_any_order():
 
 
 def test_an_override_makes_an_unknown_code_known_but_not_listed():
-    answer = verdict(
-        "stripe", "brand_new_code", [StoredOverride("stripe", "brand_new_code", 1, "HARD_DECLINE")]
-    )
+    answer = verdict("stripe", "brand_new_code", [StoredOverride("stripe", "brand_new_code", 1, "HARD_DECLINE")])
     assert (answer.category, answer.retry_class, answer.known, answer.code_listed) == (
         Category.HARD_DECLINE,
         RetryClass.NEVER,

@@ -249,7 +249,8 @@ def test_the_invoice_told_as_paid_again_after_a_lost_dispute_does_not_pay_it(sho
     paid = bill.attempt()
     shop.tell(*paid.succeeded(), paid.dispute("lost", bill.at + DAY))
     assert shop.invoice(bill).status == "PROCESS_FAILED"
-    shop.tell(paid.invoice_paid().again(), paid.invoice_paid("invoice.payment_succeeded"), paid.charge_succeeded().again())
+    again = (paid.invoice_paid().again(), paid.charge_succeeded().again())
+    shop.tell(again[0], paid.invoice_paid("invoice.payment_succeeded"), again[1])
     assert (shop.invoice(bill).status, shop.invoice(bill).paid_minor) == ("PROCESS_FAILED", 0)
     assert len(shop.attempts(bill)) == 1
 
@@ -551,7 +552,8 @@ def test_a_refund_that_is_taken_back_settles_the_invoice_again(shop: Shop) -> No
     paid = bill.attempt()
     shop.tell(*paid.succeeded(), paid.refund("a", 2500, bill.at + DAY))
     assert shop.invoice(bill).status == "REFUNDED"
-    failed = paid.refund("a", 2500, bill.at + 5 * DAY, "failed", "refund.failed", failure_reason="expired_or_canceled_card")
+    reason = "expired_or_canceled_card"
+    failed = paid.refund("a", 2500, bill.at + 5 * DAY, "failed", "refund.failed", failure_reason=reason)
     shop.tell(failed, failed.again())
     assert (shop.invoice(bill).status, shop.invoice(bill).refunded_minor) == ("SETTLED", 0)
     assert shop.alerts(bill) == ["refund_failed"]
@@ -581,9 +583,7 @@ def test_an_invoice_of_an_observed_account_is_left_to_its_provider(new_shop: Cal
 
 
 @pytest.mark.parametrize("config", [{"mode": "observe"}, {"take_over": "never"}])
-def test_a_new_card_books_nothing_where_we_do_not_charge(
-    new_shop: Callable[..., Shop], config: dict[str, str]
-) -> None:
+def test_a_new_card_books_nothing_where_we_do_not_charge(new_shop: Callable[..., Shop], config: dict[str, str]) -> None:
     shop = new_shop(**config)
     bill = shop.failed_bill(code="expired_card")
     assert shop.case(bill).next_step == "customer"

@@ -58,9 +58,7 @@ def test_the_preview_shows_every_try_and_why_they_end(code, instants, end):
 
 
 def test_a_soft_decline_is_retried_after_three_hours_then_further_apart():
-    plans = preview(
-        preset("standard"), "standard", verdict("do_not_honor", "sandbox"), FAILED_AT, UTC, "seed"
-    )
+    plans = preview(preset("standard"), "standard", verdict("do_not_honor", "sandbox"), FAILED_AT, UTC, "seed")
     assert [plan.at for plan in plans] == [at(3), at(27), at(99), None]
     assert plans[0].reason == "Retry 1 of 3 after soft decline."
     assert plans[-1].reason == "All 3 retries after soft decline are spent."
@@ -120,15 +118,11 @@ def test_nothing_is_planned_past_the_horizon():
 
 def test_the_budget_for_automatic_tries_ends_them_whatever_their_kind():
     policy = preset("standard")
-    assert (
-        plan_retry(policy, "standard", verdict("network_error"), progress(automatic=7), UTC).at == FAILED_AT
-    )
+    assert plan_retry(policy, "standard", verdict("network_error"), progress(automatic=7), UTC).at == FAILED_AT
     plan = plan_retry(policy, "standard", verdict("network_error"), progress(automatic=8), UTC)
     assert (plan.at, plan.obstacle) == (None, NoRetry.BUDGET_SPENT)
     document = changed(["budgets", "automatic"], 0)
-    assert (
-        plan_retry(parse_policy(document), "standard", verdict("network_error"), progress(), UTC).at is None
-    )
+    assert plan_retry(parse_policy(document), "standard", verdict("network_error"), progress(), UTC).at is None
 
 
 def test_a_category_that_a_policy_never_retries():
@@ -146,9 +140,7 @@ def test_quiet_hours_move_retries_only_where_the_policy_says_so():
     assert moved.at == FAILED_AT.replace(day=11, hour=8)
 
 
-@given(
-    st.sampled_from(PRESETS), st.sampled_from(["standard", "high_value", "low_value"]), st.text(max_size=20)
-)
+@given(st.sampled_from(PRESETS), st.sampled_from(["standard", "high_value", "low_value"]), st.text(max_size=20))
 @settings(max_examples=60, deadline=None)
 def test_a_preview_always_ends_within_the_limits(name, segment, code):
     policy = preset(name)
@@ -156,7 +148,5 @@ def test_a_preview_always_ends_within_the_limits(name, segment, code):
     instants = [plan.at for plan in plans[:-1]]
     assert plans[-1].obstacle is not None
     assert instants == sorted(instants)
-    assert all(
-        FAILED_AT <= instant <= FAILED_AT + policy.for_segment(segment).horizon for instant in instants
-    )
+    assert all(FAILED_AT <= instant <= FAILED_AT + policy.for_segment(segment).horizon for instant in instants)
     assert len(instants) <= 12

@@ -84,9 +84,7 @@ def test_doubling_differs_from_standard_in_nothing_else():
     standard, doubling = preset_document("standard"), preset_document("doubling")
     changed = {key for key in standard if standard[key] != doubling[key]}
     assert changed == {"name", "description", "categories"}
-    assert {
-        key for key in standard["categories"] if standard["categories"][key] != doubling["categories"][key]
-    } == {
+    assert {key for key in standard["categories"] if standard["categories"][key] != doubling["categories"][key]} == {
         "PROCESSING_ERROR",
         "SERVICE_UNAVAILABLE",
     }
@@ -101,13 +99,9 @@ def test_a_network_error_that_is_told_to_wait_is_spaced_like_an_outage():
 
 def test_high_value_customers_are_tried_more_and_low_value_customers_less():
     policy = preset("standard")
-    soft = {
-        name: len(ladder(policy, Category.SOFT_DECLINE, name))
-        for name in ("high_value", "standard", "low_value")
-    }
+    soft = {name: len(ladder(policy, Category.SOFT_DECLINE, name)) for name in ("high_value", "standard", "low_value")}
     funds = {
-        name: len(ladder(policy, Category.INSUFFICIENT_FUNDS, name))
-        for name in ("high_value", "standard", "low_value")
+        name: len(ladder(policy, Category.INSUFFICIENT_FUNDS, name)) for name in ("high_value", "standard", "low_value")
     }
     assert soft == {"high_value": 5, "standard": 3, "low_value": 2}
     assert funds == {"high_value": 4, "standard": 2, "low_value": 1}
@@ -121,9 +115,7 @@ def test_the_presets_of_a_segment_are_what_standard_gives_that_segment(segment):
 def test_only_a_new_customers_first_failure_alerts_staff_at_once():
     policy = preset("standard")
     assert policy.alerts_at_first_failure("new_customer")
-    assert not any(
-        policy.alerts_at_first_failure(name) for name in ("standard", "high_value", "low_value", "other")
-    )
+    assert not any(policy.alerts_at_first_failure(name) for name in ("standard", "high_value", "low_value", "other"))
 
 
 def test_standard_sends_mail_after_the_first_failed_retry_of_a_soft_decline():
@@ -134,9 +126,7 @@ def test_standard_sends_mail_after_the_first_failed_retry_of_a_soft_decline():
         if step.concerns(Category.SOFT_DECLINE, failed_retries=1)
     ]
     assert due == [(3 * HOUR, "payment_failed"), (7 * DAY, "reminder"), (14 * DAY, "final_notice")]
-    first = [
-        step.template for step in chosen.messages if step.concerns(Category.SOFT_DECLINE, failed_retries=0)
-    ]
+    first = [step.template for step in chosen.messages if step.concerns(Category.SOFT_DECLINE, failed_retries=0)]
     assert first == ["reminder", "final_notice"]
     for category in (Category.FRAUD_FLAGGED, Category.CONFIG_ERROR, Category.NETWORK_ERROR):
         assert not any(step.concerns(category, 9) for step in chosen.messages)
@@ -348,9 +338,9 @@ def test_a_segment_replaces_only_what_it_names():
     vip, default = policy.for_segment("vip"), policy.default
     assert ladder(policy, Category.INSUFFICIENT_FUNDS, "vip") == []
     assert ladder(policy, Category.INSUFFICIENT_FUNDS) == [24 * HOUR] * 2
-    assert {
-        category for category in Category if vip.strategies[category] != default.strategies[category]
-    } == {Category.INSUFFICIENT_FUNDS}
+    assert {category for category in Category if vip.strategies[category] != default.strategies[category]} == {
+        Category.INSUFFICIENT_FUNDS
+    }
     assert vip.budgets == {**default.budgets, Trigger.AUTOMATIC: None}
     assert vip.final_action is FinalAction.WEBHOOK
     assert (vip.horizon, vip.grace, vip.messages, vip.quiet) == (

@@ -372,9 +372,7 @@ def test_past_half_the_keys_life_only_staff_may_decide(
 
 
 @pytest.mark.parametrize(("ttl_hours", "resent"), [(24, 1), (1, 0)])
-def test_the_keys_life_is_the_clients(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, ttl_hours: int, resent: int
-) -> None:
+def test_the_keys_life_is_the_clients(shop: Shop, monkeypatch: pytest.MonkeyPatch, ttl_hours: int, resent: int) -> None:
     traits = {"key_ttl": timedelta(hours=ttl_hours), "settles": Settles.NOW}
     bill = lost(shop, "timeout_before", "ok")
     use(monkeypatch, lambda client: Looking(client, replace(client.traits, **traits)))

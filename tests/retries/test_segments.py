@@ -160,9 +160,7 @@ def test_conditions_cannot_be_nested_without_end():
     assert holds(nested(DEEPEST - 1), amount_minor=2) is (DEEPEST % 2 == 1)
     problems = []
     read_condition(nested(2000), [], problems)
-    assert [problem.message for problem in problems] == [
-        "Conditions are nested more than 10 deep; flatten them."
-    ]
+    assert [problem.message for problem in problems] == ["Conditions are nested more than 10 deep; flatten them."]
 
 
 # --- an oracle for three-valued logic: every value the unknown facts could have -------------------

@@ -69,9 +69,7 @@ shares = st.decimals(0, 1, places=3)
 def test_jitter_only_lengthens_and_stays_within_its_share(delay, share, seed, number):
     jittered = with_jitter(delay, share, seed, number)
     assert (
-        delay
-        <= jittered
-        <= delay + timedelta(microseconds=int(delay / timedelta(microseconds=1) * float(share)) + 1)
+        delay <= jittered <= delay + timedelta(microseconds=int(delay / timedelta(microseconds=1) * float(share)) + 1)
     )
     assert with_jitter(delay, share, seed, number) == jittered
     if share == 0:
@@ -198,9 +196,7 @@ def test_quiet_hours_within_a_day():
 
 def test_business_days_move_the_weekend_to_monday():
     weekdays = QuietHours(time(21), time(8), frozenset(range(5)))
-    assert next_allowed_instant(at("2026-06-12T21:30:00", BERLIN), BERLIN, weekdays) == at(
-        "2026-06-15T08:00", BERLIN
-    )
+    assert next_allowed_instant(at("2026-06-12T21:30:00", BERLIN), BERLIN, weekdays) == at("2026-06-15T08:00", BERLIN)
     only_days = QuietHours(weekdays=frozenset({2}))
     assert next_allowed_instant(at("2026-06-11T00:00:00"), UTC, only_days) == at("2026-06-17T00:00:00")
 
@@ -223,9 +219,7 @@ def test_quiet_hours_in_the_hour_that_happens_twice():
     first_end = at("2026-10-25T00:30:00")
     second_end = at("2026-10-25T01:30:00")
     assert next_allowed_instant(at("2026-10-24T23:00:00"), BERLIN, quiet) == first_end
-    assert next_allowed_instant(first_end + timedelta(minutes=29), BERLIN, quiet) == first_end + timedelta(
-        minutes=29
-    )
+    assert next_allowed_instant(first_end + timedelta(minutes=29), BERLIN, quiet) == first_end + timedelta(minutes=29)
     assert next_allowed_instant(at("2026-10-25T01:00:00"), BERLIN, quiet) == second_end
 
 

@@ -214,10 +214,7 @@ def _assert_room(attempt: Attempt, known: Sequence[Attempt]) -> None:
             if one.counts
             and (one.status not in ("SUCCEEDED", "ERRORED") or one.returned_at is not None)
             and rule.leaves_at(one.attempted_at) > attempt.attempted_at
-            and (
-                rule.key is Key.CARD
-                or (one.amount_minor, one.currency) == (attempt.amount_minor, attempt.currency)
-            )
+            and (rule.key is Key.CARD or (one.amount_minor, one.currency) == (attempt.amount_minor, attempt.currency))
         ]
         assert len(inside) < rule.limit, f"{attempt.public_id} broke {rule}: {len(inside)} were in the window"
 

@@ -33,9 +33,7 @@ class Sandbox:
 
     def refund(self, charge_id: str, amount_minor: int, key: str, reference: str | None = None) -> dict[str, Any]:
         body = {"charge": charge_id, "amount": amount_minor, "reference": reference}
-        answer = requests.post(
-            f"{self.url}/refunds", json=body, headers={"Idempotency-Key": key}, timeout=_TIMEOUT
-        )
+        answer = requests.post(f"{self.url}/refunds", json=body, headers={"Idempotency-Key": key}, timeout=_TIMEOUT)
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found

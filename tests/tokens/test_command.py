@@ -149,6 +149,32 @@ def test_mistakes_end_in_one_clear_line(book: Book, arguments: list[str], messag
         call_command("tokens", *arguments)
 
 
+# --- when -----------------------------------------------------------------------------------------------------------
+
+
+def test_when_ranks_the_tokens_and_says_who_answered(book: Book, redis_client: redis.Redis):
+    customer = book.customer()
+    blocked, free = book.token(customer, network="amex"), book.token(customer)
+    book.tries(blocked, book.invoice(customer), [NOW - timedelta(hours=1)])
+    ask = ("when", customer.public_id, "--amount", "990", "--currency", "usd", "--at", AT)
+    for warm in (False, True):
+        assert run(*ask) == {
+            "customer": customer.public_id,
+            "answer": "ranked",
+            "text": "",
+            "locked_by": "",
+            "tokens": [
+                {"token": free.public_id, "allowed_at": AT},
+                {"token": blocked.public_id, "allowed_at": (NOW + timedelta(hours=23)).isoformat()},
+            ],
+            "from_redis": warm,
+        }
+    redis_client.set(book.keys(customer).status, "txn_other:4")
+    locked = run(*ask)
+    assert (locked["answer"], locked["locked_by"]) == ("locked", "txn_other")
+    assert locked["text"] == "Customer is already locked by another process."
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 

@@ -130,9 +130,7 @@ def test_the_day_is_rolling_not_of_the_calendar(shop: Shop) -> None:
 
 @plain
 @pytest.mark.parametrize(("number", "waits_for"), [(34, None), (35, 0), (36, 1)])
-def test_mastercard_allows_thirty_five_declines_in_thirty_days(
-    shop: Shop, number: int, waits_for: int | None
-) -> None:
+def test_mastercard_allows_thirty_five_declines_in_thirty_days(shop: Shop, number: int, waits_for: int | None) -> None:
     bill = shop.bill(network="mastercard")
     times = from_start(bill, 12 * HOUR, number)
     decline(shop, bill, times)

@@ -1,6 +1,7 @@
-"""`tokens budget|rebuild|import|export|limit|unlock`: what people do with cards, tokens and slots.
+"""`tokens budget|when|rebuild|import|export|limit|unlock`: what people do with cards, tokens and slots.
 
 budget CARD_OR_TOKEN [--amount MINOR --currency CODE] [--at T]   which rule applies now, what is left, and why
+when CUSTOMER --amount MINOR --currency CODE [--at T]            which token could be charged, and from when
 rebuild [--merchant NAME]                                        write Redis again from PostgreSQL
 import FILE --connection ID [--source NAME] [--hourly] [--at T]  take in token history
 export --connection ID [--output FILE] [--days N] [--at T]       write token history
@@ -26,7 +27,8 @@ from recovery_site.common.commands import RecoveryCommand
 from recovery_site.common.errors import Conflict, InvalidInput, NotFound
 from recovery_site.common.money import amount_minor, currency_code
 from tokens.card_budgets import card_budget, card_find
-from tokens.mirror import mirror_rebuild, slot_keeper
+from tokens.mirror import mirror_rebuild, slot_keeper, tokens_select
+from tokens.models import Token
 from tokens.selectors import merchant_limits
 from tokens.services import retry_limit_set
 from tokens.transfer import history_export, history_import
@@ -49,6 +51,12 @@ class Command(RecoveryCommand):
         one.add_argument("card", metavar="CARD_OR_TOKEN", help="our id, the provider's token or the fingerprint")
         one.add_argument("--amount", type=int, help="minor units: only this amount (with --currency)")
         one.add_argument("--currency", default="")
+        self.add_at(one)
+        one = action("when", "Which of a customer's tokens could be charged for an amount, and from when.")
+        one.add_argument("customer", metavar="CUSTOMER", help="our id (cus_...) or the provider's")
+        one.add_argument("--amount", type=int, required=True, help="minor units")
+        one.add_argument("--currency", required=True)
+        one.add_argument("--connection", metavar="ID", help="where several connections know the provider's id")
         self.add_at(one)
         one = action("rebuild", "Write the keys of every customer in Redis again from PostgreSQL.")
         one.add_argument("--merchant", help="only this merchant's customers")
@@ -78,6 +86,7 @@ class Command(RecoveryCommand):
     def run(self, **options: Any) -> Mapping[str, Any] | None:
         actions = {
             "budget": self._budget,
+            "when": self._when,
             "rebuild": self._rebuild,
             "import": self._import,
             "export": self._export,
@@ -94,6 +103,28 @@ class Command(RecoveryCommand):
             amount, currency = amount_minor(amount), currency_code(currency)
         found = card_budget(card_find(options["card"]), self.now(options), amount_minor=amount, currency=currency)
         return found.as_dict()
+
+    def _when(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        customer = _customer(options["customer"], options["connection"])
+        found = tokens_select(
+            customer=customer,
+            owner="",
+            invoice_pk=0,
+            amount_minor=amount_minor(options["amount"]),
+            currency=currency_code(options["currency"]),
+            not_before=self.now(options),
+        )
+        names = dict(Token.objects.filter(customer=customer).values_list("pk", "public_id"))
+        return {
+            "customer": customer.public_id,
+            "answer": found.answer.value,
+            "text": found.text,
+            "locked_by": found.locked_by,
+            "tokens": [
+                {"token": names.get(one.pk, ""), "allowed_at": one.allowed_at.isoformat()} for one in found.tokens
+            ],
+            "from_redis": found.warm,
+        }
 
     def human(self, result: Mapping[str, Any]) -> str:
         """A budget as people read it; everything else as it is."""
