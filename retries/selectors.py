@@ -1,5 +1,6 @@
 """Reads of the retry engine."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -23,14 +24,13 @@ from retries.segments import SegmentFacts
 
 
 def policy_of(version: PolicyVersion) -> Policy:
-    """The parsed document of a stored version; versions never change, so the result is kept. Raises PolicyError."""
-    return _parsed(version.pk, settings.RETRY_MAX_ATTEMPTS)
+    """The parsed document of a version; the same document is parsed once. Raises PolicyError."""
+    return _parsed(json.dumps(version.document, sort_keys=True), settings.RETRY_MAX_ATTEMPTS)
 
 
 @lru_cache(maxsize=256)
-def _parsed(version_pk: int, default_max_attempts: int) -> Policy:
-    document = PolicyVersion.objects.values_list("document", flat=True).get(pk=version_pk)
-    return parse_policy(document, default_max_attempts=default_max_attempts)
+def _parsed(document: str, default_max_attempts: int) -> Policy:
+    return parse_policy(json.loads(document), default_max_attempts=default_max_attempts)
 
 
 def case_policy(case: Case) -> Policy:

@@ -389,7 +389,10 @@ def test_parallel_sweeps_over_one_card_stay_within_the_day(shop: Shop) -> None:
     results = together(shop.drain, shop.drain, shop.drain)
     assert errors(results) == []
     found = [(counts.declined, counts.refused + counts.rescheduled, counts.unknown) for counts in results]
-    assert [sum(column) for column in zip(*found, strict=True)] == [2, 3, 0], found
+    declined, put_off, unknown = (sum(column) for column in zip(*found, strict=True))
+    # Two attempts are left for the day. A sweep that looks while another one sends may put one off, never add one.
+    assert 1 <= declined <= 2, found
+    assert (declined + put_off, unknown) == (5, 0), found
     assert_promises(shop)
 
 

@@ -58,6 +58,7 @@ def test_a_success_carries_all_the_facts(psp: Psp, client: SandboxClient) -> Non
         amount_minor=1250,
         currency="EUR",
         token="tok_ok",
+        customer=row["customer"],
         reference=request.reference,
         created_at=datetime.fromisoformat(row["created_at"]),
     )

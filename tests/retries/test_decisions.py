@@ -122,7 +122,7 @@ def test_a_pause_holds_until_it_is_taken_back() -> None:
 def test_a_soft_decline_is_booked_with_the_best_token() -> None:
     plan = decided(options=[option(3), option(4)])
     assert (plan.step, plan.at, plan.token_pk) == (NextStep.BOOKED, NOW + DAY, 3)
-    assert not (plan.exhausted or plan.lost or plan.review)
+    assert (plan.exhausted, plan.lost, plan.review) == (False, False, "")
 
 
 def test_a_network_limit_moves_the_booking_and_says_so() -> None:
@@ -263,7 +263,7 @@ def test_there_is_always_exactly_one_real_next_step_with_a_reason(
         assert plan.at <= granted.horizon_at
         assert plan.token_pk in [one.pk for one in options if one.usable]
         barred = facts.paused_by or facts.in_flight or facts.observe_only or facts.provider_keeps
-        assert not (barred or facts.automatic_barred or facts.connection_paused)
+        assert (bool(barred), facts.automatic_barred, facts.connection_paused) == (False, False, "")
         assert failed.verdict.category is not Category.FRAUD_FLAGGED
     if plan.step in (NextStep.CUSTOMER, NextStep.PROVIDER):
         assert plan.at is not None

@@ -175,7 +175,7 @@ def test_dispute_that_is_lost_after_it_was_won_takes_the_money(shop: Shop) -> No
     assert totals(shop, bill) == ("SETTLED", 2500, 0)
     assert (shop.case(bill).status, shop.case(bill).close_reason, shop.reviews(bill)) == (
         "RECOVERED",
-        "dispute won",
+        "paid",
         [],
     )
     assert_clean(shop)
