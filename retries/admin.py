@@ -4,7 +4,17 @@ from django.contrib import admin
 
 from accounts.admin.base import MemberFilter, TenantAdmin, badge, category_badge, column, money, pretty
 from invoices.admin import CategoryFilter
-from retries.models import Beat, Case, DeclineOverride, PolicyVersion, RetryJob
+from retries.models import (
+    Beat,
+    BulkItem,
+    BulkRun,
+    Case,
+    DeclineOverride,
+    Outage,
+    PolicyVersion,
+    ProviderGate,
+    RetryJob,
+)
 
 _TENANT = (("merchant", MemberFilter),)
 _ACCOUNT = (("merchant", MemberFilter), ("connection", MemberFilter))
@@ -92,6 +102,39 @@ class DeclineOverrideAdmin(TenantAdmin):
     list_filter = ("provider", *_TENANT)
     list_select_related = ("merchant",)
     search_exact = ("code",)
+
+
+@admin.register(ProviderGate)
+class ProviderGateAdmin(TenantAdmin):
+    """Whether providers may be called now; the engine opens and shuts them by itself."""
+
+    list_display = ("connection", "merchant", "per_second", "asked_until", "shut_until", "strain", "last_error")
+    list_filter = _TENANT
+    list_select_related = ("connection", "merchant")
+
+
+@admin.register(Outage)
+class OutageAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("connection", "merchant", "began_at", "ended_at", "error")
+    list_filter = _ACCOUNT
+    list_select_related = ("connection", "merchant")
+
+
+@admin.register(BulkRun)
+class BulkRunAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("public_id", "action", "merchant", "total", "reason", "actor", "created_at", "finished_at")
+    list_filter = ("action", *_TENANT)
+    list_select_related = ("merchant",)
+
+
+@admin.register(BulkItem)
+class BulkItemAdmin(TenantAdmin):
+    ordering = ("-pk",)
+    list_display = ("invoice", "run", "merchant", "status", "message", "worked_at")
+    list_filter = ("status", *_TENANT)
+    list_select_related = ("invoice", "run", "merchant")
 
 
 @admin.register(Beat)

@@ -12,7 +12,18 @@ from invoices.models import Attempt, Connection, Customer, Invoice, Transaction
 from invoices.states import TransactionKind, Trigger
 from recovery_site.common.ids import public_id
 from recovery_site.common.states import move_arguments, state_triggers
-from retries.states import CASE_MOVES, JOB_MOVES, JOB_OPEN, JOB_SLOT, CaseStatus, JobStatus, NextStep
+from retries.states import (
+    CASE_MOVES,
+    JOB_MOVES,
+    JOB_OPEN,
+    JOB_SLOT,
+    BulkAction,
+    BulkStatus,
+    CaseStatus,
+    JobStatus,
+    NextStep,
+    TokenRule,
+)
 from tokens.models import Token
 
 _case = move_arguments(CASE_MOVES)
@@ -37,13 +48,17 @@ class PolicyVersion(models.Model):
 
 
 class DeclineOverride(models.Model):
-    """A merchant's own reading of one decline code; the newest version per code is in force."""
+    """A merchant's own reading of one decline code; the newest version per code is in force.
+
+    A version without a category takes the override back: the shipped table counts again.
+    """
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
     provider = models.CharField(max_length=40)
     code = models.CharField(max_length=100)
     version = models.PositiveIntegerField()
-    category = models.CharField(max_length=30)
+    category = models.CharField(max_length=30, blank=True, default="")
+    note = models.CharField(max_length=200, blank=True, default="")
     created_by = models.CharField(max_length=100)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -53,7 +68,7 @@ class DeclineOverride(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.provider} {self.code}: {self.category}"
+        return f"{self.provider} {self.code}: {self.category or 'as shipped'}"
 
 
 class Case(FSMModelMixin, models.Model):
@@ -174,8 +189,11 @@ class RetryJob(FSMModelMixin, models.Model):
             models.CheckConstraint(condition=Q(band__lte=9), name="job_band_0_to_9"),
         ]
         indexes = [
+            # One lane per connection: one that may not be charged now is passed over without reading its jobs.
             models.Index(
-                fields=["merchant", "band", "due_at"], name="job_due", condition=Q(status=JobStatus.SCHEDULED)
+                fields=["merchant", "connection", "band", "due_at"],
+                name="job_due",
+                condition=Q(status=JobStatus.SCHEDULED),
             ),
             models.Index(fields=["lease_until"], name="job_running", condition=Q(status=JobStatus.RUNNING)),
             models.Index(fields=["customer", "id"], name="job_waiting", condition=Q(status=JobStatus.QUEUED)),
@@ -208,6 +226,101 @@ class RetryJob(FSMModelMixin, models.Model):
 
     @transition(field=status, **_job["cancel"])
     def cancel(self) -> None: ...
+
+
+class ProviderGate(models.Model):
+    """Whether a connection's provider may be called now: its rate limit, its Retry-After, its circuit breaker.
+
+    Made with the first trouble or the first limited call; a connection without a row is open. `next_free_at` lives on
+    the database clock, because a rate is a fact of real time; what decides when a retry is due is on the service's.
+    """
+
+    connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="gate")
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    per_second = models.FloatField(null=True, blank=True)
+    next_free_at = models.DateTimeField(null=True, blank=True)
+    # The provider said "not before" (429, Retry-After).
+    asked_until = models.DateTimeField(null=True, blank=True)
+    # Consecutive calls that failed for the provider's own reasons, weighed by how sure that is.
+    strain = models.PositiveSmallIntegerField(default=0)
+    strained_since = models.DateTimeField(null=True, blank=True)
+    # The breaker: closed to calls until then, after which one call at a time tries it.
+    shut_until = models.DateTimeField(null=True, blank=True)
+    shut_times = models.PositiveSmallIntegerField(default=0)
+    last_error = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(per_second__isnull=True) | Q(per_second__gt=0), name="gate_rate_above_0")
+        ]
+
+    def __str__(self) -> str:
+        return f"gate of {self.connection}"
+
+
+class Outage(models.Model):
+    """A time in which a connection's provider did not work. Tries that provably failed in it use up no policy."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="outages")
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    error = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["connection"], condition=Q(ended_at__isnull=True), name="outage_one_open_per_connection"
+            )
+        ]
+        indexes = [models.Index(fields=["connection", "began_at"], name="outage_by_connection")]
+
+    def __str__(self) -> str:
+        return f"{self.connection} from {self.began_at:%Y-%m-%d %H:%M}"
+
+
+class BulkRun(models.Model):
+    """One decision of a person about many invoices of a merchant; its items are worked one by one, each on its own."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "blk"), editable=False)
+    action = models.CharField(max_length=10, choices=BulkAction.choices)
+    token_rule = models.CharField(max_length=10, choices=TokenRule.choices, default=TokenRule.BEST)
+    due_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=180)
+    actor = models.CharField(max_length=100)
+    total = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    stopped_by = models.CharField(max_length=100, blank=True, default="")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["created_at"], name="bulk_run_open", condition=Q(finished_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_action_display()} of {self.total} invoices"
+
+
+class BulkItem(models.Model):
+    """One invoice of a bulk run and what became of it."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    run = models.ForeignKey(BulkRun, on_delete=models.CASCADE, related_name="items")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=8, choices=BulkStatus.choices, default=BulkStatus.WAITING)
+    message = models.CharField(max_length=500, blank=True, default="")
+    worked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "invoice"], name="bulk_item_once")]
+        indexes = [
+            models.Index(fields=["run", "id"], name="bulk_item_waiting", condition=Q(status=BulkStatus.WAITING)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.invoice}: {self.get_status_display()}"
 
 
 class Beat(models.Model):

@@ -39,6 +39,29 @@ class JobStatus(models.TextChoices):
     CANCELED = "CANCELED", "Canceled"
 
 
+class BulkAction(models.TextChoices):
+    """What a person may do to many invoices at once."""
+
+    RETRY = "retry", "Retry"
+    PAUSE = "pause", "Pause"
+    RESUME = "resume", "Resume"
+    CANCEL = "cancel", "Cancel"
+
+
+class BulkStatus(models.TextChoices):
+    WAITING = "WAITING", "Waiting"
+    DONE = "DONE", "Done"
+    REFUSED = "REFUSED", "Refused"
+    SKIPPED = "SKIPPED", "Not worked"
+
+
+class TokenRule(models.TextChoices):
+    """Which payment method a bulk retry uses, for each customer anew."""
+
+    BEST = "best", "The best one"
+    OTHER = "other", "Another one than last time"
+
+
 JOB_OPEN = (
     JobStatus.QUEUED,
     JobStatus.SCHEDULED,

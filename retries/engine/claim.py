@@ -17,42 +17,59 @@ class Claim:
     case_pk: int | None
     customer_pk: int
     invoice_pk: int
+    connection_pk: int
     kind: str
     token: uuid.UUID
 
 
-# Merchants that have due work are found by jumping along the index (merchant, band, due_at); each gives its first jobs
-# by band, and the merchants take turns. Work of merchants and connections that may not charge now stays where it is.
+# A lane is what waits for one connection. Lanes are found by jumping along the index (merchant, connection, band,
+# due_at); each gives its first jobs band by band, and the merchants take turns. The lane of a connection that may not
+# be called now is passed over as a whole, however many jobs are in it: switched off, paused, asked to wait, shut by its
+# breaker (one call is let through once its time is over), or without a call left in its rate limit.
 _DUE = """
-WITH RECURSIVE merchants(id) AS (
-    (SELECT merchant_id FROM retries_retryjob WHERE status = 'SCHEDULED' ORDER BY merchant_id LIMIT 1)
+WITH RECURSIVE lanes(merchant_id, connection_id) AS (
+    (SELECT merchant_id, connection_id FROM retries_retryjob WHERE status = 'SCHEDULED'
+     ORDER BY merchant_id, connection_id LIMIT 1)
     UNION ALL
-    SELECT (SELECT job.merchant_id FROM retries_retryjob job
-            WHERE job.status = 'SCHEDULED' AND job.merchant_id > merchants.id ORDER BY job.merchant_id LIMIT 1)
-    FROM merchants WHERE merchants.id IS NOT NULL
-), turns AS (
-    SELECT due.id, due.turn, due.band, due.due_at
-    FROM merchants
-    JOIN accounts_merchant merchant ON merchant.id = merchants.id AND merchant.charging_enabled
-    CROSS JOIN LATERAL (
-        SELECT job.id, job.band, job.due_at, row_number() OVER (ORDER BY job.band, job.due_at, job.id) AS turn
-        FROM (
-            SELECT banded.* FROM generate_series(0, 9) AS band_number
-            CROSS JOIN LATERAL (
-                SELECT inner_job.id, inner_job.band, inner_job.due_at
-                FROM retries_retryjob inner_job
-                JOIN invoices_connection ON invoices_connection.id = inner_job.connection_id
-                WHERE inner_job.status = 'SCHEDULED' AND inner_job.merchant_id = merchants.id
-                  AND inner_job.band = band_number AND inner_job.due_at <= %(now)s
-                  AND invoices_connection.enabled AND invoices_connection.paused_reason = ''
-                  AND (inner_job.case_id IS NULL OR inner_job.case_id <> ALL(%(done)s))
-                ORDER BY inner_job.due_at
-                LIMIT %(limit)s
-            ) banded
-        ) job
+    SELECT following.merchant_id, following.connection_id FROM lanes CROSS JOIN LATERAL (
+        SELECT job.merchant_id, job.connection_id FROM retries_retryjob job
+        WHERE job.status = 'SCHEDULED'
+          AND (job.merchant_id, job.connection_id) > (lanes.merchant_id, lanes.connection_id)
+        ORDER BY job.merchant_id, job.connection_id LIMIT 1
+    ) following
+), open_lanes AS (
+    SELECT lanes.merchant_id, lanes.connection_id, CASE
+        WHEN gate.shut_times > 0 THEN 1
+        WHEN gate.per_second IS NULL THEN %(limit)s
+        ELSE LEAST(%(limit)s, floor(greatest(1, gate.per_second) - gate.per_second * greatest(0, coalesce(
+            extract(epoch FROM gate.next_free_at - clock_timestamp()), 0))))
+    END AS room
+    FROM lanes
+    JOIN accounts_merchant merchant ON merchant.id = lanes.merchant_id AND merchant.charging_enabled
+    JOIN invoices_connection account ON account.id = lanes.connection_id
+        AND account.enabled AND account.paused_reason = ''
+    LEFT JOIN retries_providergate gate ON gate.connection_id = lanes.connection_id
+    WHERE (gate.shut_until IS NULL OR gate.shut_until <= %(now)s)
+      AND (gate.asked_until IS NULL OR gate.asked_until <= %(now)s)
+      AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
+), firsts AS (
+    SELECT due.id, due.band, due.due_at, open_lanes.merchant_id, open_lanes.room,
+        row_number() OVER (PARTITION BY open_lanes.connection_id ORDER BY due.band, due.due_at, due.id) AS place
+    FROM open_lanes CROSS JOIN LATERAL (
+        SELECT banded.* FROM generate_series(0, 9) AS band_number
+        CROSS JOIN LATERAL (
+            SELECT job.id, job.band, job.due_at FROM retries_retryjob job
+            WHERE job.status = 'SCHEDULED' AND job.merchant_id = open_lanes.merchant_id
+              AND job.connection_id = open_lanes.connection_id
+              AND job.band = band_number AND job.due_at <= %(now)s
+              AND (job.case_id IS NULL OR job.case_id <> ALL(%(done)s))
+            ORDER BY job.due_at LIMIT %(limit)s
+        ) banded
         LIMIT %(limit)s
     ) due
-    WHERE NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
+), turns AS (
+    SELECT id, band, due_at, row_number() OVER (PARTITION BY merchant_id ORDER BY band, due_at, id) AS turn
+    FROM firsts WHERE place <= room
 ), chosen AS (
     SELECT id FROM turns ORDER BY turn, band, due_at LIMIT %(limit)s
 )
@@ -66,7 +83,7 @@ _CLAIM = (
 UPDATE retries_retryjob job
 SET status = 'RUNNING', claim_token = %(token)s, lease_until = clock_timestamp() + %(lease)s, attempt_id = NULL
 FROM locked WHERE job.id = locked.id
-RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.kind
+RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.connection_id, job.kind
 """
 )
 _LIST = _DUE + "SELECT id FROM chosen"  # noqa: S608  (two constants, no input)
@@ -81,7 +98,7 @@ WITH locked AS (
 UPDATE retries_retryjob job
 SET claim_token = %(token)s, lease_until = clock_timestamp() + %(lease)s
 FROM locked WHERE job.id = locked.id
-RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.kind
+RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.connection_id, job.kind
 """
 
 
@@ -98,7 +115,7 @@ def jobs_claim(*, now: datetime, lease: timedelta, limit: int, done_cases: Seque
         if len(rows) < limit:
             cursor.execute(_CLAIM, {**parameters, "limit": limit - len(rows)})
             rows += cursor.fetchall()
-    return [Claim(job, case, customer, invoice, kind, token) for job, case, customer, invoice, kind in rows]
+    return [Claim(*row, token=token) for row in rows]
 
 
 def jobs_due(*, now: datetime, limit: int) -> list[int]:
@@ -116,11 +133,11 @@ def job_claim(job_pk: int, *, lease: timedelta) -> Claim | None:
         cursor.execute(
             "UPDATE retries_retryjob SET status = 'RUNNING', claim_token = %(token)s, attempt_id = NULL,"
             " lease_until = clock_timestamp() + %(lease)s WHERE id = %(job)s AND status = 'SCHEDULED'"
-            " RETURNING id, case_id, customer_id, invoice_id, kind",
+            " RETURNING id, case_id, customer_id, invoice_id, connection_id, kind",
             parameters,
         )
         row = cursor.fetchone()
-    return Claim(row[0], row[1], row[2], row[3], row[4], token) if row else None
+    return Claim(*row, token=token) if row else None
 
 
 _UNCLAIM = """
