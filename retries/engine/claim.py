@@ -115,7 +115,12 @@ def jobs_claim(*, now: datetime, lease: timedelta, limit: int, done_cases: Seque
         if len(rows) < limit:
             cursor.execute(_CLAIM, {**parameters, "limit": limit - len(rows)})
             rows += cursor.fetchall()
-    return [Claim(*row, token=token) for row in rows]
+    return [_read(row, token) for row in rows]
+
+
+def _read(row: Sequence[Any], token: uuid.UUID) -> Claim:
+    job, case, customer, invoice, account, kind = row
+    return Claim(job, case, customer, invoice, account, kind, token)
 
 
 def jobs_due(*, now: datetime, limit: int) -> list[int]:
@@ -137,7 +142,7 @@ def job_claim(job_pk: int, *, lease: timedelta) -> Claim | None:
             parameters,
         )
         row = cursor.fetchone()
-    return Claim(*row, token=token) if row else None
+    return _read(row, token) if row else None
 
 
 _UNCLAIM = """
