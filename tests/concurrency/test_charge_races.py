@@ -76,13 +76,19 @@ def no_locks(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> None:
         monkeypatch.setattr(module, "for_no_key_update", lambda rows: rows)
 
 
-def meeting(parties: int) -> Callable[[], None]:
-    """A point that all threads reach before any goes on; with a guard in the way the waiting gives up soon."""
-    barrier = threading.Barrier(parties)
+def meeting(parties: int, *, guarded: bool = False) -> Callable[[], None]:
+    """A point that all threads reach once before any goes on.
+
+    With a guard in the way they never meet, and the waiting gives up soon; without one they surely do, however busy
+    the machine is.
+    """
+    barrier, met = threading.Barrier(parties), threading.Event()
 
     def meet() -> None:
-        with suppress(threading.BrokenBarrierError):
-            barrier.wait(timeout=1)
+        if not met.is_set():
+            with suppress(threading.BrokenBarrierError):
+                barrier.wait(timeout=1 if guarded else 60)
+            met.set()
 
     return meet
 
@@ -104,9 +110,9 @@ def prepared_twice(shop: Shop, claim: Claim) -> list[Any]:
     return together(work, work)
 
 
-def meet_in_step_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def meet_in_step_two(monkeypatch: pytest.MonkeyPatch, *, guarded: bool = False) -> None:
     """Both workers have answered every question of step 2 before either writes its attempt."""
-    meet, commit = meeting(2), preparing._commit
+    meet, commit = meeting(2, guarded=guarded), preparing._commit
 
     def commit_together(*known: Any) -> Prepared:
         meet()
@@ -127,7 +133,7 @@ def test_without_locks_two_workers_both_decide_to_charge(shop: Shop, monkeypatch
 
 def test_with_locks_one_worker_charges_and_the_other_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     bill, claim = claimed(shop)
-    meet_in_step_two(monkeypatch)
+    meet_in_step_two(monkeypatch, guarded=True)
     results = prepared_twice(shop, claim)
     assert sorted(type(result).__name__ for result in results) == ["Prepared", "Refused"]
     assert Attempt.objects.filter(invoice=shop.invoice(bill), origin="OURS").count() == 1
@@ -352,8 +358,8 @@ def prepare_all(shop: Shop) -> list[Any]:
     )
 
 
-def meet_at_the_count(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    meet, options = meeting(number), preparing.token_options
+def meet_at_the_count(monkeypatch: pytest.MonkeyPatch, number: int, *, guarded: bool = False) -> None:
+    meet, options = meeting(number, guarded=guarded), preparing.token_options
 
     def count_together(**known: Any) -> Any:
         found = options(**known)
@@ -378,7 +384,7 @@ def test_the_cards_lock_lets_exactly_as_many_through_as_the_network_allows(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd_on_one_card(shop, 7, 2)
-    meet_at_the_count(monkeypatch, 2)
+    meet_at_the_count(monkeypatch, 2, guarded=True)
     results = prepare_all(shop)
     assert sorted(type(result).__name__ for result in results) == ["Prepared", "Refused"]
     assert_rules_kept(shop)
@@ -409,11 +415,11 @@ def test_a_card_that_joins_the_group_while_somebody_waits_for_it_is_counted(shop
         with transaction.atomic():
             list(Card.objects.select_for_update(no_key=True).filter(pk__in=[shared.pk, joining.pk]).order_by("pk"))
             held.set()
-            waiting.wait(timeout=5)
+            waiting.wait(timeout=60)
             Card.objects.filter(pk=joining.pk).update(budget_group=shared.budget_group)
 
     def waits() -> None:
-        held.wait(timeout=5)
+        held.wait(timeout=60)
         with transaction.atomic():
             customer = customer_lock(shop.customer(theirs).pk)
             threading.Timer(0.3, waiting.set).start()

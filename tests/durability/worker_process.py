@@ -29,7 +29,7 @@ SECRET = "whsec_" + base64.b64encode(b"a secret of the tests only").decode()
 _serial = count(1)
 
 
-def eventually(probe: Callable[[], Any], seconds: float = 30.0) -> Any:
+def eventually(probe: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Poll until `probe` is truthy, and return that; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not (found := probe()):
@@ -63,6 +63,10 @@ class Worker:
 
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def restarts(self, name: str) -> list[str]:
+        """The supervisor's lines about restarts of a cluster, each with its reason."""
+        return [line for line in self.log().splitlines() if "cluster_restarts" in line and f"cluster={name} " in line]
 
     def cluster(self, name: str) -> psutil.Process:
         """The newest main process of a cluster, once its guard has all its children (workers, monitor, pusher)."""
@@ -132,10 +136,12 @@ def workers(environment: Mapping[str, str], folder: Path) -> Iterator[Callable[.
 class Biller:
     """A merchant at the sandbox provider whose billing system reports failed payments."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, timeout_seconds: float = 10) -> None:
         merchant = merchant_create(name=f"Biller {next(_serial)}").merchant
         self.connection: Connection = connection_create(
-            merchant=merchant, provider="sandbox", config={"base_url": base_url, "timeout_seconds": 10}
+            merchant=merchant,
+            provider="sandbox",
+            config={"base_url": base_url, "timeout_seconds": timeout_seconds},
         )
         self.endpoint: WebhookEndpoint = endpoint_create(
             merchant=merchant, provider="generic", secret=SECRET, connection=self.connection

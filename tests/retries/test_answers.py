@@ -418,7 +418,7 @@ def test_two_people_answer_at_once_and_one_of_them_is_told_so(shop: Shop) -> Non
     gate = threading.Barrier(2)
 
     def click(number: int) -> str:
-        gate.wait(10)
+        gate.wait(60)
         try:
             answer(shop, item, ("charged", "not_charged")[number], actor=f"user:{number}")
         except (Conflict, NotFound) as error:
