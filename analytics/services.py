@@ -6,7 +6,7 @@ from datetime import datetime
 from accounts.models import Merchant, User
 from accounts.selectors import may
 from accounts.states import Role
-from notifications.services import alert_acknowledge
+from notifications.services.alerts import alert_acknowledge
 from recovery_site.common.errors import RecoveryError
 
 

@@ -6,6 +6,6 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from invoices import outbox
-        from notifications.services import CONSUMER
+        from notifications.services.alerts import CONSUMER
 
         outbox.register(CONSUMER)

@@ -8,7 +8,7 @@ from accounts.models import User
 from invoices.models import ReviewItem
 from invoices.services.ledger import Stamp
 from notifications.models import Alert
-from notifications.services import alert_acknowledge
+from notifications.services.alerts import alert_acknowledge
 from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import Cast, Player
 from retries.models import Case

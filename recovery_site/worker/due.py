@@ -6,22 +6,26 @@ from django.db import connection
 
 from retries.engine.claim import jobs_due
 
-# Inbox and outbox live on the database clock. A job whose worker died before it wrote an attempt down is work, too.
+# Inbox and outbox live on the database clock, what is sent to people on the service's. A job whose worker died before
+# it wrote an attempt down is work, too.
 _WAITING = """
 SELECT
     EXISTS (SELECT 1 FROM webhooks_inboxevent WHERE status = 'RECEIVED' AND due_at <= clock_timestamp()),
     EXISTS (SELECT 1 FROM invoices_outboxmessage
             WHERE done_at IS NULL AND dead_at IS NULL AND due_at <= clock_timestamp()),
     EXISTS (SELECT 1 FROM retries_retryjob
-            WHERE status = 'RUNNING' AND attempt_id IS NULL AND lease_until < clock_timestamp())
+            WHERE status = 'RUNNING' AND attempt_id IS NULL AND lease_until < clock_timestamp()),
+    EXISTS (SELECT 1 FROM notifications_alertdelivery
+            WHERE status = 'PENDING' AND due_at <= %(now)s
+              AND (lease_until IS NULL OR lease_until < clock_timestamp()))
 """
 
 
 def sweeps_due(now: datetime) -> set[str]:
     """Names of the sweeps that would find something to do at `now`."""
     with connection.cursor() as cursor:
-        cursor.execute(_WAITING)
-        inbox, outbox, abandoned = cursor.fetchone()
+        cursor.execute(_WAITING, {"now": now})
+        inbox, outbox, abandoned, people = cursor.fetchone()
     retries = abandoned or bool(jobs_due(now=now, limit=1))
-    answers = {"drain_inbox": inbox, "drain_outbox": outbox, "drain_retries": retries}
+    answers = {"drain_inbox": inbox, "drain_outbox": outbox, "drain_retries": retries, "drain_messages": people}
     return {name for name, due in answers.items() if due}

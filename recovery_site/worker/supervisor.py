@@ -59,6 +59,7 @@ def all_sweeps() -> tuple[Sweep, ...]:
         Sweep("drain_inbox", "webhooks.tasks.drain_inbox", INBOX, interval),
         Sweep("drain_retries", "retries.tasks.drain_retries", MAIN, interval),
         Sweep("drain_outbox", "retries.tasks.drain_outbox", MAIN, interval),
+        Sweep("drain_messages", "notifications.tasks.drain_messages", MAIN, interval),
     ]
     if settings.RECONCILE_WORKER_ENABLED:
         every = max(timedelta(seconds=clock.to_real_seconds(settings.RECONCILE_INTERVAL)), timedelta(seconds=5))

@@ -7,7 +7,7 @@ from accounts.models import User
 from accounts.states import Role
 from invoices.models import Event
 from notifications.models import Alert
-from notifications.services import alert_wanted, alert_write
+from notifications.services.alerts import alert_wanted, alert_write
 from tests.console.world import World
 
 LogIn = Callable[[User], Client]

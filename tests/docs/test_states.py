@@ -6,6 +6,7 @@ import pytest
 from django.conf import settings
 
 from invoices.states import ATTEMPT_MOVES, DISPUTE_MOVES, INVOICE_MOVES, TRANSACTION_MOVES
+from notifications.states import DELIVERY_MOVES
 from recovery_site.common.states import Move, mermaid
 from retries.states import CASE_MOVES, JOB_MOVES
 from webhooks.states import INBOX_MOVES
@@ -18,6 +19,7 @@ DIAGRAMS = {
     "Retry job": JOB_MOVES,
     "Case": CASE_MOVES,
     "Inbox event": INBOX_MOVES,
+    "Alert delivery": DELIVERY_MOVES,
 }
 
 

@@ -187,6 +187,7 @@ def test_one_order_of_each_kind_is_out_however_often_one_looks(monkeypatch: pyte
         supervisor.step(float(second))
     orders = sorted(OrmQ.objects.all(), key=lambda row: str(row.func()))
     assert [(row.key, row.func()) for row in orders] == [
+        ("recovery", "notifications.tasks.drain_messages"),
         ("recovery", "retries.tasks.drain_outbox"),
         ("recovery", "retries.tasks.drain_retries"),
         ("recovery", "retries.tasks.reconcile_sweep"),

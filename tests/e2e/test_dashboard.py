@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from accounts.models import User
 from invoices.models import Event
-from notifications.services import alert_wanted, alert_write
+from notifications.services.alerts import alert_wanted, alert_write
 from retries.models import RetryJob
 from tests.analytics.history import month
 from tests.console.world import World

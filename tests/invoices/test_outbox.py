@@ -19,7 +19,7 @@ from invoices.services.ledger import Stamp, invoice_lock, record_event
 from invoices.services.outbox import BACK_OFF, LEASE, MAX_TRIES, OutboxCounts, outbox_drain
 from invoices.services.parties import connection_create, customer_ensure, customer_lock
 from notifications.models import Alert
-from notifications.services import alert_acknowledge, alert_write
+from notifications.services.alerts import alert_acknowledge, alert_write
 from providers.base import CustomerFacts, InvoiceFacts
 from recovery_site.common.clock import database_now
 

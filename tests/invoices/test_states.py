@@ -21,7 +21,10 @@ from invoices.states import (
     InvoiceStatus,
     TransactionStatus,
 )
-from notifications.services import alert_write
+from notifications.models import AlertDelivery
+from notifications.services.alert_delivery import alert_route_set
+from notifications.services.alerts import alert_write
+from notifications.states import DELIVERY_MOVES, AlertChannel, DeliveryStatus
 from recovery_site.common.states import Move, mermaid
 from retries.models import Case, RetryJob
 from retries.states import CASE_MOVES, JOB_MOVES, CaseStatus, JobStatus
@@ -40,6 +43,7 @@ MACHINES: dict[type[models.Model], tuple[Moves, type[models.TextChoices], tuple[
     Case: (CASE_MOVES, CaseStatus, ("OPEN",)),
     RetryJob: (JOB_MOVES, JobStatus, ("QUEUED", "SCHEDULED")),
     InboxEvent: (INBOX_MOVES, InboxStatus, ("RECEIVED",)),
+    AlertDelivery: (DELIVERY_MOVES, DeliveryStatus, ("PENDING",)),
 }
 pytestmark = pytest.mark.django_db
 EVERY = pytest.mark.parametrize("model", MACHINES, ids=lambda model: model.__name__)
@@ -106,6 +110,9 @@ def told(shop: Shop) -> Shop:
     shop.tell(dispute, refunded.attempt(charge=charge).refund("a", 1000, shop.wait(days=1)))
     twice = paid(shop)
     shop.tell(twice.attempt().charge_succeeded())
+    alert_route_set(
+        merchant=shop.merchant, name="staff", channel=AlertChannel.MAIL, target="staff@example.com", actor="test"
+    )
     alert_write(Event.objects.filter(merchant=shop.merchant, kind="alert.paid_twice").latest("id"))
     token = shop.token(twice)
     ImportedMark.objects.create(

@@ -1,0 +1,18 @@
+"""What the main cluster runs for people: alerts that are on their way."""
+
+from typing import Any
+
+from django.conf import settings
+
+from notifications.services.alert_delivery import alert_deliveries_drain
+from recovery_site.common import clock
+from retries.services.sweeps import KeepGoing, sweep_run
+
+
+def drain_messages(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
+    """Send what is due to people."""
+
+    def work(keep_going: KeepGoing) -> dict[str, int]:
+        return alert_deliveries_drain(now=clock.now(), keep_going=keep_going).as_dict()
+
+    return sweep_run("drain_messages", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)
