@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -95,6 +96,15 @@ class Env(environ.Env):
                     " such as pay.example.com, without scheme, port or path."
                 )
         return hosts
+
+    def networks(self, name: str) -> list[IPv4Network | IPv6Network]:
+        """A comma list of IP networks or single addresses; empty when the variable is absent."""
+        try:
+            return [ip_network(item) for item in self.items(name)]
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"{name} is {self.text(name)!r}: list networks separated by commas, such as 10.1.0.0/16, 127.0.0.1."
+            ) from None
 
     def fernet_keys(self, name: str, default: list[str]) -> list[str]:
         """Comma list of Fernet keys; the position of a bad key is named, never its text."""

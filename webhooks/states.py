@@ -16,3 +16,16 @@ INBOX_MOVES = (
     Move("fail", (InboxStatus.RECEIVED,), InboxStatus.FAILED),
     Move("replay", (InboxStatus.PROCESSED, InboxStatus.IGNORED, InboxStatus.FAILED), InboxStatus.RECEIVED),
 )
+
+
+class DeliveryStatus(models.TextChoices):
+    PENDING = "PENDING", "Pending"
+    DELIVERED = "DELIVERED", "Delivered"
+    DEAD = "DEAD", "Given up"
+
+
+DELIVERY_MOVES = (
+    Move("deliver", (DeliveryStatus.PENDING,), DeliveryStatus.DELIVERED),
+    Move("give_up", (DeliveryStatus.PENDING,), DeliveryStatus.DEAD),
+    Move("replay", (DeliveryStatus.DELIVERED, DeliveryStatus.DEAD), DeliveryStatus.PENDING),
+)

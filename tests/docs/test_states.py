@@ -9,6 +9,7 @@ from invoices.states import ATTEMPT_MOVES, DISPUTE_MOVES, INVOICE_MOVES, TRANSAC
 from notifications.states import DELIVERY_MOVES
 from recovery_site.common.states import Move, mermaid
 from retries.states import CASE_MOVES, JOB_MOVES
+from webhooks.states import DELIVERY_MOVES as WEBHOOK_DELIVERY_MOVES
 from webhooks.states import INBOX_MOVES
 
 DIAGRAMS = {
@@ -20,6 +21,7 @@ DIAGRAMS = {
     "Case": CASE_MOVES,
     "Inbox event": INBOX_MOVES,
     "Alert delivery": DELIVERY_MOVES,
+    "Webhook delivery": WEBHOOK_DELIVERY_MOVES,
 }
 
 

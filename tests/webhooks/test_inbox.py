@@ -12,7 +12,7 @@ import pytest
 from django.db import connection as database
 from django.db.models import F
 
-import webhooks.services
+import webhooks.services.draining
 from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp
 from recovery_site.common.errors import Conflict, NotFound
@@ -48,7 +48,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Told:
         told.append((known["event"].event_type, known["event"].event_id))
         return event_handle(**known)
 
-    monkeypatch.setattr("webhooks.services.event_handle", listening)
+    monkeypatch.setattr("webhooks.services.draining.event_handle", listening)
     return told
 
 
@@ -170,7 +170,7 @@ def poisoned(event_id: str) -> Iterator[list[str]]:
         return handled
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("webhooks.services.event_handle", breaks)
+        patch.setattr("webhooks.services.draining.event_handle", breaks)
         yield tries
 
 
@@ -315,15 +315,15 @@ def test_a_second_drain_passes_over_what_the_first_works_on_and_what_is_behind_i
 ) -> None:
     """Without the guard the second drain begins an invoice's next event while the one before is still at work."""
     if not guarded:
-        unguarded, removed = _GUARD.subn("\n", webhooks.services._NEXT)
+        unguarded, removed = _GUARD.subn("\n", webhooks.services.draining._NEXT)
         assert removed == 1
-        monkeypatch.setattr("webhooks.services._NEXT", unguarded)
+        monkeypatch.setattr("webhooks.services.draining._NEXT", unguarded)
     renewal = Renewal(OLD)
     first, second = renewal.charge_failed(), renewal.invoice_failed()
     (other,) = many(1)
     door.deliver(first, second, other)
     gate = Gate(first["id"])
-    monkeypatch.setattr("webhooks.services.event_handle", gate)
+    monkeypatch.setattr("webhooks.services.draining.event_handle", gate)
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(drained)
         assert gate.entered.wait(timeout=30)
@@ -352,7 +352,7 @@ def test_many_drains_at_once_process_every_item_once_and_each_key_in_order(
         heard.append(known["event"].event_id)
         return event_handle(**known)
 
-    monkeypatch.setattr("webhooks.services.event_handle", listening)
+    monkeypatch.setattr("webhooks.services.draining.event_handle", listening)
     together = threading.Barrier(drains)
 
     def work() -> dict[str, int]:
@@ -390,7 +390,7 @@ def test_finding_the_next_item_asks_indexes(door: Door, status: str) -> None:
         cursor.execute(_COPIES)
         cursor.execute("UPDATE webhooks_inboxevent SET status = %s WHERE order_key LIKE 'copy%%'", [status])
         cursor.execute("ANALYZE webhooks_inboxevent")
-        cursor.execute("EXPLAIN " + webhooks.services._NEXT, {"after": 0, "waiting": []})
+        cursor.execute("EXPLAIN " + webhooks.services.draining._NEXT, {"after": 0, "waiting": []})
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Seq Scan" not in plan, plan
     if status == "RECEIVED":
@@ -410,7 +410,7 @@ def test_waiting_items_are_not_looked_at_for_ever(door: Door, monkeypatch: pytes
             raise EventWaits("Never.")
         return event_handle(**known)
 
-    monkeypatch.setattr("webhooks.services.event_handle", handle)
+    monkeypatch.setattr("webhooks.services.draining.event_handle", handle)
     first, second, third = many(3)
     door.deliver(first, second, third)
     assert door.drain(NOW).as_dict() == {"processed": 1, "failed": 0, "ignored": 0}

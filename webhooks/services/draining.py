@@ -1,6 +1,5 @@
-"""The inbox: durable before the sender hears 200, processed apart, replayable."""
+"""The inbox worked off: every item once, in order where order matters, and nothing that is stuck holds up the rest."""
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -12,21 +11,15 @@ import structlog
 from django.db import connection as database
 from django.db import transaction
 
-from accounts.models import Merchant
-from invoices.models import Connection
-from invoices.services.ledger import Stamp
-from invoices.services.parties import connection_create
-from invoices.states import ConnectionMode
 from providers import registry
-from providers.base import Ignored, InboundItem, InboundRequest
+from providers.base import Ignored, InboundItem
 from recovery_site.common.clock import to_real_seconds
-from recovery_site.common.crypto import decrypt_json, encrypt_json
-from recovery_site.common.db import DatabaseClock, fit, for_no_key_update
-from recovery_site.common.errors import Conflict, InvalidInput, NotFound, RecoveryError
-from recovery_site.common.scrubbing import scrub, scrub_text
+from recovery_site.common.db import DatabaseClock, fit
+from recovery_site.common.errors import RecoveryError
+from recovery_site.common.scrubbing import scrub_text
 from retries.handler import EventWaits, event_handle
-from webhooks.models import InboxEvent, WebhookEndpoint
-from webhooks.states import InboxStatus
+from webhooks.models import InboxEvent
+from webhooks.text import storable
 
 log = structlog.get_logger()
 # A failed item is tried again this long after each failure, then it is FAILED and listed.
@@ -36,107 +29,6 @@ _BACK_OFF = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=10),
 _WAIT_AT_MOST = timedelta(days=4)
 # A waiting item is looked at again after this share of the time it has waited already.
 _WAIT_SHARE = 0.1
-
-
-@transaction.atomic
-def endpoint_create(
-    *, merchant: Merchant, provider: str, secret: str, connection: Connection | None = None
-) -> WebhookEndpoint:
-    """An inbound address for one provider account.
-
-    Without a connection the merchant's only connection of that provider is used; if there is none, an observe-only
-    one is made, so that events are recorded and nothing is charged. Raises InvalidInput.
-    """
-    registry.dialect(provider)
-    _check_secret(secret)
-    if connection is None:
-        found = list(Connection.objects.filter(merchant=merchant, provider=provider)[:2])
-        if len(found) > 1:
-            raise InvalidInput(f"{merchant} has several {provider} connections; say which one with --connection.")
-        connection = (
-            found[0]
-            if found
-            else connection_create(merchant=merchant, provider=provider, config={"mode": ConnectionMode.OBSERVE})
-        )
-    return WebhookEndpoint.objects.create(
-        merchant=merchant,
-        connection=connection,
-        provider=provider,
-        secrets_encrypted=encrypt_json({"current": secret}),
-    )
-
-
-def _check_secret(secret: str) -> None:
-    if not secret:
-        raise InvalidInput("A webhook endpoint needs the secret that its provider signs with.")
-
-
-@transaction.atomic
-def endpoint_rotate(*, endpoint_pk: int, secret: str) -> None:
-    """A new secret; the one before stays valid until the next rotation. Raises NotFound, InvalidInput."""
-    _check_secret(secret)
-    endpoint = for_no_key_update(WebhookEndpoint.objects.filter(pk=endpoint_pk)).first()
-    if endpoint is None:
-        raise NotFound("There is no webhook endpoint with this id.")
-    current = decrypt_json(endpoint.secrets_encrypted).get("current", "")
-    endpoint.secrets_encrypted = encrypt_json({"current": secret, "previous": current})
-    endpoint.save(update_fields=["secrets_encrypted"])
-
-
-def endpoint_secrets(endpoint: WebhookEndpoint) -> list[str]:
-    """The current secret, then the previous one if there is one."""
-    secrets = decrypt_json(endpoint.secrets_encrypted)
-    return [secrets[name] for name in ("current", "previous") if secrets.get(name)]
-
-
-# One statement in autocommit: the round trip is the price of a webhook, and what is committed here is never lost.
-_STORE = """
-INSERT INTO webhooks_inboxevent (
-    merchant_id, endpoint_id, provider_event_id, event_type, order_key, body, body_hash, received_at,
-    status, reason, attempts
-) VALUES {rows}
-ON CONFLICT (endpoint_id, provider_event_id) DO NOTHING
-"""
-_STORE_ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, 'RECEIVED', '', 0)"
-
-
-def inbox_receive(
-    *, endpoint: WebhookEndpoint, request: InboundRequest, now: datetime, clock: float, tolerance_seconds: int
-) -> int:
-    """Verify, split and store one inbound webhook; returns how many new items it brought.
-
-    `clock` is the real Unix time for the signature's age. Raises SignatureInvalid or BodyMalformed; a repeated item is
-    no error and stored once. One statement whatever the number of items, so all of them are stored or none is.
-    """
-    dialect = registry.dialect(endpoint.provider)
-    dialect.verify(request, endpoint_secrets(endpoint), now=clock, tolerance_seconds=tolerance_seconds)
-    items = dialect.split(request)
-    if not items:
-        return 0
-    body_hash = hashlib.sha256(request.body).hexdigest()
-    values: list[Any] = [value for item in items for value in (*_columns(endpoint, item), body_hash, now)]
-    with database.cursor() as cursor:
-        cursor.execute(_STORE.format(rows=", ".join([_STORE_ROW] * len(items))), values)
-        stored: int = cursor.rowcount
-    return stored
-
-
-def _columns(endpoint: WebhookEndpoint, item: InboundItem) -> tuple[object, ...]:
-    """The body is kept scrubbed and as pure ASCII: JSON's escapes hold what a text column cannot, NUL and half
-    characters, so that the handler reads what was sent."""
-    return (
-        endpoint.merchant_id,
-        endpoint.pk,
-        fit(InboxEvent, "provider_event_id", _storable(item.event_id)),
-        fit(InboxEvent, "event_type", _storable(item.event_type)),
-        fit(InboxEvent, "order_key", _storable(item.order_key)),
-        json.dumps(scrub(dict(item.payload)), separators=(",", ":")),
-    )
-
-
-def _storable(text: str) -> str:
-    """`text` without what PostgreSQL's text cannot hold."""
-    return text.replace("\x00", "").encode("utf-8", "ignore").decode()
 
 
 @dataclass(slots=True)
@@ -241,7 +133,7 @@ def _finish(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
 
 def _reason(text: str) -> str:
     """What is kept of a reason: an error may quote what was sent."""
-    return fit(InboxEvent, "reason", _storable(scrub_text(text)))
+    return fit(InboxEvent, "reason", storable(scrub_text(text)))
 
 
 def _apply(event: InboxEvent, now: datetime) -> str:
@@ -288,17 +180,3 @@ def _back_off(event: InboxEvent, reason: str, now: datetime, counts: InboxCounts
     event.attempts += 1
     event.save(update_fields=["attempts", "reason", "due_at"])
     counts.failed += 1
-
-
-@transaction.atomic
-def inbox_replay(*, event_pk: int, stamp: Stamp) -> None:
-    """Put a finished item back to RECEIVED; it is really run again. Raises NotFound, Conflict if it is waiting."""
-    event = for_no_key_update(InboxEvent.objects.filter(pk=event_pk)).first()
-    if event is None:
-        raise NotFound("This inbox event does not exist.")
-    if event.status == InboxStatus.RECEIVED:
-        raise Conflict("This inbox event is already waiting to be processed.")
-    event.replay()
-    event.attempts, event.reason, event.processed_at = 0, _reason(f"Replayed by {stamp.actor}"), None
-    event.due_at = DatabaseClock()
-    event.save(update_fields=["status", "attempts", "reason", "processed_at", "due_at"])

@@ -1,0 +1,16 @@
+"""Webhooks in: endpoints and the inbox. Durable before the sender hears 200, processed apart, replayable."""
+
+from webhooks.services.draining import InboxCounts, inbox_drain
+from webhooks.services.endpoints import endpoint_create, endpoint_rotate, endpoint_secrets
+from webhooks.services.receiving import inbox_receive
+from webhooks.services.replaying import inbox_replay
+
+__all__ = [
+    "InboxCounts",
+    "endpoint_create",
+    "endpoint_rotate",
+    "endpoint_secrets",
+    "inbox_drain",
+    "inbox_receive",
+    "inbox_replay",
+]

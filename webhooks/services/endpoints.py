@@ -1,0 +1,64 @@
+"""Inbound endpoints: where one provider account sends to, and the secrets that it signs with."""
+
+from django.db import transaction
+
+from accounts.models import Merchant
+from invoices.models import Connection
+from invoices.services.parties import connection_create
+from invoices.states import ConnectionMode
+from providers import registry
+from recovery_site.common.crypto import decrypt_json, encrypt_json
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.errors import InvalidInput, NotFound
+from webhooks.models import WebhookEndpoint
+
+
+@transaction.atomic
+def endpoint_create(
+    *, merchant: Merchant, provider: str, secret: str, connection: Connection | None = None
+) -> WebhookEndpoint:
+    """An inbound address for one provider account.
+
+    Without a connection the merchant's only connection of that provider is used; if there is none, an observe-only
+    one is made, so that events are recorded and nothing is charged. Raises InvalidInput.
+    """
+    registry.dialect(provider)
+    _check_secret(secret)
+    if connection is None:
+        found = list(Connection.objects.filter(merchant=merchant, provider=provider)[:2])
+        if len(found) > 1:
+            raise InvalidInput(f"{merchant} has several {provider} connections; say which one with --connection.")
+        connection = (
+            found[0]
+            if found
+            else connection_create(merchant=merchant, provider=provider, config={"mode": ConnectionMode.OBSERVE})
+        )
+    return WebhookEndpoint.objects.create(
+        merchant=merchant,
+        connection=connection,
+        provider=provider,
+        secrets_encrypted=encrypt_json({"current": secret}),
+    )
+
+
+def _check_secret(secret: str) -> None:
+    if not secret:
+        raise InvalidInput("A webhook endpoint needs the secret that its provider signs with.")
+
+
+@transaction.atomic
+def endpoint_rotate(*, endpoint_pk: int, secret: str) -> None:
+    """A new secret; the one before stays valid until the next rotation. Raises NotFound, InvalidInput."""
+    _check_secret(secret)
+    endpoint = for_no_key_update(WebhookEndpoint.objects.filter(pk=endpoint_pk)).first()
+    if endpoint is None:
+        raise NotFound("There is no webhook endpoint with this id.")
+    current = decrypt_json(endpoint.secrets_encrypted).get("current", "")
+    endpoint.secrets_encrypted = encrypt_json({"current": secret, "previous": current})
+    endpoint.save(update_fields=["secrets_encrypted"])
+
+
+def endpoint_secrets(endpoint: WebhookEndpoint) -> list[str]:
+    """The current secret, then the previous one if there is one."""
+    secrets = decrypt_json(endpoint.secrets_encrypted)
+    return [secrets[name] for name in ("current", "previous") if secrets.get(name)]

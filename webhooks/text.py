@@ -1,0 +1,6 @@
+"""Outside text on its way into a column."""
+
+
+def storable(text: str) -> str:
+    """`text` without what PostgreSQL's text cannot hold."""
+    return text.replace("\x00", "").encode("utf-8", "ignore").decode()
