@@ -324,31 +324,54 @@ class ProviderUnavailable(RecoveryError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTraits:
-    """What a client promises (DESIGN section 6). `bills`: the provider owns invoices and may retry them itself."""
+    """What a client promises (DESIGN section 6), as its provider documents it.
+
+    `key_ttl` zero: the provider knows no idempotency keys. `refund_lookup`: where refunds are found otherwise than
+    charges.
+    """
 
     key_ttl: timedelta
     lookup: Lookup
     settles: Settles
     timeout_seconds: float
-    bills: bool = False
+    refund_lookup: Lookup | None = None
+    reads: bool = True  # one charge or refund can be read by the provider's id
+    lists: bool = True  # recent charges can be listed
+    charges: bool = True  # a stored token can be charged directly
+    bills: bool = False  # the provider owns invoices and may retry them itself: a BillerClient
+    collects: bool = False  # told to, it collects its own invoices
+    records: bool = False  # payments and refunds made elsewhere can be written into its books
+
+    @property
+    def refunds_found(self) -> Lookup:
+        return self.lookup if self.refund_lookup is None else self.refund_lookup
 
 
 class ProviderClient(Protocol):
     """A provider's API for one connection. Declines are values; ProviderUncertain means we do not know."""
 
-    traits: ClientTraits
+    @property
+    def traits(self) -> ClientTraits: ...
+
+    def check(self) -> str:
+        """Prove the credentials by a read that changes nothing; whose account it is, in words.
+
+        Raises ProviderUnavailable, whose message says what to do.
+        """
 
     def charge(self, request: ChargeRequest) -> ChargeResult:
         """Send one charge. Provably unsent and refused requests are Outcome.ERRORED; raises ProviderUncertain."""
 
     def charge_get(self, provider_id: str) -> ChargeResult | None:
-        """Read one charge; None if the provider does not know it. Raises ProviderUnavailable."""
+        """Read one charge; None if the provider does not know it. Only with `traits.reads`. Raises
+        ProviderUnavailable."""
 
     def charge_find(self, reference: str) -> ChargeResult | None:
         """Look up by our reference; what None proves depends on `traits.lookup`. Raises ProviderUnavailable."""
 
     def charges_list(self, created_after: datetime) -> Iterable[ChargeResult]:
-        """Charges the provider knows since then (reverse scan). Raises ProviderUnavailable."""
+        """Charges the provider knows since then (reverse scan). Only with `traits.lists`. Raises
+        ProviderUnavailable."""
 
     def refund(self, request: RefundRequest) -> ChargeResult:
         """Send one refund; outcomes as for charges."""
@@ -356,16 +379,3 @@ class ProviderClient(Protocol):
     def refund_get(self, provider_id: str) -> ChargeResult | None: ...
 
     def refund_find(self, reference: str) -> ChargeResult | None: ...
-
-
-class BillerClient(ProviderClient, Protocol):
-    """A client whose provider owns the invoices (`traits.bills`)."""
-
-    def invoice_get(self, invoice_id: str) -> InvoiceFacts | None:
-        """The biller's invoice as it is now. Raises ProviderUnavailable."""
-
-    def stop_collection(self, invoice_id: str) -> str:
-        """Switch off the biller's own retries of this invoice; returns the biller's answer for the record."""
-
-    def invoice_of_payment(self, payment_id: str) -> str:
-        """The invoice a payment belongs to, or an empty string. Raises ProviderUnavailable."""

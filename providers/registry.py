@@ -6,15 +6,17 @@ from importlib import import_module
 from typing import Any, cast
 
 from providers.base import Dialect, ProviderClient
+from providers.guide import Guide
 from recovery_site.common.errors import InvalidInput
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """`dialect` and `client` are `module:attribute` paths, imported on first use; empty means it has none."""
+    """`dialect`, `client` and `guide` are `module:attribute` paths, imported on first use; empty means it has none."""
 
     name: str
     title: str
+    guide: str
     dialect: str = ""
     client: str = ""
 
@@ -23,24 +25,62 @@ PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
         Provider(
-            "stripe",
-            "Stripe",
-            "providers.stripe.dialect:StripeDialect",
-            "providers.stripe.client:StripeClient",
+            name="stripe",
+            title="Stripe",
+            guide="providers.stripe.config:GUIDE",
+            dialect="providers.stripe.dialect:StripeDialect",
+            client="providers.stripe.client:StripeClient",
         ),
         Provider(
-            "sandbox",
-            "Sandbox",
-            "providers.sandbox.dialect:SandboxDialect",
-            "providers.sandbox.client:SandboxClient",
+            name="hyperswitch",
+            title="Hyperswitch",
+            guide="providers.hyperswitch.config:GUIDE",
         ),
         Provider(
-            "simulator",
-            "Simulator",
-            "providers.simulator.dialect:SimulatorDialect",
-            "providers.simulator.client:SimulatorClient",
+            name="adyen",
+            title="Adyen",
+            guide="providers.adyen.config:GUIDE",
         ),
-        Provider("generic", "Generic", "providers.generic.dialect:GenericDialect"),
+        Provider(
+            name="braintree",
+            title="Braintree",
+            guide="providers.braintree.config:GUIDE",
+        ),
+        Provider(
+            name="paddle",
+            title="Paddle",
+            guide="providers.paddle.config:GUIDE",
+        ),
+        Provider(
+            name="chargebee",
+            title="Chargebee",
+            guide="providers.chargebee.config:GUIDE",
+        ),
+        Provider(
+            name="recurly",
+            title="Recurly",
+            guide="providers.recurly.config:GUIDE",
+        ),
+        Provider(
+            name="sandbox",
+            title="Sandbox",
+            guide="providers.sandbox.config:GUIDE",
+            dialect="providers.sandbox.dialect:SandboxDialect",
+            client="providers.sandbox.client:SandboxClient",
+        ),
+        Provider(
+            name="simulator",
+            title="Simulator",
+            guide="providers.simulator.config:GUIDE",
+            dialect="providers.simulator.dialect:SimulatorDialect",
+            client="providers.simulator.client:SimulatorClient",
+        ),
+        Provider(
+            name="generic",
+            title="Generic",
+            guide="providers.generic.config:GUIDE",
+            dialect="providers.generic.dialect:GenericDialect",
+        ),
     )
 }
 
@@ -64,6 +104,11 @@ def dialect(name: str) -> Dialect:
     if not path:
         raise InvalidInput(f"{name} sends no webhooks that this service understands.")
     return cast(Dialect, _load(path)())
+
+
+def guide(name: str) -> Guide:
+    """What a person has to know and enter to connect an account of the provider."""
+    return cast(Guide, _load(provider(name).guide))
 
 
 def charges(name: str) -> bool:

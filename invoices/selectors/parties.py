@@ -11,7 +11,8 @@ from recovery_site.common.crypto import decrypt_json
 def connection_config(connection: Connection) -> dict[str, Any]:
     """The config a client is built from, secrets decrypted: never log it."""
     secrets = decrypt_json(connection.secrets_encrypted) if connection.secrets_encrypted else {}
-    return {**connection.settings, **secrets, "base_url": connection.base_url}
+    address = {"base_url": connection.base_url} if connection.base_url else {}
+    return {**connection.settings, **secrets, **address}
 
 
 def connection_client(connection: Connection) -> ProviderClient:

@@ -11,32 +11,28 @@ from invoices.models import Connection, Customer
 from invoices.states import ConnectionMode
 from providers import registry
 from providers.base import CustomerFacts
+from providers.guide import Guide, Kind, settings_read
 from recovery_site.common.crypto import encrypt_json
 from recovery_site.common.db import fit, for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
 
-# Settings that may be shown; everything else in a connection's config is treated as a secret and encrypted.
-_SHOWN = ("timeout_seconds", "ledger", "card_ttl_days")
-
 
 @transaction.atomic
 def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str, Any], name: str = "") -> Connection:
-    """Create a connection from `{"api_key", "base_url", "mode", "take_over", ...}`.
+    """Create a connection from `{"mode", "take_over"}` and the settings of the provider's guide.
 
-    `mode` is charge, collect or observe (default: charge where the provider has an API, else observe); `take_over` is
-    "at_once", "never" or a number of the biller's retries to wait for. Raises InvalidInput.
+    `mode` is one of the guide's modes (default: its first); `take_over` is "at_once", "never" or a number of the
+    biller's retries to wait for. Raises InvalidInput.
     """
-    registry.provider(provider)
+    guide = registry.guide(provider)
     if not isinstance(config, Mapping):
         raise InvalidInput("The connection's config must be a JSON object.")
     values = dict(config)
-    mode = values.pop("mode", ConnectionMode.CHARGE if registry.charges(provider) else ConnectionMode.OBSERVE)
-    if mode not in ConnectionMode.values:
-        raise InvalidInput(f"mode must be one of {', '.join(ConnectionMode.values)}, not {mode!r}.")
-    if mode != ConnectionMode.OBSERVE and not registry.charges(provider):
-        raise InvalidInput(f"{provider} cannot be charged by this service; use mode observe.")
+    mode = _mode(guide, values.pop("mode", None) or guide.modes[0])
     take_over = _take_over(values.pop("take_over", "at_once"))
-    base_url = str(values.pop("base_url", ""))
+    settings_read(guide, values, complete=mode != ConnectionMode.OBSERVE)
+    values = {key: value for key, value in values.items() if value not in (None, "")}
+    base_url = str(values.get("base_url", ""))
     name = name or provider
     if Connection.objects.filter(merchant=merchant, provider=provider, name=name).exists():
         name = f"{name} {Connection.objects.filter(merchant=merchant, provider=provider).count() + 1}"
@@ -46,15 +42,28 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
         name=name,
         mode=mode,
         base_url=base_url,
-        settings={key: values[key] for key in _SHOWN if key in values},
-        secrets_encrypted=encrypt_json({key: value for key, value in values.items() if key not in _SHOWN}),
+        settings={key: value for key, value in values.items() if key != "base_url" and not _is_secret(guide, key)},
+        secrets_encrypted=encrypt_json({key: value for key, value in values.items() if _is_secret(guide, key)}),
         take_over_after=take_over,
     )
     if mode != ConnectionMode.OBSERVE:
         # Builds the client once, so that a config it cannot work with is refused here and not at the first charge.
-        registry.client(provider, {**values, "base_url": base_url})
+        registry.client(provider, values)
     connection.save()
     return connection
+
+
+def _mode(guide: Guide, mode: object) -> str:
+    if not isinstance(mode, str) or mode not in ConnectionMode.values:
+        raise InvalidInput(f"mode must be one of {', '.join(ConnectionMode.values)}, not {mode!r}.")
+    if mode not in guide.modes:
+        raise InvalidInput(f"{guide.title} cannot be used in mode {mode}; use {' or '.join(guide.modes)}.")
+    return mode
+
+
+def _is_secret(guide: Guide, key: str) -> bool:
+    setting = guide.setting(key)
+    return setting is None or setting.kind is Kind.SECRET
 
 
 def _take_over(value: object) -> int | None:

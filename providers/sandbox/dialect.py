@@ -19,7 +19,8 @@ from providers.base import (
     RefundStatus,
 )
 from providers.generic import standard_webhooks
-from providers.sandbox.records import RecordMalformed, charge_result, refund_result
+from providers.sandbox.records import charge_result, refund_result
+from providers.wire.reading import RecordMalformed
 
 _CHARGES: Mapping[str, EventKind] = {
     "charge.succeeded": EventKind.PAYMENT_SUCCEEDED,

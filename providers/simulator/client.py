@@ -46,6 +46,10 @@ class SimulatorClient:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._ledger = _ledger(_ledger_path(config))
 
+    def check(self) -> str:
+        _reading(lambda: self._ledger.charge_of_id("ch_none"))
+        return "The simulator's ledger can be read."
+
     def charge(self, request: ChargeRequest) -> ChargeResult:
         at = _instant(request.metadata.get("at"))
         if at is None:

@@ -16,11 +16,13 @@ from providers.base import (
     RefundRequest,
     Settles,
 )
+from providers.billing import CollectionSought, NoteResult, PaymentNote, RefundNote
 from providers.stripe import facts
 from providers.stripe.amounts import to_stripe
 from providers.stripe.answers import read_result, unavailable, understood, write_result
 from providers.stripe.config import read_config
 from providers.stripe.exchange import Answer, Exchange, Fault, Problem, Reply
+from providers.stripe.notes import payment_write, refund_write
 from providers.stripe.reading import Node
 from providers.stripe.results import (
     NEEDS_ACTION,
@@ -62,7 +64,18 @@ class StripeClient:
             settles=Settles.NOW,
             timeout_seconds=total,
             bills=True,
+            collects=True,
+            records=True,
         )
+
+    def check(self) -> str:
+        """Read the newest charge, which every key that may charge may do; see ProviderClient.check."""
+        answer = self._exchange.get("/v1/charges", {"limit": 1})
+        if isinstance(answer, Problem):
+            raise unavailable(answer)
+        live = understood(answer.body.first, "data").flag("livemode")
+        mode = "" if live is None else ", in live mode" if live else ", in test mode"
+        return f"Stripe answers{mode}."
 
     def charge(self, request: ChargeRequest) -> ChargeResult:
         """Create and confirm a payment intent without the payer, or let Billing collect; see ProviderClient.charge."""
@@ -189,6 +202,18 @@ class StripeClient:
         answer = self._exchange.post(f"{_path('invoices', invoice_id)}/pay", params, idempotency_key)
         return write_result(answer, paid_invoice_result, "charge")
 
+    def collection_find(self, sought: CollectionSought) -> ChargeResult | None:
+        """The payment of an invoice that is paid by now, by whatever means; see BillerClient.collection_find."""
+        params = {} if self._emulator else {"expand": ["payments.data.payment.payment_intent"]}
+        answer = self._exchange.get(_path("invoices", sought.invoice_id), params)
+        return read_result(answer, _paid)
+
+    def payment_note(self, note: PaymentNote) -> NoteResult:
+        return payment_write(self._exchange, _path("invoices", note.invoice_id), note)
+
+    def refund_note(self, note: RefundNote) -> NoteResult:
+        return refund_write(self._exchange, note, emulator=self._emulator)
+
     def _charge_params(self, request: ChargeRequest) -> dict[str, Any]:
         params: dict[str, Any] = {
             "amount": to_stripe(request.amount_minor, request.currency),
@@ -237,6 +262,10 @@ class StripeClient:
                 return
             after = {"starting_after": last}
             pages += 1
+
+
+def _paid(invoice: Node, record: Mapping[str, Any]) -> ChargeResult | None:
+    return paid_invoice_result(invoice, record) if invoice.text("status") == "paid" else None
 
 
 def _path(collection: str, provider_id: str) -> str:

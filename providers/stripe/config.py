@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from providers.guide import Guide, Kind, Setting, timeout
 from recovery_site.common.errors import InvalidInput
 
 API = "https://api.stripe.com"
@@ -13,6 +14,46 @@ API = "https://api.stripe.com"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 _TIMEOUTS = (0.1, 300.0)
 _KEY = re.compile(r"[\x21-\x7e]{1,500}")
+
+GUIDE = Guide(
+    title="Stripe",
+    modes=("charge", "collect", "observe"),
+    settings=(
+        Setting(
+            name="api_key",
+            label="Secret or restricted key",
+            help="Stripe's secret or restricted key, sk_... or rk_...",
+            kind=Kind.SECRET,
+            required=True,
+        ),
+        Setting(name="base_url", label="Address of the API", help=f"an address such as {API}", kind=Kind.URL),
+        timeout(DEFAULT_TIMEOUT_SECONDS, _TIMEOUTS[1]),
+        Setting(
+            name="emulator",
+            label="An imitation of Stripe",
+            help="true sends only parameters that imitations know",
+            kind=Kind.FLAG,
+        ),
+    ),
+    events=(
+        *(
+            "invoice." + name
+            for name in (
+                "payment_failed payment_action_required paid updated finalized voided marked_uncollectible overdue"
+            ).split()
+        ),
+        "invoice_payment.paid",
+        *("payment_intent." + name for name in "payment_failed succeeded processing".split()),
+        *("charge." + name for name in ("failed succeeded captured pending refunded refund.updated").split()),
+        *("charge.dispute." + name for name in "created updated closed".split()),
+        *("refund." + name for name in "created updated failed".split()),
+        *("payment_method." + name for name in "attached updated automatically_updated detached".split()),
+        *("customer." + name for name in "updated source.updated source.deleted subscription.deleted".split()),
+        "mandate.updated",
+    ),
+    where="Stripe's dashboard, Developers, Webhooks: add an endpoint with this address and these events.",
+    signed_with="The endpoint's signing secret, whsec_..., exactly as Stripe shows it.",
+)
 
 
 @dataclass(frozen=True, slots=True)

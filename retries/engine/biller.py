@@ -11,7 +11,8 @@ from invoices.models import Invoice, ProviderPayment
 from invoices.selectors.parties import connection_client
 from invoices.services.billing import collection_stop_note
 from invoices.states import ConnectionMode
-from providers.base import BillerClient, EventKind, PaymentEvent, PaymentFacts
+from providers.base import EventKind, PaymentEvent, PaymentFacts
+from providers.billing import BillerClient
 from retries.engine.claim import Claim
 from retries.handler import event_handle
 

@@ -42,7 +42,10 @@ def test_create_prints_one_json_object_and_encrypts_the_key() -> None:
         (("--merchant", "Acme", "--provider", "generic", "--config", "{not json"), "--config must be a JSON object"),
         (("--merchant", "Acme", "--provider", "generic", "--config", "[1]"), "--config must be a JSON object"),
         (("--merchant", "Acme", "--provider", "generic", "--config", '{"mode": "x"}'), "mode must be one of"),
-        (("--merchant", "Acme", "--provider", "generic", "--config", '{"mode": "charge"}'), "cannot be charged"),
+        (
+            ("--merchant", "Acme", "--provider", "generic", "--config", '{"mode": "charge"}'),
+            "cannot be used in mode charge",
+        ),
     ],
 )
 def test_mistakes_end_in_one_clear_line(arguments: tuple[str, ...], message: str) -> None:
@@ -51,6 +54,42 @@ def test_mistakes_end_in_one_clear_line(arguments: tuple[str, ...], message: str
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Connection.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("provider", "config", "message"),
+    [
+        ("adyen", {"api_key": "AQEsecret"}, "needs merchant_account (the name of the merchant account"),
+        (
+            "adyen",
+            {"api_key": "AQEsecret", "merchantAccount": "A"},
+            "no setting 'merchantAccount'; they know mode",
+        ),
+        (
+            "chargebee",
+            {"site": "acme", "api_key": "geh\u00e4im_secret"},
+            "api_key of the Chargebee connection cannot",
+        ),
+        ("hyperswitch", {"api_key": "snd_secret", "timeout_seconds": 31}, "must be a number from 0.1 to 30"),
+        ("recurly", {"api_key": "secret", "region": "asia"}, "region of the Recurly connection must be one of us, eu"),
+        ("paddle", {"mode": "charge"}, "Paddle cannot be used in mode charge; use observe"),
+        ("stripe", {"api_key": "sk_secret", "base_url": "https://u:secret@api.stripe.com"}, "is no address of an API"),
+    ],
+)
+def test_each_provider_says_what_it_needs_and_never_shows_a_key(
+    provider: str, config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CommandError) as caught:
+        run("create", "--merchant", "Acme", "--provider", provider, "--config", json.dumps(config), "--json")
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not Connection.objects.exists()
+
+
+def test_watching_needs_no_credentials() -> None:
+    for provider in ("stripe", "hyperswitch", "adyen", "braintree", "paddle", "chargebee", "recurly", "generic"):
+        run("create", "--merchant", "Acme", "--provider", provider, "--config", '{"mode": "observe"}', "--json")
+    assert set(Connection.objects.values_list("mode", flat=True)) == {"observe"}
 
 
 def test_a_broken_config_is_not_repeated_in_the_error() -> None:

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from accounts.services import merchant_require
 from invoices.models import Connection
 from invoices.services.parties import connection_create
+from providers.registry import PROVIDERS
 from recovery_site.common.errors import RecoveryError
 
 
@@ -19,7 +20,7 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="action", required=True)
         create = actions.add_parser("create", help="create a connection; secrets in the config are encrypted")
         create.add_argument("--merchant", required=True, metavar="NAME", help="name or id of the merchant")
-        create.add_argument("--provider", required=True, help="stripe, sandbox, simulator or generic")
+        create.add_argument("--provider", required=True, help=", ".join(PROVIDERS))
         create.add_argument(
             "--config",
             default="{}",

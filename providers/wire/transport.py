@@ -1,23 +1,27 @@
-"""HTTP to the sandbox that can tell a request that never left from one whose answer got lost.
+"""HTTP that can tell a request that never left from one whose answer got lost.
 
 The difference decides whether money may have moved. urllib3 reports a TLS failure in the same words before
 and after the request was sent, so the connect phase is marked here, where it happens.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.request import getproxies
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from requests.utils import should_bypass_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ProxyError
 
 MAX_ANSWER_BYTES = 1 << 20
 MAX_CONNECTIONS = 32
@@ -78,33 +82,41 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+        return manager
+
 
 class Transport:
-    """One session for one base URL. `timeout_seconds` bounds a call; only name resolution comes on top."""
+    """One session for one base URL. `timeout_seconds` bounds a call; only name resolution comes on top.
 
-    def __init__(self, base_url: str, *, api_key: str, timeout_seconds: float) -> None:
+    `headers` go with every request and carry the credentials. `proxied`: use the proxies that the environment names.
+    """
+
+    def __init__(
+        self, base_url: str, *, headers: Mapping[str, str], timeout_seconds: float, proxied: bool = True
+    ) -> None:
         self._base_url = base_url.rstrip("/")
         self._connect_seconds = timeout_seconds / 4
         self._read_seconds = timeout_seconds - self._connect_seconds
         self._session = requests.Session()
-        # Proxies and .netrc passwords of the environment are not for a provider on this machine.
+        # .netrc would put passwords of its own over our credentials; proxies alone are taken from the environment.
         self._session.trust_env = False
+        if proxied and not should_bypass_proxies(self._base_url, no_proxy=None):
+            self._session.proxies.update(getproxies())
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        if api_key:
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
+        self._session.headers.update(headers)
         adapter = _Adapter(pool_connections=1, pool_maxsize=MAX_CONNECTIONS, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
     def get(self, path: str, parameters: Mapping[str, str] | None = None) -> Answer:
         """Raises Unsent or Unanswered."""
-        return self._call("GET", path, params=parameters)
+        return self.send("GET", path, params=parameters)
 
-    def post(self, path: str, body: Mapping[str, Any], *, idempotency_key: str) -> Answer:
-        """Raises Unsent or Unanswered."""
-        return self._call("POST", path, json=body, headers={"Idempotency-Key": idempotency_key})
-
-    def _call(self, method: str, path: str, **options: Any) -> Answer:
+    def send(self, method: str, path: str, **options: Any) -> Answer:
+        """One request with the body and header options of `requests`. Raises Unsent or Unanswered."""
         started = time.monotonic()
         try:
             response = self._session.request(
@@ -119,8 +131,8 @@ class Transport:
                 text = self._read(response, started)
         except (requests.RequestException, HTTPError) as error:
             if _never_sent(error):
-                raise Unsent(_name(error)) from error
-            raise Unanswered(_name(error)) from error
+                raise Unsent(_name(error)) from None
+            raise Unanswered(_name(error)) from None
         return Answer(response.status_code, _object(text), text, _seconds(response.headers.get("Retry-After")))
 
     def _read(self, response: requests.Response, started: float) -> str:
@@ -136,11 +148,25 @@ class Transport:
         return data.decode("utf-8", errors="replace")
 
 
+def transport(base_url: str, headers: Mapping[str, str], timeout_seconds: float, *, proxied: bool = True) -> Transport:
+    """The transport of a connection: clients come and go, connections are kept; per process, because a fork would
+    share the sockets."""
+    return _kept(os.getpid(), base_url, tuple(sorted(headers.items())), timeout_seconds, proxied)
+
+
+@lru_cache(maxsize=64)
+def _kept(
+    process: int, base_url: str, headers: tuple[tuple[str, str], ...], timeout_seconds: float, proxied: bool
+) -> Transport:
+    return Transport(base_url, headers=dict(headers), timeout_seconds=timeout_seconds, proxied=proxied)
+
+
 def _never_sent(error: requests.RequestException | HTTPError) -> bool:
     if isinstance(error, requests.ConnectTimeout):
         return True
     cause = error.args[0] if isinstance(error, RequestsConnectionError) and error.args else None
-    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, ConnectTimeoutError)
+    # urllib3 speaks of a ProxyError only while the way through the proxy did not stand yet.
+    return isinstance(cause, MaxRetryError) and isinstance(cause.reason, ConnectTimeoutError | ProxyError)
 
 
 def _name(error: requests.RequestException | HTTPError) -> str:

@@ -1,0 +1,65 @@
+"""What a connection to Adyen is made of."""
+
+from providers.guide import Guide, Kind, Setting, timeout
+
+GUIDE = Guide(
+    title="Adyen",
+    modes=("charge", "observe"),
+    settings=(
+        Setting(
+            name="api_key",
+            label="API key",
+            help="the key of a web service user with the role Checkout webservice role",
+            kind=Kind.SECRET,
+            required=True,
+        ),
+        Setting(
+            name="merchant_account",
+            label="Merchant account",
+            help="the name of the merchant account, such as AcmeECOM",
+            required=True,
+        ),
+        Setting(
+            name="environment",
+            label="Environment",
+            help="test or live",
+            kind=Kind.CHOICE,
+            choices=("test", "live"),
+            required=True,
+        ),
+        Setting(
+            name="live_prefix",
+            label="Prefix of live addresses",
+            help="the prefix that Adyen gives the account for live, from Developers, API URLs",
+        ),
+        Setting(
+            name="base_url",
+            label="Another address",
+            help="only for a proxy or an imitation, such as https://proxy.example/checkout/v71",
+            kind=Kind.URL,
+        ),
+        timeout(30.0, 120.0),
+    ),
+    events=(
+        "AUTHORISATION",
+        "CANCELLATION",
+        "CAPTURE",
+        "CAPTURE_FAILED",
+        "CANCEL_OR_REFUND",
+        "REFUND",
+        "REFUND_FAILED",
+        "REFUNDED_REVERSED",
+        "NOTIFICATION_OF_CHARGEBACK",
+        "CHARGEBACK",
+        "CHARGEBACK_REVERSED",
+        "SECOND_CHARGEBACK",
+        "PREARBITRATION_WON",
+        "PREARBITRATION_LOST",
+        "AUTORESCUE",
+        "recurring.token.created",
+        "recurring.token.updated",
+        "recurring.token.disabled",
+    ),
+    where="Adyen's Customer Area, Developers, Webhooks: a Standard webhook and a Recurring tokens webhook.",
+    signed_with="The webhook's HMAC key, in hexadecimal, as Adyen generates it.",
+)

@@ -1,0 +1,1 @@
+"""Chargebee: its webhook dialect, its API client and its error codes (docs/providers/chargebee.md)."""

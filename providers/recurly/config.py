@@ -1,0 +1,58 @@
+"""What a connection to Recurly is made of."""
+
+from providers.guide import Guide, Kind, Setting, timeout
+
+GUIDE = Guide(
+    title="Recurly",
+    modes=("collect", "charge", "observe"),
+    settings=(
+        Setting(
+            name="api_key",
+            label="API key",
+            help="a private API key, from Integrations, API credentials",
+            kind=Kind.SECRET,
+            required=True,
+        ),
+        Setting(
+            name="region",
+            label="Region",
+            help="us or eu: the data centre of the site",
+            kind=Kind.CHOICE,
+            choices=("us", "eu"),
+            default="us",
+        ),
+        Setting(
+            name="automatic_retries",
+            label="Recurly's own retries",
+            help="off once they are switched off in Recurly's dunning settings: its API cannot do it",
+            kind=Kind.CHOICE,
+            choices=("on", "off"),
+            default="on",
+        ),
+        Setting(
+            name="gateway",
+            label="Charge through",
+            help="for mode charge the id of this merchant's gateway connection, con_...",
+            kind=Kind.CONNECTION,
+        ),
+        Setting(
+            name="base_url",
+            label="Another address",
+            help="only for a proxy or an imitation, such as https://proxy.example",
+            kind=Kind.URL,
+        ),
+        timeout(30.0, 120.0),
+    ),
+    events=(
+        *("payment." + name for name in "succeeded failed processing refunded voided".split()),
+        *("charge_invoice." + name for name in "created paid processing past_due failed closed reopened".split()),
+        "payment.transaction_status_updated",
+        "credit_payment.created",
+        "dunning_event.created",
+        "billing_info.updated",
+        *("subscription." + name for name in "canceled expired paused".split()),
+        "subscription.renewal.cc_will_expire",
+    ),
+    where="Recurly, Integrations, Webhooks: an endpoint of the type JSON with this address.",
+    signed_with="One of the endpoint's two signing keys; with XML webhooks user:password of its Basic authentication.",
+)
