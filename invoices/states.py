@@ -91,6 +91,16 @@ class ReviewKind(models.TextChoices):
     REFUND_APPROVAL = "refund_approval", "A refund needs a second person"
 
 
+class NoteStatus(models.TextChoices):
+    """How far a billing system knows of a payment or refund that was made elsewhere."""
+
+    WAITING = "WAITING", "Not written yet"
+    LATER = "LATER", "When all is paid"
+    WRITTEN = "WRITTEN", "In its books"
+    REFUSED = "REFUSED", "Refused by the biller"
+    FAILED = "FAILED", "Given up"
+
+
 INVOICE_OPEN = (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED)
 INVOICE_PAID = (InvoiceStatus.SETTLED, InvoiceStatus.REFUNDING, InvoiceStatus.REFUNDED)
 ATTEMPT_OPEN = (AttemptStatus.SENDING, AttemptStatus.AWAITING, AttemptStatus.UNKNOWN)

@@ -1,9 +1,11 @@
 from invoices.models.billing import Attempt, Dispute, Invoice, ProviderPayment, Transaction
 from invoices.models.journal import Event, OutboxMessage, ReviewItem
+from invoices.models.notes import BillerNote
 from invoices.models.parties import Connection, Customer
 
 __all__ = [
     "Attempt",
+    "BillerNote",
     "Connection",
     "Customer",
     "Dispute",

@@ -238,6 +238,12 @@ class Attempt(FSMModelMixin, models.Model):
     transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="attempts")
     card = models.ForeignKey("tokens.Card", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
     token = models.ForeignKey("tokens.Token", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
+    # How it was sent, so that it is read and sent again the same way: through another account than the invoice's own,
+    # or by telling the biller to collect its invoice.
+    gateway = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, null=True, blank=True, related_name="+", db_index=False
+    )
+    collected = models.BooleanField(default=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "att"), editable=False)
     kind = models.CharField(max_length=6, choices=TransactionKind.choices, default=TransactionKind.CHARGE)
     origin = models.CharField(max_length=8, choices=Origin.choices)

@@ -25,6 +25,8 @@ class Connection(models.Model):
     settings = models.JSONField(default=dict, blank=True)
     # How many of the biller's own retries to wait for: 0 takes over at once, null never takes over.
     take_over_after = models.PositiveSmallIntegerField(null=True, blank=True, default=0)
+    # A biller's invoices are charged through this account of the same merchant, and written back (mode charge).
+    gateway = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="billers")
     paused_reason = models.TextField(
         blank=True,
         default="",
