@@ -73,6 +73,62 @@ class ApiKey(models.Model):
         return f"{self.name} ({self.prefix}…)"
 
 
+class IdempotencyRecord(models.Model):
+    """What a POST with an Idempotency-Key answered. Without an answer it is running, or its process died."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    key = models.CharField(max_length=255)
+    # SHA-256 of address and body: the same key with anything else is a mistake of the caller.
+    fingerprint = models.CharField(max_length=64)
+    status_code = models.PositiveSmallIntegerField(null=True, blank=True)
+    # An answer may hold a secret that is shown once, and personal data.
+    answer_encrypted = models.TextField(blank=True, default="", editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["merchant", "key"], name="idempotency_key_once")]
+        indexes = [models.Index(fields=["merchant", "created_at"], name="idempotency_by_age")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class RateWindow(models.Model):
+    """The calls of one credential in the current window: counted here only while Redis cannot be reached."""
+
+    key = models.CharField(max_length=120, primary_key=True)
+    started_at = models.DateTimeField()
+    count = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.count}"
+
+
+class ApiAccess(models.Model):
+    """Who read or changed what through the API: one row per answered call, no bodies, no query strings."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
+    actor = models.CharField(max_length=100)
+    credential = models.CharField(max_length=100)
+    method = models.CharField(max_length=7)
+    route = models.CharField(max_length=120)
+    subject = models.CharField(max_length=200, blank=True, default="")
+    status_code = models.PositiveSmallIntegerField()
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        verbose_name = "API access"
+        verbose_name_plural = "API accesses"
+        indexes = [
+            models.Index(fields=["merchant", "-id"], name="api_access_by_merchant"),
+            models.Index(fields=["merchant", "subject", "-id"], name="api_access_by_subject"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.route} by {self.actor}"
+
+
 class GlobalSwitch(models.Model):
     """The one row of the global kill switch, read inside every charge's transaction."""
 

@@ -12,6 +12,7 @@ urlpatterns = [
     path("dashboard/", include("analytics.urls")),
     path("console/", include("recovery_site.console.urls")),
     path("webhooks/", include("webhooks.urls")),
+    path("api/", include("recovery_site.api")),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
     path("admin/", admin.site.urls),

@@ -5,7 +5,6 @@ its own `verify` reads the system clock and knows one fixed tolerance only.
 """
 
 import hmac
-import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,10 +13,10 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from providers.base import BodyMalformed, InboundRequest, SignatureInvalid
+from recovery_site.common.strict_json import JsonRefused, strict_object
 
 _UNIX_TIME = re.compile(r"[0-9]{1,11}", re.ASCII)
 _MAX_EVENT_ID = 300
-_MAX_DEPTH = 20
 
 
 def verify_signature(request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
@@ -59,44 +58,6 @@ def event_id(request: InboundRequest) -> str:
 def json_object(body: bytes) -> dict[str, Any]:
     """The body as an object that PostgreSQL can store; raises BodyMalformed."""
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise BodyMalformed("The body is not UTF-8: send one JSON object in UTF-8.") from None
-    except (ValueError, RecursionError):
-        raise BodyMalformed("The body is not JSON: send one JSON object in UTF-8.") from None
-    if not isinstance(value, dict):
-        raise BodyMalformed("The body must be one JSON object.")
-    _check_storable(value, _MAX_DEPTH)
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise BodyMalformed("The body has an object that names the same field twice: send each field once.")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise BodyMalformed(f"The body contains {name}, which is not JSON: send a number, a string or null.")
-
-
-def _check_storable(value: Any, depth: int) -> None:
-    if isinstance(value, str):
-        if "\x00" in value or not _encodable(value):
-            raise BodyMalformed("The body has text with a NUL or half a surrogate pair: remove that character.")
-    elif isinstance(value, dict | list):
-        if depth == 0:
-            raise BodyMalformed(f"The body is nested deeper than {_MAX_DEPTH} levels: send a flatter one.")
-        for item in value if isinstance(value, list) else [*value, *value.values()]:
-            _check_storable(item, depth - 1)
-
-
-def _encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return strict_object(body)
+    except JsonRefused as error:
+        raise BodyMalformed(error.message) from error

@@ -370,6 +370,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "staff.pause": _staff("Automatic retries were paused.", "warning"),
     "staff.resume": _staff("Automatic retries were resumed."),
     "staff.cancel": _staff("Canceling was asked for.", "warning"),
+    "staff.cancel_retry": _staff("Retries were canceled; the invoice stays owed.", "warning"),
     "staff.resolve": _staff_resolve,
     "staff.unlock": _staff("The customer's slot was taken from this invoice by hand.", "warning"),
 }
