@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from recovery_site.common.errors import RecoveryError
 
@@ -30,6 +30,14 @@ class EventKind(StrEnum):
     DISPUTE_UPDATED = "dispute_updated"
     METHOD_UPDATED = "method_updated"
     METHOD_REMOVED = "method_removed"
+
+
+class Proof(StrEnum):
+    """How far a delivered body can be believed."""
+
+    SIGNED = "signed"  # nobody but the provider can have written any of it
+    PARTLY = "partly"  # the signature leaves out a part, and no password vouches for that part
+    SENDER = "sender"  # the sender knew the endpoint's password; nothing binds the body to the provider
 
 
 class RefundStatus(StrEnum):
@@ -90,11 +98,19 @@ class DeclineFacts:
     provider_advice: str = ""  # the provider's own (Stripe: do_not_try_again, try_again_later, confirm_card_data)
     message: str = ""
     sent_to_network: bool = True
+    # The gateway whose words the code is in, where a biller or a switch passes them on.
+    gateway: str = ""
+    # False where neither signature nor password vouches for the codes: nothing lasting may rest on them.
+    trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceFacts:
-    """The biller's view of an invoice. `amount_minor` is the total owed, `paid_minor` what the biller has booked."""
+    """The biller's view of an invoice. `amount_minor` is the total owed, `paid_minor` what the biller has booked.
+
+    `amount_told`: False where the event names the invoice and not what is owed. `told_at`: the biller's own version
+    time of the invoice, where it has a finer one than its events.
+    """
 
     id: str
     amount_minor: int
@@ -113,6 +129,8 @@ class InvoiceFacts:
     token: str = ""
     due_at: datetime | None = None
     issued_at: datetime | None = None
+    amount_told: bool = True
+    told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +149,9 @@ class PaymentFacts:
     occurred_at: datetime | None = None
     # False where the format cannot name an invoice even if there is one (Stripe from basil on).
     names_invoice: bool = True
+    # The provider had reported success, or would have: the money did not come after all (late failure, expired
+    # authorisation), so a payment that counts as successful is taken back like a bank return.
+    undone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +162,7 @@ class RefundFacts:
     status: RefundStatus
     charge_id: str = ""
     payment_id: str = ""
+    invoice_id: str = ""  # where the charge is not named: its invoice's newest payment is meant
     reference: str = ""
     reason: str = ""
     failure_reason: str = ""
@@ -159,6 +181,7 @@ class DisputeFacts:
     status: DisputeStatus
     charge_id: str = ""
     payment_id: str = ""
+    invoice_id: str = ""  # as in RefundFacts
     reason_code: str = ""
     is_return: bool = False
 
@@ -180,6 +203,22 @@ class PaymentEvent:
     method: MethodFacts | None = None
     subscription_id: str = ""
     source: str = "webhook"
+    # False where nothing binds the body to the provider: it is confirmed before anything irreversible.
+    trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thin:
+    """An event that names things and tells nothing of them: the first one that is named is read through the API."""
+
+    provider: str
+    event_id: str
+    event_type: str
+    occurred_at: datetime
+    charge_id: str = ""
+    refund_id: str = ""
+    invoice_id: str = ""
+    customer: CustomerFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +245,10 @@ class InboundItem:
     event_type: str
     order_key: str
     payload: Mapping[str, Any]
+    proof: Proof = Proof.SIGNED
+
+
+Meaning = PaymentEvent | Thin | Ignored
 
 
 class SignatureInvalid(RecoveryError):
@@ -221,14 +264,25 @@ class BodyMalformed(RecoveryError):
 class Dialect(Protocol):
     """A provider's webhook language."""
 
-    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
+    def secret_check(self, secret: str) -> None:
+        """Raise InvalidInput, saying what to give, unless `secret` is what this provider's endpoints need."""
+
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> Proof:
         """Raise SignatureInvalid unless one of `secrets` signed exactly these bytes, recently. `now` is a Unix time."""
 
     def split(self, request: InboundRequest) -> Sequence[InboundItem]:
         """The items of a verified body; raises BodyMalformed."""
 
-    def parse(self, item: InboundItem) -> PaymentEvent | Ignored:
+    def parse(self, item: InboundItem) -> Meaning:
         """Meaning of one item. Raises BodyMalformed, or InvalidInput for an impossible field (a negative amount)."""
+
+
+@runtime_checkable
+class AnswersChallenge(Protocol):
+    """A dialect whose provider first asks by GET whether an endpoint is ours (Braintree)."""
+
+    def challenge_answer(self, request: InboundRequest, secrets: Sequence[str]) -> str:
+        """The plain text that proves it. Raises SignatureInvalid for what is no challenge."""
 
 
 class Lookup(StrEnum):

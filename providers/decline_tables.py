@@ -126,12 +126,40 @@ def network_table(network: str) -> Mapping[str, DeclineRow]:
     return read_table(FOLDER / "networks" / f"{network}.csv", network)
 
 
+class _Behind(Mapping[str, DeclineRow]):
+    """A table, and behind it another that is asked for what the first does not list."""
+
+    __slots__ = ("_first", "_second")
+
+    def __init__(self, first: Mapping[str, DeclineRow], second: Mapping[str, DeclineRow]) -> None:
+        self._first, self._second = first, second
+
+    def __getitem__(self, code: str) -> DeclineRow:
+        row = self._first.get(code)
+        return self._second[code] if row is None else row
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._first
+        yield from (code for code in self._second if code not in self._first)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @cache
-def decline_tables(provider: str) -> DeclineTables:
-    """The tables with which a decline of `provider` is classified. Raises DeclineTableError."""
-    return DeclineTables(decline_table(provider), {name: network_table(name) for name in NETWORK_TABLES})
+def decline_tables(provider: str, gateway: str = "") -> DeclineTables:
+    """The tables with which a decline of `provider` is classified. Raises DeclineTableError.
+
+    `gateway`: whose words a biller or a switch passes on; codes that the provider's own table does not list are looked
+    up in that gateway's, if there is one.
+    """
+    table = decline_table(provider)
+    if gateway != provider and gateway in providers_with_tables():
+        table = _Behind(table, decline_table(gateway))
+    return DeclineTables(table, {name: network_table(name) for name in NETWORK_TABLES})
 
 
+@cache
 def providers_with_tables() -> tuple[str, ...]:
     """Names of the providers that ship a decline table, sorted."""
     return tuple(sorted(path.parent.name for path in FOLDER.glob("*/declines.csv")))

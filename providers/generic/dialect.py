@@ -6,7 +6,7 @@ Fields and examples: docs/providers/generic.md.
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from providers.base import BodyMalformed, EventKind, Ignored, InboundItem, InboundRequest, PaymentEvent
+from providers.base import BodyMalformed, EventKind, Ignored, InboundItem, InboundRequest, PaymentEvent, Proof
 from providers.generic import standard_webhooks
 from providers.generic.facts import Reader, customer, dispute, invoice, method, payment, refunds
 from providers.generic.schema import check_body, without_blanks
@@ -45,9 +45,13 @@ class GenericDialect:
 
     provider: ClassVar[str] = "generic"
 
-    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
+    def secret_check(self, secret: str) -> None:
+        """Any text: one that is no Standard Webhooks secret verifies nothing."""
+
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> Proof:
         """Raise SignatureInvalid unless one of `secrets` signed these bytes recently."""
         standard_webhooks.verify_signature(request, secrets, now=now, tolerance_seconds=tolerance_seconds)
+        return Proof.SIGNED
 
     def split(self, request: InboundRequest) -> Sequence[InboundItem]:
         """One item per body; all of it is checked here, so that the sender hears of a mistake at once."""

@@ -188,6 +188,7 @@ def _decline(body: Reader | None) -> DeclineFacts | None:
         provider_advice=body.text("provider_advice"),
         message=body.text("message"),
         sent_to_network=body.flag("sent_to_network", True),
+        gateway=body.text("gateway").lower(),
     )
 
 

@@ -15,6 +15,7 @@ from providers.base import (
     MethodFacts,
     PaymentEvent,
     PaymentFacts,
+    Proof,
     RefundFacts,
     RefundStatus,
 )
@@ -40,9 +41,13 @@ class SandboxDialect:
 
     provider: ClassVar[str] = "sandbox"
 
-    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
+    def secret_check(self, secret: str) -> None:
+        """Any text: one that is no Standard Webhooks secret verifies nothing."""
+
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> Proof:
         """Raise SignatureInvalid unless one of `secrets` signed these bytes recently."""
         standard_webhooks.verify_signature(request, secrets, now=now, tolerance_seconds=tolerance_seconds)
+        return Proof.SIGNED
 
     def split(self, request: InboundRequest) -> Sequence[InboundItem]:
         """One item per body, keyed by the charge it is about; raises BodyMalformed."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import stripe
 
-from providers.base import BodyMalformed, Ignored, InboundItem, InboundRequest, PaymentEvent, SignatureInvalid
+from providers.base import BodyMalformed, Ignored, InboundItem, InboundRequest, PaymentEvent, Proof, SignatureInvalid
 from providers.stripe.events import PROVIDER, meaning
 
 HEADER = "stripe-signature"
@@ -29,7 +29,10 @@ class StripeDialect:
 
     provider: ClassVar[str] = PROVIDER
 
-    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> None:
+    def secret_check(self, secret: str) -> None:
+        """Any text can be a signing secret."""
+
+    def verify(self, request: InboundRequest, secrets: Sequence[str], *, now: float, tolerance_seconds: int) -> Proof:
         """Raise SignatureInvalid unless one of `secrets` signed exactly these bytes, close to `now`.
 
         The SDK compares the signature; the age is checked here, both ways, because the SDK looks at the real
@@ -44,6 +47,7 @@ class StripeDialect:
             raise SignatureInvalid(
                 f"The signature is over {tolerance_seconds} seconds away from now; check this server's clock."
             )
+        return Proof.SIGNED
 
     def split(self, request: InboundRequest) -> Sequence[InboundItem]:
         """The one event of a verified body; raises BodyMalformed for what is no Stripe event."""

@@ -4,6 +4,7 @@ Pure: codes, tables and overrides in, a `Classification` out. `decide.py` holds 
 """
 
 from retries.classification.decide import classify as classify
+from retries.classification.decide import doubted as doubted
 from retries.classification.explain import payer_text_key as payer_text_key
 from retries.classification.types import Classification as Classification
 from retries.classification.types import ClassificationInput as ClassificationInput

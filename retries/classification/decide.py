@@ -97,6 +97,28 @@ def classify(
     )
 
 
+def doubted(verdict: Classification) -> Classification:
+    """The verdict when neither signature nor password vouches for the reason.
+
+    What would end a card, a token or a case for good holds back the automatic retry instead, and marks nothing: the
+    customer or staff go on, and so does whatever the provider says under a signature. What is milder stands.
+    """
+    final = verdict.stop or verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
+    if not final:
+        return verdict
+    return replace(
+        verdict,
+        category=Category.SOFT_DECLINE,
+        retry_class=RetryClass.AFTER_CUSTOMER_ACTION,
+        scope=Scope.TOKEN,
+        actor=Actor.CUSTOMER,
+        explanation=f"Nobody vouches for this reason, so nothing lasting follows from it: {verdict.explanation}",
+        payer_text_key=payer_text_key(Category.SOFT_DECLINE, _UNKNOWN_ROW),
+        stop=False,
+        wait=None,
+    )
+
+
 def _decide(
     failure: ClassificationInput,
     networks: Networks,

@@ -242,8 +242,11 @@ def _apply(
 def _more_known(attempt: Attempt, told: DeclineFacts, *, learned: bool) -> DeclineFacts | None:
     """The decline with what this event adds (a code, the network's code or advice, the card), or None if nothing.
 
-    What was told first stands, except that the network's own advice goes before the provider's.
+    What was told first stands, except that the network's own advice goes before the provider's. A reason that nobody
+    vouches for adds nothing to one that is known.
     """
+    if attempt.raw_code and not told.trusted:
+        return None
     advice = told.advice_code or attempt.advice_code or told.provider_advice
     known = DeclineFacts(
         raw_code=attempt.raw_code or told.raw_code,
@@ -252,6 +255,8 @@ def _more_known(attempt: Attempt, told: DeclineFacts, *, learned: bool) -> Decli
         provider_advice=told.provider_advice or attempt.advice_code,
         message=attempt.message or told.message,
         sent_to_network=attempt.counts and told.sent_to_network,
+        gateway=told.gateway,
+        trusted=told.trusted,
     )
     before = (attempt.raw_code, attempt.network_code, attempt.advice_code)
     if before == (known.raw_code, known.network_code, known.advice_code) and not (learned and known.raw_code):

@@ -6,6 +6,7 @@ All need the locks of DESIGN section 6 and run in the caller's transaction.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -31,7 +32,8 @@ from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
 from retries.categories import Category
 from retries.categories import Scope as Reach
-from retries.classification import Classification, ClassificationInput, TransportError, classify
+from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
+from retries.classification.types import Overrides
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.selectors import decline_overrides
@@ -43,6 +45,7 @@ from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
 
 # Questions about an attempt that its result answers.
 _ANSWERED = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
+_NONE: Overrides = MappingProxyType({})
 # Errors of a request that surely did not become a charge, by the name the clients give them.
 _TRANSPORT = {
     "network_error": TransportError.UNSENT,
@@ -54,18 +57,25 @@ _TRANSPORT = {
 
 def verdict_on(attempt: Attempt, provider: str, decline: DeclineFacts) -> Classification:
     """Classify a decline with the provider's tables and the merchant's overrides."""
+    network = attempt.card.network if attempt.card else "unknown"
+    overrides = decline_overrides(attempt.merchant_id, provider, decline.raw_code)
+    return verdict_of(decline, provider=provider, network=network, overrides=overrides)
+
+
+def verdict_of(decline: DeclineFacts, *, provider: str, network: str, overrides: Overrides = _NONE) -> Classification:
+    """What a decline of a card of `network` means. Nothing lasting follows from a reason that nobody vouches for."""
     failure = ClassificationInput(
         provider=provider,
         raw_code=decline.raw_code,
-        network=attempt.card.network if attempt.card else "unknown",
+        network=network,
         network_code=decline.network_code,
         advice_code=decline.advice_code,
         provider_advice=decline.provider_advice,
         message_present=bool(decline.message),
         sent_to_network=decline.sent_to_network,
     )
-    overrides = decline_overrides(attempt.merchant_id, provider, decline.raw_code)
-    return classify(failure, decline_tables(provider), overrides)
+    verdict = classify(failure, decline_tables(provider, decline.gateway), overrides)
+    return verdict if decline.trusted else doubted(verdict)
 
 
 def charge_has_succeeded(

@@ -9,10 +9,16 @@ from django_fsm import FSMField, FSMModelMixin, transition
 
 from accounts.models import Merchant
 from invoices.models import Connection
+from providers.base import Proof
 from recovery_site.common.states import move_arguments, state_triggers
 from webhooks.states import INBOX_MOVES, InboxStatus
 
 _inbox = move_arguments(INBOX_MOVES)
+PROOFS = {
+    Proof.SIGNED.value: "Signed",
+    Proof.PARTLY.value: "Signed in part",
+    Proof.SENDER.value: "Password, no signature",
+}
 
 
 class WebhookEndpoint(models.Model):
@@ -42,6 +48,9 @@ class InboxEvent(FSMModelMixin, models.Model):
     order_key = models.CharField(max_length=300, blank=True, default="")
     body = models.TextField()
     body_hash = models.CharField(max_length=64)
+    proof = models.CharField(
+        max_length=10, choices=PROOFS, db_default=Proof.SIGNED.value, help_text="What vouches for the body."
+    )
     status = FSMField(max_length=10, choices=InboxStatus.choices, default=InboxStatus.RECEIVED, protected=True)
     reason = models.CharField(max_length=500, blank=True, default="", help_text="Why it was ignored, waits or failed.")
     attempts = models.PositiveSmallIntegerField(default=0)

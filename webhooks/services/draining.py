@@ -12,13 +12,14 @@ from django.db import connection as database
 from django.db import transaction
 
 from providers import registry
-from providers.base import Ignored, InboundItem
+from providers.base import Ignored, InboundItem, Meaning, PaymentEvent, Proof, Thin
 from recovery_site.common.clock import to_real_seconds
-from recovery_site.common.db import DatabaseClock, fit
+from recovery_site.common.db import DatabaseClock, fit, for_no_key_update
 from recovery_site.common.errors import RecoveryError
 from recovery_site.common.scrubbing import scrub_text
-from retries.handler import EventWaits, event_handle
+from retries.handler import EventWaits, event_ask, event_handle, must_ask
 from webhooks.models import InboxEvent
+from webhooks.states import InboxStatus
 from webhooks.text import storable
 
 log = structlog.get_logger()
@@ -27,6 +28,8 @@ _BACK_OFF = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=10),
 # An item whose counterpart never comes (a refund of an unknown payment) is put aside after this long: Stripe and Paddle
 # deliver a webhook for three days, so what it waits for may still come until then.
 _WAIT_AT_MOST = timedelta(days=4)
+# How long the provider's API may take over an item before another drain asks again.
+_ASKS_FOR = timedelta(minutes=2)
 # A waiting item is looked at again after this share of the time it has waited already.
 _WAIT_SHARE = 0.1
 
@@ -45,11 +48,13 @@ class InboxCounts:
 
 
 class _Effect(Enum):
-    """What one item did. MOVED: the ledger may have changed, so that waiting items are worth another look."""
+    """What one item did. MOVED: the ledger may have changed, so that waiting items are worth another look. ASKS:
+    the provider's API has to be asked first, outside of any transaction."""
 
     MOVED = "moved"
     NONE = "none"
     WAITS = "waits"
+    ASKS = "asks"
 
 
 # In order of arrival. One that another worker holds is passed over, and so are those behind it with the same key.
@@ -99,14 +104,26 @@ def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCoun
         if row is None:
             return None
         event = InboxEvent.objects.select_related("endpoint__connection").get(pk=row[0])
-        return event.pk, _process(event, now, counts)
+        effect = _process(event, lambda: _applied(event, now), now, counts)
+    if effect is _Effect.ASKS:
+        effect = _ask(event, now, counts)
+    return event.pk, effect
 
 
-def _process(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
-    """Apply one locked item."""
+class _MustAsk(Exception):
+    """Nothing is written; the provider's API comes first."""
+
+
+def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: InboxCounts) -> _Effect:
+    """Do the work of one locked item, which returns the reason why nothing happened, and note how it ended."""
     try:
         with transaction.atomic():
-            reason = _apply(event, now)
+            reason = work()
+    except _MustAsk:
+        # Not due for others while this one asks.
+        event.due_at = DatabaseClock() + _ASKS_FOR
+        event.save(update_fields=["due_at"])
+        return _Effect.ASKS
     except EventWaits as waits:
         return _wait(event, waits, now, counts)
     except RecoveryError as error:
@@ -125,6 +142,29 @@ def _process(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
     return _Effect.NONE if reason else _Effect.MOVED
 
 
+def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
+    """Ask the provider's API about an item, with no transaction open, and apply what it said.
+
+    Another drain may have finished the item meanwhile: then there is nothing left to do.
+    """
+    answer: PaymentEvent | Ignored | Exception
+    try:
+        meaning = _meaning(event)
+        answer = meaning if isinstance(meaning, Ignored) else event_ask(meaning, event.endpoint.connection)
+    except Exception as error:  # noqa: BLE001  # raised again below, where what becomes of the item is written
+        answer = error
+
+    def work() -> str:
+        if isinstance(answer, Exception):
+            raise answer
+        return _handled(answer, event, now)
+
+    with transaction.atomic():
+        if not for_no_key_update(InboxEvent.objects.filter(pk=event.pk, status=InboxStatus.RECEIVED)).exists():
+            return _Effect.NONE
+        return _process(event, work, now, counts)
+
+
 def _finish(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
     getattr(event, move)()
     event.reason, event.processed_at = _reason(reason), now
@@ -136,15 +176,31 @@ def _reason(text: str) -> str:
     return fit(InboxEvent, "reason", storable(scrub_text(text)))
 
 
-def _apply(event: InboxEvent, now: datetime) -> str:
+def _applied(event: InboxEvent, now: datetime) -> str:
     """The reason why nothing happened, or an empty string."""
+    meaning = _meaning(event)
+    if not isinstance(meaning, Ignored) and must_ask(meaning, event.endpoint.connection):
+        raise _MustAsk
+    return _handled(meaning, event, now)
+
+
+def _meaning(event: InboxEvent) -> Meaning:
     payload: Mapping[str, Any] = json.loads(event.body)
-    item = InboundItem(event.provider_event_id, event.event_type, event.order_key, payload)
-    meaning = registry.dialect(event.endpoint.provider).parse(item)
+    item = InboundItem(
+        event_id=event.provider_event_id,
+        event_type=event.event_type,
+        order_key=event.order_key,
+        payload=payload,
+        proof=Proof(event.proof),
+    )
+    return registry.dialect(event.endpoint.provider).parse(item)
+
+
+def _handled(meaning: Meaning, event: InboxEvent, now: datetime) -> str:
     if isinstance(meaning, Ignored):
         return meaning.reason
-    handled = event_handle(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now)
-    return handled.reason
+    assert not isinstance(meaning, Thin), "a thin event is asked about first"
+    return event_handle(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now).reason
 
 
 def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> _Effect:

@@ -22,8 +22,7 @@ def endpoint_create(
     Without a connection the merchant's only connection of that provider is used; if there is none, an observe-only
     one is made, so that events are recorded and nothing is charged. Raises InvalidInput.
     """
-    registry.dialect(provider)
-    _check_secret(secret)
+    _check_secret(provider, secret)
     if connection is None:
         found = list(Connection.objects.filter(merchant=merchant, provider=provider)[:2])
         if len(found) > 1:
@@ -41,18 +40,20 @@ def endpoint_create(
     )
 
 
-def _check_secret(secret: str) -> None:
+def _check_secret(provider: str, secret: str) -> None:
+    dialect = registry.dialect(provider)
     if not secret:
         raise InvalidInput("A webhook endpoint needs the secret that its provider signs with.")
+    dialect.secret_check(secret)
 
 
 @transaction.atomic
 def endpoint_rotate(*, endpoint_pk: int, secret: str) -> None:
     """A new secret; the one before stays valid until the next rotation. Raises NotFound, InvalidInput."""
-    _check_secret(secret)
     endpoint = for_no_key_update(WebhookEndpoint.objects.filter(pk=endpoint_pk)).first()
     if endpoint is None:
         raise NotFound("There is no webhook endpoint with this id.")
+    _check_secret(endpoint.provider, secret)
     current = decrypt_json(endpoint.secrets_encrypted).get("current", "")
     endpoint.secrets_encrypted = encrypt_json({"current": secret, "previous": current})
     endpoint.save(update_fields=["secrets_encrypted"])

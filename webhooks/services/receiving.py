@@ -18,12 +18,12 @@ from webhooks.text import storable
 # One statement in autocommit: the round trip is the price of a webhook, and what is committed here is never lost.
 _STORE = """
 INSERT INTO webhooks_inboxevent (
-    merchant_id, endpoint_id, provider_event_id, event_type, order_key, body, body_hash, received_at,
+    merchant_id, endpoint_id, provider_event_id, event_type, order_key, body, body_hash, received_at, proof,
     status, reason, attempts
 ) VALUES {rows}
 ON CONFLICT (endpoint_id, provider_event_id) DO NOTHING
 """
-_STORE_ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, 'RECEIVED', '', 0)"
+_STORE_ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, 'RECEIVED', '', 0)"
 
 
 def inbox_receive(
@@ -35,12 +35,12 @@ def inbox_receive(
     no error and stored once. One statement whatever the number of items, so all of them are stored or none is.
     """
     dialect = registry.dialect(endpoint.provider)
-    dialect.verify(request, endpoint_secrets(endpoint), now=clock, tolerance_seconds=tolerance_seconds)
+    proof = dialect.verify(request, endpoint_secrets(endpoint), now=clock, tolerance_seconds=tolerance_seconds)
     items = dialect.split(request)
     if not items:
         return 0
     body_hash = hashlib.sha256(request.body).hexdigest()
-    values: list[Any] = [value for item in items for value in (*_columns(endpoint, item), body_hash, now)]
+    values: list[Any] = [value for item in items for value in (*_columns(endpoint, item), body_hash, now, proof.value)]
     with database.cursor() as cursor:
         cursor.execute(_STORE.format(rows=", ".join([_STORE_ROW] * len(items))), values)
         stored: int = cursor.rowcount

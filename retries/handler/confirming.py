@@ -1,0 +1,235 @@
+"""What nothing proves is asked of the provider's API before anything that cannot be taken back.
+
+Some providers sign nothing (Chargebee, Recurly's XML), others name only ids (Recurly's JSON). DESIGN section 6 forbids
+calls inside a transaction, so the caller asks first and applies what the API said (docs/adr/0008-what-nobody-signed.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import cast
+
+from invoices.models import Connection
+from invoices.selectors.parties import connection_client
+from invoices.states import ConnectionMode
+from providers.base import (
+    BillerClient,
+    ChargeResult,
+    CustomerFacts,
+    EventKind,
+    Ignored,
+    InvoiceFacts,
+    MethodFacts,
+    Outcome,
+    PaymentEvent,
+    PaymentFacts,
+    ProviderClient,
+    ProviderUnavailable,
+    RefundFacts,
+    RefundStatus,
+    Thin,
+)
+from recovery_site.common.errors import InvalidInput
+from retries.categories import Category
+from retries.handler.resolve import EventWaits
+from retries.services.outcomes import verdict_of
+
+_PAYMENT_KINDS: Mapping[Outcome, EventKind] = {
+    Outcome.SUCCEEDED: EventKind.PAYMENT_SUCCEEDED,
+    Outcome.DECLINED: EventKind.PAYMENT_FAILED,
+    Outcome.ERRORED: EventKind.PAYMENT_FAILED,
+    Outcome.AWAITING: EventKind.PAYMENT_PENDING,
+}
+_REFUND_STATUSES: Mapping[Outcome, RefundStatus] = {
+    Outcome.SUCCEEDED: RefundStatus.SUCCEEDED,
+    Outcome.DECLINED: RefundStatus.FAILED,
+    Outcome.ERRORED: RefundStatus.FAILED,
+    Outcome.AWAITING: RefundStatus.PENDING,
+}
+_INVOICE_KINDS = frozenset(
+    {
+        EventKind.INVOICE_FAILED,
+        EventKind.INVOICE_PAID,
+        EventKind.INVOICE_UPDATED,
+        EventKind.INVOICE_VOIDED,
+        EventKind.INVOICE_UNCOLLECTIBLE,
+    }
+)
+# Told by a body that nothing proves, these change nothing for good: a failure opens a case whose first charge reads the
+# biller's invoice anew, a payment method is only tried.
+_REVERSIBLE = frozenset(
+    {
+        EventKind.PAYMENT_FAILED,
+        EventKind.PAYMENT_PENDING,
+        EventKind.PAYMENT_LINKED,
+        EventKind.INVOICE_FAILED,
+        EventKind.METHOD_UPDATED,
+    }
+)
+_OPEN_STATUSES = frozenset({"open", "payment_due", "not_paid", "past_due", "posted", "pending", "processing", ""})
+_PATIENCE = timedelta(minutes=1)
+_UNKNOWN = "The API knows no such {}; what nothing proves is not believed."
+_STATUS_KINDS: Mapping[str, EventKind] = {
+    "paid": EventKind.INVOICE_PAID,
+    "void": EventKind.INVOICE_VOIDED,
+    "uncollectible": EventKind.INVOICE_UNCOLLECTIBLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    client: ProviderClient
+    biller: BillerClient | None
+
+
+def must_ask(meaning: PaymentEvent | Thin, connection: Connection) -> bool:
+    """True if the API has to be asked before `meaning` may be applied.
+
+    A connection that only observes acts on nothing, so there a password is proof enough.
+    """
+    if isinstance(meaning, Thin):
+        return True
+    if meaning.trusted or connection.mode == ConnectionMode.OBSERVE:
+        return False
+    if meaning.kind is EventKind.INVOICE_UPDATED and meaning.invoice is not None:
+        return meaning.invoice.status not in _OPEN_STATUSES
+    return meaning.kind not in _REVERSIBLE or _ends_something(meaning)
+
+
+def _ends_something(event: PaymentEvent) -> bool:
+    """A refusal that would end the card, the token or the case."""
+    payment = event.payment
+    if payment is None or payment.decline is None:
+        return False
+    network = payment.method.card.network if payment.method and payment.method.card else "unknown"
+    verdict = verdict_of(payment.decline, provider=event.provider, network=network)
+    return verdict.stop or verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
+
+
+def event_ask(meaning: PaymentEvent | Thin, connection: Connection) -> PaymentEvent | Ignored:
+    """What the provider's API says about an event, as an event that can be believed. No transaction may be open.
+
+    Raises EventWaits while the API cannot be reached or does not know of it (yet).
+    """
+    try:
+        client = connection_client(connection)
+    except InvalidInput as error:
+        if isinstance(meaning, Thin):
+            return Ignored(f"The event names only ids and the API cannot be asked for the rest: {error.message}")
+        raise EventWaits(f"Nothing proves this event and the API cannot be asked: {error.message}") from None
+    api = _Api(client, cast(BillerClient, client) if client.traits.bills else None)
+    try:
+        return _read(meaning, api) if isinstance(meaning, Thin) else _confirm(meaning, api)
+    except ProviderUnavailable as error:
+        raise EventWaits(f"The API has to confirm this event: {error.message}", retry_after=_PATIENCE) from None
+
+
+def _confirm(event: PaymentEvent, api: _Api) -> PaymentEvent | Ignored:
+    """The same event with the API's facts in the place of its own."""
+    if event.payment is not None and event.payment.charge_id:
+        result = _charge(event.payment.charge_id, api)
+        payment = _payment(result, event.payment.invoice_id, event.payment)
+        invoice = _invoice(event.invoice.id, api) if event.invoice is not None else None
+        return replace(event, kind=_PAYMENT_KINDS[result.outcome], payment=payment, invoice=invoice, trusted=True)
+    if event.refunds and all(refund.id for refund in event.refunds):
+        refunds = tuple(_refund(refund, api) for refund in event.refunds)
+        return replace(event, refunds=refunds, payment=None, trusted=True)
+    if event.kind in _INVOICE_KINDS and event.invoice is not None and api.biller is not None:
+        return _of_invoice(event.invoice.id, api, event)
+    return Ignored("Nothing proves this event, and the API has no answer by which it could be confirmed.")
+
+
+def _read(thin: Thin, api: _Api) -> PaymentEvent | Ignored:
+    """The facts of what a thin event names."""
+    event = PaymentEvent(
+        kind=EventKind.INVOICE_UPDATED,
+        provider=thin.provider,
+        event_id=thin.event_id,
+        event_type=thin.event_type,
+        occurred_at=thin.occurred_at,
+        customer=thin.customer,
+    )
+    if thin.refund_id:
+        blank = RefundFacts(id=thin.refund_id, amount_minor=0, currency="", status=RefundStatus.PENDING)
+        return replace(event, kind=EventKind.REFUND_UPDATED, refunds=(_refund(blank, api),))
+    if thin.charge_id:
+        result = _charge(thin.charge_id, api)
+        invoice_id = thin.invoice_id or (api.biller.invoice_of_payment(thin.charge_id) if api.biller else "")
+        return replace(
+            event,
+            kind=_PAYMENT_KINDS[result.outcome],
+            customer=event.customer or (CustomerFacts(id=result.customer) if result.customer else None),
+            payment=_payment(result, invoice_id, None),
+            invoice=_invoice(invoice_id, api) if invoice_id and api.biller else None,
+        )
+    if thin.invoice_id and api.biller is not None:
+        return _of_invoice(thin.invoice_id, api, event)
+    return Ignored("The event names only ids that the API cannot be asked about.")
+
+
+def _charge(charge_id: str, api: _Api) -> ChargeResult:
+    result = api.client.charge_get(charge_id)
+    if result is None:
+        raise EventWaits(
+            "The API does not know this payment; what nothing proves is not believed.", retry_after=_PATIENCE
+        )
+    return result
+
+
+def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -> PaymentFacts:
+    """The API's word on a payment; what only the event could know, such as a method's details, is kept."""
+    amount = result.amount_minor if result.amount_minor is not None else (told.amount_minor if told else None)
+    currency = result.currency or (told.currency if told else "")
+    if amount is None or not currency:
+        raise EventWaits("The API named no amount for this payment.", retry_after=_PATIENCE)
+    method = MethodFacts(token=result.token, card=result.card) if result.token else None
+    if told is not None and told.method is not None and (method is None or method.token == told.method.token):
+        method = told.method
+    succeeded = result.outcome is Outcome.SUCCEEDED
+    return PaymentFacts(
+        charge_id=result.provider_id or (told.charge_id if told else ""),
+        payment_id=result.payment_id or (told.payment_id if told else ""),
+        amount_minor=amount,
+        currency=currency,
+        captured_minor=amount if succeeded else None,
+        invoice_id=invoice_id,
+        reference=result.reference or (told.reference if told else ""),
+        method=method,
+        decline=result.decline,
+        occurred_at=result.created_at or (told.occurred_at if told else None),
+        names_invoice=told.names_invoice if told else True,
+        undone=told.undone if told else False,
+    )
+
+
+def _refund(told: RefundFacts, api: _Api) -> RefundFacts:
+    result = api.client.refund_get(told.id)
+    if result is None or result.amount_minor is None or not result.currency:
+        raise EventWaits(
+            "The API does not know this refund; what nothing proves is not believed.", retry_after=_PATIENCE
+        )
+    failure = result.decline.raw_code or result.decline.message if result.decline else ""
+    return replace(
+        told,
+        amount_minor=result.amount_minor,
+        currency=result.currency,
+        status=_REFUND_STATUSES[result.outcome],
+        charge_id=result.payment_id or told.charge_id,
+        reference=result.reference or told.reference,
+        failure_reason=failure or told.failure_reason,
+    )
+
+
+def _of_invoice(invoice_id: str, api: _Api, event: PaymentEvent) -> PaymentEvent:
+    """The biller's invoice as it is now, whatever the event said: its status is the news."""
+    facts = _invoice(invoice_id, api)
+    if facts is None:
+        raise EventWaits(
+            "The API does not know this invoice; what nothing proves is not believed.", retry_after=_PATIENCE
+        )
+    kind = _STATUS_KINDS.get(facts.status, EventKind.INVOICE_UPDATED)
+    return replace(event, kind=kind, invoice=facts, payment=None, trusted=True)
+
+
+def _invoice(invoice_id: str, api: _Api) -> InvoiceFacts | None:
+    return api.biller.invoice_get(invoice_id) if api.biller is not None else None
