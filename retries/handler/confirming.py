@@ -1,7 +1,7 @@
 """What nothing proves is asked of the provider's API before anything that cannot be taken back.
 
-Some providers sign nothing (Chargebee, Recurly's XML), others name only ids (Recurly's JSON). DESIGN section 6 forbids
-calls inside a transaction, so the caller asks first and applies what the API said (docs/adr/0008-what-nobody-signed.md).
+Some providers sign nothing (Chargebee, Recurly's XML), others name only ids (Recurly's JSON). No call happens inside a
+transaction, so the caller asks first and applies what the API said: docs/adr/0008-what-nobody-signed.md.
 """
 
 from collections.abc import Mapping
