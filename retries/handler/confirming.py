@@ -13,7 +13,6 @@ from invoices.models import Connection
 from invoices.selectors.parties import connection_client
 from invoices.states import ConnectionMode
 from providers.base import (
-    BillerClient,
     ChargeResult,
     CustomerFacts,
     EventKind,
@@ -29,6 +28,7 @@ from providers.base import (
     RefundStatus,
     Thin,
 )
+from providers.billing import BillerClient
 from recovery_site.common.errors import InvalidInput
 from retries.categories import Category
 from retries.handler.resolve import EventWaits
@@ -126,12 +126,13 @@ def event_ask(meaning: PaymentEvent | Thin, connection: Connection) -> PaymentEv
 
 def _confirm(event: PaymentEvent, api: _Api) -> PaymentEvent | Ignored:
     """The same event with the API's facts in the place of its own."""
-    if event.payment is not None and event.payment.charge_id:
+    reads = api.client.traits.reads
+    if event.payment is not None and event.payment.charge_id and reads:
         result = _charge(event.payment.charge_id, api)
         payment = _payment(result, event.payment.invoice_id, event.payment)
         invoice = _invoice(event.invoice.id, api) if event.invoice is not None else None
         return replace(event, kind=_PAYMENT_KINDS[result.outcome], payment=payment, invoice=invoice, trusted=True)
-    if event.refunds and all(refund.id for refund in event.refunds):
+    if event.refunds and all(refund.id for refund in event.refunds) and reads:
         refunds = tuple(_refund(refund, api) for refund in event.refunds)
         return replace(event, refunds=refunds, payment=None, trusted=True)
     if event.kind in _INVOICE_KINDS and event.invoice is not None and api.biller is not None:
