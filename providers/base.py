@@ -322,6 +322,7 @@ class ChargeRequest:
     idempotency_key: str
     metadata: Mapping[str, str]
     description: str = ""
+    kind: str = "card"  # the token's rail, as MethodFacts.kind
     collect_invoice: str = ""
 
 
@@ -358,6 +359,7 @@ class RefundRequest:
     reference: str
     idempotency_key: str
     reason: str = ""
+    payment_id: str = ""  # what groups several charges, where the provider has such a thing
 
 
 class ProviderUncertain(RecoveryError):

@@ -35,16 +35,19 @@ PROVIDERS: Mapping[str, Provider] = {
             name="hyperswitch",
             title="Hyperswitch",
             guide="providers.hyperswitch.config:GUIDE",
+            client="providers.hyperswitch.client:HyperswitchClient",
         ),
         Provider(
             name="adyen",
             title="Adyen",
             guide="providers.adyen.config:GUIDE",
+            client="providers.adyen.client:AdyenClient",
         ),
         Provider(
             name="braintree",
             title="Braintree",
             guide="providers.braintree.config:GUIDE",
+            client="providers.braintree.client:BraintreeClient",
         ),
         Provider(
             name="paddle",
@@ -55,11 +58,13 @@ PROVIDERS: Mapping[str, Provider] = {
             name="chargebee",
             title="Chargebee",
             guide="providers.chargebee.config:GUIDE",
+            client="providers.chargebee.client:ChargebeeClient",
         ),
         Provider(
             name="recurly",
             title="Recurly",
             guide="providers.recurly.config:GUIDE",
+            client="providers.recurly.client:RecurlyClient",
         ),
         Provider(
             name="sandbox",

@@ -1,6 +1,6 @@
 """One provider's HTTP API, and what its answers mean: a result, or one of the two kinds of not knowing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
@@ -34,6 +34,8 @@ class ProviderApi:
     uncertain_codes: frozenset[str] = frozenset()
     # Refuses without a body too; with other providers a page in its place is somebody else's word.
     bare_refusals: bool = False
+    # Repeats in every answer what it is about; else only what is told is compared.
+    echoes: bool = True
     unread_hint: str = "it is asked again later"
 
     # Writing: what is not surely known is ProviderUncertain.
@@ -80,7 +82,12 @@ class ProviderApi:
             result = parse(answer.body or {})
         except RecordMalformed as error:
             raise self.uncertain(f"answered with an impossible {error}", answer) from None
-        wrong = [_NAMES.get(name, name) for name, value in expected.items() if getattr(result, name) != value]
+        told = {name: getattr(result, name) for name in expected}
+        wrong = [
+            _NAMES.get(name, name)
+            for name, value in expected.items()
+            if told[name] != value and (self.echoes or told[name] not in ("", None))
+        ]
         if wrong:
             raise self.uncertain(f"answered about another {' and '.join(wrong)}", answer)
         return result
@@ -92,8 +99,12 @@ class ProviderApi:
     # Reading: any trouble is ProviderUnavailable, for nothing changed.
 
     def read(self, path: str, parameters: Mapping[str, str] | None = None) -> Answer:
+        return self.ask("GET", path, params=parameters)
+
+    def ask(self, method: str, path: str, **options: Any) -> Answer:
+        """A request that may be repeated at will, and that changes nothing a second time."""
         try:
-            return self.transport.get(path, parameters)
+            return self.transport.send(method, path, **options)
         except (Unsent, Unanswered) as error:
             raise ProviderUnavailable(f"{self.title} cannot be read now ({error}); {self.unread_hint}.") from None
 
@@ -111,6 +122,28 @@ class ProviderApi:
             return parse(answer.body)
         except RecordMalformed as error:
             raise self.unreadable(f"with an impossible {error}", answer) from None
+
+    def listed(
+        self, pages: Iterable[list[Mapping[str, Any]]], parse: Parse[ChargeResult | None]
+    ) -> Iterator[ChargeResult]:
+        """The results of a list's pages, without those that `parse` passes over (None).
+
+        Raises ProviderUnavailable for a record that cannot be read only after all others were yielded.
+        """
+        unreadable = ""
+        for page in pages:
+            for record in page:
+                try:
+                    result = parse(record)
+                except RecordMalformed as error:
+                    unreadable = str(error)
+                    continue
+                if result is not None:
+                    yield result
+        if unreadable:
+            raise ProviderUnavailable(
+                f"At least one payment at {self.title} could not be read: an impossible {unreadable}."
+            )
 
     def unreadable(self, how: str, answer: Answer) -> ProviderUnavailable:
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

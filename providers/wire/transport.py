@@ -111,10 +111,6 @@ class Transport:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def get(self, path: str, parameters: Mapping[str, str] | None = None) -> Answer:
-        """Raises Unsent or Unanswered."""
-        return self.send("GET", path, params=parameters)
-
     def send(self, method: str, path: str, **options: Any) -> Answer:
         """One request with the body and header options of `requests`. Raises Unsent or Unanswered."""
         started = time.monotonic()
