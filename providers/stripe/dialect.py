@@ -1,16 +1,15 @@
 """Stripe's webhooks: signature, envelope, meaning."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import stripe
 
 from providers.base import BodyMalformed, Ignored, InboundItem, InboundRequest, PaymentEvent, Proof, SignatureInvalid
+from providers.bodies import json_object, key_of, short_text
 from providers.stripe.events import PROVIDER, meaning
 
 HEADER = "stripe-signature"
-_MAX_ID = 200
 _MAX_TYPE = 120
 # Where an object says what its event is about; events whose first such id is equal are processed in order.
 _ORDER_KEYS: Mapping[str, Sequence[str]] = {
@@ -51,9 +50,9 @@ class StripeDialect:
 
     def split(self, request: InboundRequest) -> Sequence[InboundItem]:
         """The one event of a verified body; raises BodyMalformed for what is no Stripe event."""
-        payload = _json_object(request.body)
-        event_id = _short_text(payload, "id", _MAX_ID)
-        event_type = _short_text(payload, "type", _MAX_TYPE)
+        payload = _event(request.body)
+        event_id = short_text(payload, "id")
+        event_type = short_text(payload, "type", _MAX_TYPE)
         item = InboundItem(event_id, event_type, _order_key(payload) or event_id, payload)
         return [item]
 
@@ -77,15 +76,8 @@ def _timestamp(header: str) -> int:
     return next(int(value) for key, _, value in (part.partition("=") for part in header.split(",")) if key == "t")
 
 
-def _json_object(body: bytes) -> Mapping[str, Any]:
-    try:
-        payload = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise BodyMalformed("The body is not UTF-8; send Stripe's event as it is.") from None
-    except (ValueError, RecursionError):
-        raise BodyMalformed("The body is not JSON; send Stripe's event as it is.") from None
-    if not isinstance(payload, dict):
-        raise BodyMalformed("The body is JSON but no object; send one Stripe event.")
+def _event(body: bytes) -> Mapping[str, Any]:
+    payload = json_object(body, "Stripe")
     if payload.get("object", "event") not in ("event", "v2.core.event"):
         raise BodyMalformed("The body is a Stripe object but no event; point a Stripe webhook endpoint here.")
     if payload.get("object") != "v2.core.event" and not isinstance(_inner(payload), dict):
@@ -93,20 +85,9 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
     return payload
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _inner(payload: Mapping[str, Any]) -> object:
     data = payload.get("data")
     return data.get("object") if isinstance(data, dict) else None
-
-
-def _short_text(payload: Mapping[str, Any], name: str, limit: int) -> str:
-    value = payload.get(name)
-    if not isinstance(value, str) or not value or len(value) > limit or not value.isprintable():
-        raise BodyMalformed(f"The event's {name} must be text of 1 to {limit} characters.")
-    return value
 
 
 def _order_key(payload: Mapping[str, Any]) -> str:
@@ -115,10 +96,4 @@ def _order_key(payload: Mapping[str, Any]) -> str:
     if not isinstance(found, dict):
         return ""
     keys = _ORDER_KEYS.get(str(found.get("object")), _OTHER_ORDER_KEYS)
-    return next((key for key in (_id(found.get(name)) for name in keys) if key), "")
-
-
-def _id(value: object) -> str:
-    if isinstance(value, dict):
-        value = value.get("id")
-    return value if isinstance(value, str) and 0 < len(value) <= _MAX_ID and value.isprintable() else ""
+    return next((key for key in (key_of(found.get(name)) for name in keys) if key), "")

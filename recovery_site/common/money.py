@@ -1,6 +1,6 @@
 """Money: integer minor units beside an ISO 4217 code; never a float."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 
 from babel.numbers import format_currency, list_currencies
 
@@ -16,6 +16,7 @@ _KNOWN = frozenset(list_currencies())
 
 # Larger than any recurring charge and far below bigint: a value past it is a unit mistake, not money.
 MAX_AMOUNT_MINOR = 10**15
+_MOST_DIGITS = 30
 
 
 def currency_code(value: object) -> str:
@@ -44,9 +45,10 @@ def from_decimal_string(value: str, currency: str) -> int:
     """'12.34', USD -> 1234. More decimals than the currency has are an error, never rounded."""
     try:
         scaled = Decimal(value).scaleb(exponent(currency))
-    except InvalidOperation:
+    except DecimalException:
         scaled = Decimal("NaN")
-    if not scaled.is_finite() or scaled != scaled.to_integral_value():
+    # A number such as 1e999999 must not be written out digit by digit.
+    if not scaled.is_finite() or scaled.adjusted() > _MOST_DIGITS or scaled != scaled.to_integral_value():
         raise InvalidInput(f"{value!r} is not an amount with at most {exponent(currency)} decimals ({currency}).")
     return amount_minor(int(scaled))
 
