@@ -6,6 +6,7 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from invoices import outbox
-        from notifications.services.alerts import CONSUMER
+        from notifications.services import alerts, planning
 
-        outbox.register(CONSUMER)
+        outbox.register(alerts.CONSUMER)
+        outbox.register(planning.CONSUMER)

@@ -7,18 +7,20 @@ from typing import Any, cast
 
 from providers.base import Dialect, ProviderClient
 from providers.guide import Guide
+from providers.payer import PayerPages, TrialForm
 from recovery_site.common.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """`dialect`, `client` and `guide` are `module:attribute` paths, imported on first use; empty means it has none."""
+    """`dialect`, `client`, `guide`, `payer` are `module:attribute` paths, imported on first use; empty: it has none."""
 
     name: str
     title: str
     guide: str
     dialect: str = ""
     client: str = ""
+    payer: str = ""
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -30,6 +32,7 @@ PROVIDERS: Mapping[str, Provider] = {
             guide="providers.stripe.config:GUIDE",
             dialect="providers.stripe.dialect:StripeDialect",
             client="providers.stripe.client:StripeClient",
+            payer="providers.stripe.payer:StripePayer",
         ),
         Provider(
             name="hyperswitch",
@@ -72,6 +75,7 @@ PROVIDERS: Mapping[str, Provider] = {
             guide="providers.sandbox.config:GUIDE",
             dialect="providers.sandbox.dialect:SandboxDialect",
             client="providers.sandbox.client:SandboxClient",
+            payer="providers.sandbox.payer:SandboxPayer",
         ),
         Provider(
             name="simulator",
@@ -79,6 +83,7 @@ PROVIDERS: Mapping[str, Provider] = {
             guide="providers.simulator.config:GUIDE",
             dialect="providers.simulator.dialect:SimulatorDialect",
             client="providers.simulator.client:SimulatorClient",
+            payer="providers.simulator.payer:SimulatorPayer",
         ),
         Provider(
             name="generic",
@@ -127,3 +132,9 @@ def client(name: str, config: Mapping[str, Any]) -> ProviderClient:
     if not path:
         raise InvalidInput(f"{name} can only report payments; it has no API through which this service could charge.")
     return cast(ProviderClient, _load(path)(config))
+
+
+def payer(name: str, config: Mapping[str, Any]) -> PayerPages | TrialForm | None:
+    """What payers can do at the provider by themselves, for one connection's decrypted `config`; None: nothing."""
+    path = provider(name).payer
+    return cast(PayerPages | TrialForm, _load(path)(config)) if path else None

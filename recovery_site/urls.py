@@ -13,6 +13,7 @@ urlpatterns = [
     path("console/", include("recovery_site.console.urls")),
     path("webhooks/", include("webhooks.urls")),
     path("api/", include("recovery_site.api")),
+    path("pay/", include("notifications.hosted.urls")),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
     path("admin/", admin.site.urls),

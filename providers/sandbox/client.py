@@ -2,10 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from providers.base import ChargeRequest, ChargeResult, ClientTraits, Lookup, RefundRequest, Settles
+from providers.base import (
+    ChargeRequest,
+    ChargeResult,
+    ClientTraits,
+    Lookup,
+    ProviderUnavailable,
+    RefundRequest,
+    Settles,
+)
 from providers.sandbox.records import charge_result, refund_result
 from providers.wire.api import Parse, ProviderApi, best
 from providers.wire.reading import RecordMalformed, parts
@@ -76,6 +85,12 @@ class SandboxClient:
             if len(page) < PAGE or page[-1].created_at is None:
                 return
             after = page[-1].created_at
+
+    def script(self, token: str, steps: list[str]) -> None:
+        """Tell the sandbox how this token's next charges end. Raises ProviderUnavailable."""
+        answer = self._api.write("PUT", "/script", json={"token": token, "steps": steps})
+        if not isinstance(answer, Answer) or answer.status != HTTPStatus.OK:
+            raise ProviderUnavailable("The sandbox does not take the script now; try again later.")
 
     def refund(self, request: RefundRequest) -> ChargeResult:
         body = {

@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from recovery_site.common.errors import InvalidInput
 
 LEDGER_NAME = "simulator.sqlite3"
 SUCCEEDED, DECLINED = "succeeded", "declined"
+AUTHENTICATION_REQUIRED = "authentication_required"
 Row = TypeVar("Row")
 
 
@@ -44,7 +46,7 @@ class SimulatorClient:
     )
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._ledger = _ledger(_ledger_path(config))
+        self._ledger = simulator_ledger(config)
 
     def check(self) -> str:
         _reading(lambda: self._ledger.charge_of_id("ch_none"))
@@ -96,13 +98,20 @@ class SimulatorClient:
     def _charge(self, request: ChargeRequest, at: datetime) -> ChargeRow:
         if issuer.is_random(request.token):
             # Depends on nothing that others write, so two equal requests may both try to add the same row.
-            return self._ledger.charge_add(_charge_row(request, at, declines_so_far=0))
+            return self._ledger.charge_add(self._decided(request, at, declines_so_far=0))
         with self._ledger.alone():
             known = self._ledger.charge_of_key(request.idempotency_key)
             if known is not None:
                 return known
             declines = self._ledger.declines(request.token)
-            return self._ledger.charge_add(_charge_row(request, at, declines_so_far=declines))
+            return self._ledger.charge_add(self._decided(request, at, declines_so_far=declines))
+
+    def _decided(self, request: ChargeRequest, at: datetime, *, declines_so_far: int) -> ChargeRow:
+        """The issuer's answer; what only wanted the payer's confirmation goes through once that was given."""
+        row = _charge_row(request, at, declines_so_far=declines_so_far)
+        if row.raw_code == AUTHENTICATION_REQUIRED and self._ledger.confirmed(request.token):
+            return replace(row, status=SUCCEEDED, raw_code="", network_code="", advice_code="")
+        return row
 
     def _refund(self, request: RefundRequest) -> RefundRow | str:
         """The refund that counts, or an error code."""
@@ -126,6 +135,11 @@ class SimulatorClient:
                 currency=charge.currency,
             )
             return self._ledger.refund_add(row)
+
+
+def simulator_ledger(config: Mapping[str, Any]) -> Ledger:
+    """The ledger of a connection, by its config."""
+    return _ledger(_ledger_path(config))
 
 
 @lru_cache(maxsize=64)

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS refunds (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refunds_by_reference ON refunds (reference);
 CREATE INDEX IF NOT EXISTS refunds_by_charge ON refunds (charge);
+CREATE TABLE IF NOT EXISTS confirmed (token TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -129,6 +130,14 @@ class Ledger:
             "SELECT coalesce(sum(amount), 0) FROM refunds WHERE charge = ?", (charge_id,)
         )
         return int(summed.fetchone()[0])
+
+    def confirm(self, token: str) -> None:
+        """The payer has confirmed at the bank: the token needs no confirmation any more."""
+        self._connection().execute("INSERT OR IGNORE INTO confirmed (token) VALUES (?)", (token,))
+
+    def confirmed(self, token: str) -> bool:
+        found = self._connection().execute("SELECT 1 FROM confirmed WHERE token = ?", (token,))
+        return found.fetchone() is not None
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from decimal import Decimal, DecimalException
 
+from babel import Locale
 from babel.numbers import format_currency, list_currencies
 
 from recovery_site.common.errors import InvalidInput
@@ -63,3 +64,12 @@ def format_money(minor: int, currency: str, *, locale: str = "en") -> str:
     digits = exponent(currency)
     pattern = "¤#,##0" + ("." + "0" * digits if digits else "")
     return format_currency(to_decimal(minor, currency), currency, format=pattern, locale=locale, currency_digits=False)
+
+
+def format_money_locally(minor: int, currency: str, locale: str) -> str:
+    """As people of that locale write it: `$12.34`, `12,34 €`; with ISO's number of decimals."""
+    known = Locale.parse(locale.replace("-", "_"))
+    digits = exponent(currency)
+    pattern = known.currency_formats["standard"].pattern.partition(";")[0]
+    pattern = pattern.replace(".00", "." + "0" * digits if digits else "")
+    return format_currency(to_decimal(minor, currency), currency, format=pattern, locale=known, currency_digits=False)

@@ -18,6 +18,7 @@ SELECT
     EXISTS (SELECT 1 FROM notifications_alertdelivery
             WHERE status = 'PENDING' AND due_at <= %(now)s
               AND (lease_until IS NULL OR lease_until < clock_timestamp()))
+    OR EXISTS (SELECT 1 FROM notifications_message WHERE status = 'PLANNED' AND due_at <= %(now)s)
 """
 
 

@@ -1,5 +1,6 @@
 """What people do to an invoice: retry, pause, resume, cancel, and answer what no machine can know."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import transaction
@@ -66,47 +67,74 @@ def retry_now(
     It takes the customer's slot from a scheduled retry. Raises Conflict where a charge must not be sent: closed
     invoice, charge in flight or its result unknown, no usable token, a network limit in the way (with its end).
     """
-    scope = _scope(invoice_pk)
+    return _try(_scope(invoice_pk), _Wish(Trigger.STAFF, "staff.retry", reason, token_pk, due_at or stamp.now), stamp)
+
+
+@transaction.atomic
+def customer_pay(*, invoice_pk: int, stamp: Stamp, token_pk: int | None = None) -> RetryJob:
+    """Book a charge at once because the payer asked for it; audited as `customer.pay`.
+
+    It may go where no automatic charge may (after a return or a lost dispute), keeps to the policy's budget for
+    customers and to every network limit, and leaves a pause of staff as it is. Raises Conflict as `retry_now` does.
+    """
+    return _try(_scope(invoice_pk), _Wish(Trigger.CUSTOMER, "customer.pay", "", token_pk, stamp.now), stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A person's wish to be tried: whose (`trigger`), how it stands in the history (`kind`), and with what."""
+
+    trigger: Trigger
+    kind: str
+    reason: str
+    token_pk: int | None
+    due_at: datetime
+
+
+def _try(scope: Scope, wish: _Wish, stamp: Stamp) -> RetryJob:
     invoice = scope.invoice
+    _demand_chargeable(invoice)
+    case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
+    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger(wish.trigger.value)]
+    if granted is not None and trigger_usage(case, wish.trigger) >= granted:
+        whose = "manual retries" if wish.trigger == Trigger.STAFF else "tries by the customer"
+        raise Conflict(f"The policy's {granted} {whose} of this case are used up.")
+    option = _choose(scope, wish.token_pk, wish.due_at)
+    told = {"reason": wish.reason[:300], "token": option.public_id, "due_at": wish.due_at.isoformat()}
+    told = {name: value for name, value in told.items() if value}
+    record_event(invoice=invoice, kind=wish.kind, stamp=stamp, data=told)
+    if invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(invoice, "resume", invoice=invoice, stamp=stamp, data={"reason": wish.reason[:300] or wish.kind})
+    elif invoice.status == InvoiceStatus.INIT:
+        move(invoice, "start", invoice=invoice, stamp=stamp)
+    if wish.trigger == Trigger.STAFF:
+        case.paused_by = ""
+        case.save(update_fields=["paused_by"])
+    return _book(scope, case, option, wish, stamp)
+
+
+def _demand_chargeable(invoice: Invoice) -> None:
     if invoice.status not in INVOICE_OPEN or invoice.due_minor == 0:
         raise Conflict(f"Invoice {invoice} is {invoice.status}: nothing is due that could be retried.")
     if Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=ATTEMPT_OPEN).exists():
         raise Conflict("The result of an earlier charge is still open; wait for it, or resolve it in the staff queue.")
-    running = RetryJob.objects.filter(invoice=invoice, status=JobStatus.RUNNING).exists()
-    if running:
+    if RetryJob.objects.filter(invoice=invoice, status=JobStatus.RUNNING).exists():
         raise Conflict("A retry of this invoice is running right now; wait for its result.")
     connection = Connection.objects.get(pk=invoice.connection_id)
     if connection.mode == ConnectionMode.OBSERVE or connection.take_over_after is None:
         raise Conflict("This connection leaves charging to its provider; retry the payment there.")
-    case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
-    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger.STAFF]
-    if granted is not None and trigger_usage(case, Trigger.STAFF) >= granted:
-        raise Conflict(f"The policy's {granted} manual retries of this case are used up.")
-    option = _choose(scope, token_pk, due_at or stamp.now)
-    record_event(
-        invoice=invoice,
-        kind="staff.retry",
-        stamp=stamp,
-        data={"reason": reason[:300], "token": option.public_id, "due_at": (due_at or stamp.now).isoformat()},
-    )
-    if invoice.status == InvoiceStatus.PROCESS_FAILED:
-        move(invoice, "resume", invoice=invoice, stamp=stamp, data={"reason": reason[:300]})
-    elif invoice.status == InvoiceStatus.INIT:
-        move(invoice, "start", invoice=invoice, stamp=stamp)
-    case.paused_by = ""
-    case.save(update_fields=["paused_by"])
-    return _book(scope, case, option, reason, stamp)
 
 
-def _book(scope: Scope, case: Case, option: TokenOption, reason: str, stamp: Stamp) -> RetryJob:
+def _book(scope: Scope, case: Case, option: TokenOption, wish: _Wish, stamp: Stamp) -> RetryJob:
+    staff = wish.trigger == Trigger.STAFF
     return job_book(
         scope,
         case,
         token_pk=option.pk,
         due_at=option.allowed_at,
-        trigger=Trigger.STAFF,
-        why=f"Manual retry with the {option.label}: {reason}",
-        decision={"kind": "staff", "reason": reason[:300], "decided_at": stamp.now.isoformat()},
+        trigger=wish.trigger,
+        why=f"Manual retry with the {option.label}: {wish.reason}" if staff else f"The customer pays: {option.label}.",
+        decision={"kind": wish.trigger.value, "reason": wish.reason[:300], "decided_at": stamp.now.isoformat()},
         stamp=stamp,
         urgent=True,
     )
@@ -166,7 +194,8 @@ def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
     case.save(update_fields=["paused_by"])
     record_event(invoice=scope.invoice, kind="staff.resume", stamp=stamp, data={"reason": reason[:300]})
     if case.category == Category.CONFIG_ERROR and not charging_obstacle(case.connection):
-        _book(scope, case, _choose(scope, None, stamp.now), reason, stamp)
+        wish = _Wish(Trigger.STAFF, "staff.retry", reason, None, stamp.now)
+        _book(scope, case, _choose(scope, None, stamp.now), wish, stamp)
     else:
         case_plan(scope, case, stamp)
 

@@ -6,7 +6,7 @@ import pytest
 from django.conf import settings
 
 from invoices.states import ATTEMPT_MOVES, DISPUTE_MOVES, INVOICE_MOVES, TRANSACTION_MOVES
-from notifications.states import DELIVERY_MOVES
+from notifications.states import DELIVERY_MOVES, MESSAGE_MOVES
 from recovery_site.common.states import Move, mermaid
 from retries.states import CASE_MOVES, JOB_MOVES
 from webhooks.states import DELIVERY_MOVES as WEBHOOK_DELIVERY_MOVES
@@ -20,6 +20,7 @@ DIAGRAMS = {
     "Retry job": JOB_MOVES,
     "Case": CASE_MOVES,
     "Inbox event": INBOX_MOVES,
+    "Message": MESSAGE_MOVES,
     "Alert delivery": DELIVERY_MOVES,
     "Webhook delivery": WEBHOOK_DELIVERY_MOVES,
 }

@@ -21,10 +21,12 @@ from invoices.states import (
     InvoiceStatus,
     TransactionStatus,
 )
-from notifications.models import AlertDelivery
+from notifications.models import AlertDelivery, Message, Suppression
 from notifications.services.alert_delivery import alert_route_set
 from notifications.services.alerts import alert_write
-from notifications.states import DELIVERY_MOVES, AlertChannel, DeliveryStatus
+from notifications.services.links import link_issue
+from notifications.services.planning import messages_follow
+from notifications.states import DELIVERY_MOVES, MESSAGE_MOVES, AlertChannel, DeliveryStatus, MessageStatus
 from recovery_site.common.states import Move, mermaid
 from retries.models import Case, RetryJob
 from retries.states import CASE_MOVES, JOB_MOVES, CaseStatus, JobStatus
@@ -44,6 +46,7 @@ MACHINES: dict[type[models.Model], tuple[Moves, type[models.TextChoices], tuple[
     RetryJob: (JOB_MOVES, JobStatus, ("QUEUED", "SCHEDULED")),
     InboxEvent: (INBOX_MOVES, InboxStatus, ("RECEIVED",)),
     AlertDelivery: (DELIVERY_MOVES, DeliveryStatus, ("PENDING",)),
+    Message: (MESSAGE_MOVES, MessageStatus, ("PLANNED",)),
 }
 pytestmark = pytest.mark.django_db
 EVERY = pytest.mark.parametrize("model", MACHINES, ids=lambda model: model.__name__)
@@ -113,12 +116,26 @@ def told(shop: Shop) -> Shop:
     alert_route_set(
         merchant=shop.merchant, name="staff", channel=AlertChannel.MAIL, target="staff@example.com", actor="test"
     )
+    write_to(shop, shop.failed_bill(code="expired_card"))
     alert_write(Event.objects.filter(merchant=shop.merchant, kind="alert.paid_twice").latest("id"))
     token = shop.token(twice)
     ImportedMark.objects.create(
         merchant=shop.merchant, token=token, card=token.card, at=shop.at, count=1, source=shop.name
     )
     return shop
+
+
+def write_to(shop: Shop, bill: Bill) -> None:
+    """A planned message with everything it can point to, and an address that hears no more."""
+    invoice = shop.invoice(bill)
+    messages_follow(invoice.events.get(kind="case.opened"))
+    message = Message.objects.filter(invoice=invoice).latest("pk")
+    message.link = link_issue(invoice=invoice, issued_by="test", now=shop.at)
+    message.attempt = invoice.attempts.get()
+    message.save()
+    Suppression.objects.create(
+        merchant=shop.merchant, address=f"{shop.name}@example.com", reason="bounce", since=shop.at, message=message
+    )
 
 
 def paid(shop: Shop) -> Bill:
@@ -290,7 +307,11 @@ def _has_merchant(model: Any) -> bool:
 
 
 # What else has to change so that no rule but the tenant's is in the way: the place may be taken at the other one.
-FREE: dict[type[models.Model], dict[str, Any]] = {Event: {"seq": 10_000}, OutboxMessage: {"consumer": "another"}}
+FREE: dict[type[models.Model], dict[str, Any]] = {
+    Event: {"seq": 10_000},
+    OutboxMessage: {"consumer": "another"},
+    Message: {"step": 99},
+}
 
 
 def test_no_row_can_point_at_another_merchants_row(shop: Shop, new_shop: Callable[..., Shop]) -> None:
