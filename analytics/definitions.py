@@ -41,7 +41,8 @@ _ALL = (
         "recovered_net",
         "Recovered, net",
         "Amounts of the cases that closed as recovered in the period, less refunds, lost disputes and bank"
-        " returns of the same invoices since then, whenever these happened, never below zero for one invoice.",
+        " returns of the same invoices since then, whenever these happened, never below zero for one recovery."
+        " Days are days in the merchant's time zone.",
         _MONEY,
     ),
     Definition(
@@ -71,8 +72,9 @@ _ALL = (
         "top_decline_codes",
         "Decline codes",
         "The provider's own codes of the failed attempts made in the period, most frequent first, with the"
-        " category each was given. One invoice can fail several times.",
-        "attempts and distinct invoices",
+        " category each was given. Beside them: the cases that opened in the period and began with this code, and how"
+        " many of those are recovered by now.",
+        "attempts; cases",
     ),
     Definition(
         "recovered_by_attempt",
@@ -92,7 +94,7 @@ _ALL = (
         "Time to recover",
         "From the opening of a case to its closing as recovered, for cases opened in the period. The bars"
         " are shares of all cases opened; cases that are still open or were not recovered are shown apart."
-        " The percentiles are of recovered cases only, so they can still grow while cases are open.",
+        " The percentiles are of recovered cases only, known to the hour; they can still grow while cases are open.",
         "share of cases; days",
     ),
     Definition(

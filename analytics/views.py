@@ -24,7 +24,8 @@ from accounts.current import current_merchant
 from accounts.models import Merchant, User
 from analytics import presentation
 from analytics.exports import INVOICE_COLUMNS, csv_lines, invoice_cells
-from analytics.period import LENGTHS, Period, length_from, period_of, zone_of
+from analytics.period import LENGTHS, length_from, period_of, zone_of
+from analytics.rollups.reading import Figures
 from analytics.selectors.activity import recent_activity, upcoming_retries
 from analytics.selectors.alerts import alert_page
 from analytics.selectors.attempts import failures_by_day, recovered_by_number, top_decline_codes
@@ -81,11 +82,12 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """The overview: everything a morning needs, from the live figures down to the distributions."""
     now = clock.now()
     period = period_of(length_from(request.GET.get("days", "")), now, zone_of(merchant.timezone))
-    failures = failures_by_day(merchant, period)
+    figures = Figures(merchant, period)
+    failures = failures_by_day(figures)
     chart = presentation.failure_chart(failures)
-    times = time_to_recover(merchant, period)
+    times = time_to_recover(figures)
     started = monotonic()
-    parts = _live(merchant, period)
+    parts = _live(figures)
     context = {
         **parts,
         "poll_seconds": max(_POLL_SECONDS, ceil(_POLL_REST * (monotonic() - started))),
@@ -94,8 +96,8 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "failure_chart": chart,
         "failure_rows": presentation.chart_rows(chart),
         "failure_legend": presentation.failure_legend(failures, period),
-        "codes": presentation.code_lines(top_decline_codes(merchant, period), period),
-        "numbers": presentation.number_lines(recovered_by_number(merchant, period)),
+        "codes": presentation.code_lines(top_decline_codes(figures), period),
+        "numbers": presentation.number_lines(recovered_by_number(figures)),
         "times": times,
         "time_lines": presentation.time_lines(times),
         "percentiles": [
@@ -116,12 +118,13 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
 def live(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """The parts of the overview that are polled: tiles, activity, upcoming retries, health."""
     period = period_of(length_from(request.GET.get("days", "")), clock.now(), zone_of(merchant.timezone))
-    return render(request, "analytics/live.html", {**_live(merchant, period), "swap": True})
+    return render(request, "analytics/live.html", {**_live(Figures(merchant, period)), "swap": True})
 
 
-def _live(merchant: Merchant, period: Period) -> dict[str, Any]:
+def _live(figures: Figures) -> dict[str, Any]:
+    merchant, period = figures.merchant, figures.period
     risk = revenue_at_risk(merchant)
-    found = cohorts(merchant, period)
+    found = cohorts(figures)
     return {
         "merchant": merchant,
         "period": period,
@@ -131,7 +134,7 @@ def _live(merchant: Merchant, period: Period) -> dict[str, Any]:
         "risk_blocks": presentation.risk_blocks(risk),
         "waiting": shell_counts(merchant),
         "waiting_customers": risk.cases(NextStep.CUSTOMER),
-        "recovered": presentation.recovered_lines(recovered_money(merchant, period), period),
+        "recovered": presentation.recovered_lines(recovered_money(figures), period),
         "overall": presentation.rate_line("All", found.overall),
         "currency_rates": [presentation.rate_line(*item) for item in sorted(found.by_currency.items())],
         "cohort_lines": presentation.cohort_lines(found, period),

@@ -86,6 +86,7 @@ class Case(FSMModelMixin, models.Model):
     category = models.CharField(max_length=30, blank=True, default="")
     code = models.CharField(max_length=100, blank=True, default="")
     first_category = models.CharField(max_length=30, blank=True, default="")
+    first_code = models.CharField(max_length=100, blank=True, default="")
     # The ruling failure with what classification made of it (retries.decisions.Failure as JSON).
     failure = models.JSONField(default=dict, blank=True)
     # No automatic charge before this instant: the invoice of this payment may still be named by another event.

@@ -3,12 +3,14 @@
 import uuid
 from functools import partial
 
+import pgtrigger
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from accounts.models import Merchant
 from invoices.models import Connection, Customer
+from recovery_site.common.db import TransactionIdField
 from recovery_site.common.ids import public_id
 from tokens.states import TokenStatus
 
@@ -39,9 +41,22 @@ class Card(models.Model):
     # A network's "not before" answer (Mastercard advice codes).
     wait_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # The transaction that last changed what figures are grouped by; the database fills it. Cards have no event chain,
+    # and followers of the ledger must hear of this, too.
+    facts_xid = TransactionIdField(null=True, editable=False)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["connection", "fingerprint"], name="card_once_per_connection")]
+        indexes = [models.Index(fields=["facts_xid"], name="card_by_facts_xid", condition=Q(facts_xid__isnull=False))]
+        triggers = [
+            pgtrigger.Trigger(
+                name="card_facts_changed",
+                when=pgtrigger.Before,
+                operation=pgtrigger.UpdateOf("network", "country"),
+                condition=pgtrigger.AnyChange("network", "country"),
+                func="NEW.facts_xid = pg_current_xact_id(); RETURN NEW;",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.network} •••• {self.last4}" if self.last4 else f"{self.network} card"

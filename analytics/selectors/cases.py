@@ -2,17 +2,17 @@
 analytics/definitions.py.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from math import ceil
 
-from django.db import connection
-from django.db.models import Count, F, IntegerField, Sum, Value
-from django.db.models.functions import Greatest, TruncDate
+from django.db.models import BigIntegerField, Count, F, Sum, Value
+from django.db.models.functions import Greatest
 
 from accounts.models import Merchant
-from analytics.period import Period
+from analytics.rollups.reading import Figures
 from retries.models import Case
 from retries.states import CaseStatus, NextStep
 
@@ -57,7 +57,7 @@ def revenue_at_risk(merchant: Merchant) -> AtRisk:
     rows = (
         Case.objects.filter(merchant=merchant, status=CaseStatus.OPEN)
         .values("next_step", "invoice__currency")
-        .annotate(amount=Sum(Greatest(due, Value(0), output_field=IntegerField())), cases=Count("id"))
+        .annotate(amount=Sum(Greatest(due, Value(0), output_field=BigIntegerField())), cases=Count("id"))
         .order_by()
     )
     return AtRisk(
@@ -115,24 +115,19 @@ class Cohorts:
     by_bucket: dict[date, Tally]
 
 
-def cohorts(merchant: Merchant, period: Period) -> Cohorts:
-    """One query over the cases opened in the period."""
-    rows = (
-        Case.objects.filter(merchant=merchant, opened_at__gte=period.start, opened_at__lte=period.end)
-        .annotate(day=TruncDate("opened_at", tzinfo=period.zone))
-        .values("day", "currency", "status")
-        .annotate(cases=Count("id"), amount=Sum("amount_minor"), recovered=Sum("recovered_minor"))
-        .order_by()
-    )
+def cohorts(figures: Figures) -> Cohorts:
+    """Cases by the day they opened, as they stand now."""
+    period = figures.period
     buckets = {day: [day] for day in period.dates} if period.days <= 7 else period.weeks
     bucket_of = {day: first for first, days in buckets.items() for day in days}
     found = Cohorts(Tally(), {}, {first: Tally() for first in buckets})
-    for row in rows:
-        facts = (row["status"], row["cases"], int(row["amount"] or 0), int(row["recovered"] or 0))
+    for row in figures.cases:
+        if row.facet != "segment" or row.day is None:
+            continue
+        facts = (row.status, row.cases, row.amount_minor, row.recovered_minor)
         found.overall.add(*facts)
-        found.by_currency.setdefault(row["currency"], Tally()).add(*facts)
-        if row["day"] in bucket_of:
-            found.by_bucket[bucket_of[row["day"]]].add(*facts)
+        found.by_currency.setdefault(row.currency, Tally()).add(*facts)
+        found.by_bucket[bucket_of[row.day]].add(*facts)
     return found
 
 
@@ -151,44 +146,15 @@ class RecoveredMoney:
         return self.gross_minor - self.back_minor
 
 
-# Per invoice, because one that is recovered, disputed and recovered again has several cases but gives back only once.
-# A dispute that was won after all ends a case without new money: no more was recovered than was paid and taken back.
-_RECOVERED = """
-SELECT (r.last_closed AT TIME ZONE %(zone)s)::date, r.currency, sum(r.cases),
-       sum(LEAST(r.gross, i.paid_minor + COALESCE(loss.minor, 0))),
-       sum(LEAST(r.gross, COALESCE(refund.minor, 0) + COALESCE(loss.minor, 0)))
-FROM (
-    SELECT c.invoice_id, c.currency, count(*) AS cases, sum(c.recovered_minor) AS gross,
-           min(c.closed_at) AS first_closed, max(c.closed_at) AS last_closed
-    FROM retries_case c
-    WHERE c.merchant_id = %(merchant)s AND c.status = 'RECOVERED'
-      AND c.closed_at >= %(start)s AND c.closed_at <= %(end)s
-    GROUP BY c.invoice_id, c.currency
-) r
-JOIN invoices_invoice i ON i.id = r.invoice_id
-LEFT JOIN LATERAL (
-    SELECT sum(COALESCE(t.captured_minor, t.amount_minor)) AS minor FROM invoices_transaction t
-    WHERE t.invoice_id = r.invoice_id AND t.kind = 'REFUND' AND t.status = 'DONE' AND t.currency = r.currency
-      AND t.reversed_at IS NULL AND t.finished_at >= r.first_closed
-) refund ON true
-LEFT JOIN LATERAL (
-    SELECT sum(d.amount_minor) AS minor FROM invoices_dispute d
-    WHERE d.invoice_id = r.invoice_id AND d.status = 'LOST' AND d.currency = r.currency
-      AND d.applied_at >= r.first_closed
-) loss ON true
-GROUP BY 1, 2
-"""
-
-
-def recovered_money(merchant: Merchant, period: Period) -> list[RecoveredMoney]:
+def recovered_money(figures: Figures) -> list[RecoveredMoney]:
     """Cases recovered in the period per currency, most cases first."""
     found: dict[str, RecoveredMoney] = {}
-    for day, currency, cases, gross, back in _rows(_RECOVERED, merchant, period):
-        money = found.setdefault(currency, RecoveredMoney(currency))
-        money.cases += int(cases)
-        money.gross_minor += int(gross)
-        money.back_minor += int(back)
-        money.net_by_day[day] = money.net_by_day.get(day, 0) + int(gross) - int(back)
+    for row in figures.recoveries:
+        money = found.setdefault(row.currency, RecoveredMoney(row.currency))
+        money.cases += row.cases
+        money.gross_minor += row.gross_minor
+        money.back_minor += row.back_minor
+        money.net_by_day[row.day] = money.net_by_day.get(row.day, 0) + row.gross_minor - row.back_minor
     return sorted(found.values(), key=lambda money: (-money.cases, money.currency))
 
 
@@ -219,47 +185,31 @@ class TimeToRecover:
         return self.recovered + self.open + self.ended
 
 
-_TIME = """
-SELECT width_bucket(extract(epoch FROM closed_at - opened_at), %(edges)s::double precision[]) AS bucket, status,
-       count(*), NULL::double precision[]
-FROM retries_case
-WHERE merchant_id = %(merchant)s AND opened_at >= %(start)s AND opened_at <= %(end)s
-GROUP BY 1, 2
-UNION ALL
-SELECT NULL, NULL, NULL, percentile_cont(ARRAY[0.5, 0.75, 0.9]) WITHIN GROUP (
-           ORDER BY extract(epoch FROM closed_at - opened_at) / 86400)
-FROM retries_case
-WHERE merchant_id = %(merchant)s AND opened_at >= %(start)s AND opened_at <= %(end)s AND status = 'RECOVERED'
-"""
-
-
-def time_to_recover(merchant: Merchant, period: Period) -> TimeToRecover:
-    """One query over the cases opened in the period."""
-    edges = [days * 86400 for _, days in TIME_BUCKETS]
+def time_to_recover(figures: Figures) -> TimeToRecover:
+    """Cases opened in the period; durations are known to the hour, rounded down."""
     names = [*(name for name, _ in TIME_BUCKETS), TIME_BEYOND]
-    counts = dict.fromkeys(names, 0)
+    edges = [days * 24 for _, days in TIME_BUCKETS]
+    counts, hours = dict.fromkeys(names, 0), Counter[int]()
     open_cases = ended = 0
-    percentiles: list[float | None] = [None, None, None]
-    for bucket, status, cases, shares in _rows(_TIME, merchant, period, edges=edges):
-        if status is None:
-            percentiles = list(shares) if shares is not None else percentiles
-        elif status == CaseStatus.RECOVERED:
-            counts[names[bucket]] += cases
-        elif status == CaseStatus.OPEN:
-            open_cases += cases
+    for row in figures.cases:
+        if row.facet != "hours":
+            continue
+        if row.status == CaseStatus.RECOVERED:
+            counts[names[bisect_right(edges, int(row.key))]] += row.cases
+            hours[int(row.key)] += row.cases
+        elif row.status == CaseStatus.OPEN:
+            open_cases += row.cases
         else:
-            ended += cases
-    return TimeToRecover(tuple(counts.items()), sum(counts.values()), open_cases, ended, *percentiles)
+            ended += row.cases
+    half, most, nearly_all = (_percentile(hours, share) for share in (0.5, 0.75, 0.9))
+    return TimeToRecover(tuple(counts.items()), hours.total(), open_cases, ended, half, most, nearly_all)
 
 
-def _rows(sql: str, merchant: Merchant, period: Period, **more: object) -> Iterable[tuple]:  # type: ignore[type-arg]
-    parameters: dict[str, Any] = {
-        "merchant": merchant.pk,
-        "start": period.start,
-        "end": period.end,
-        "zone": period.zone.key,
-        **more,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return list(cursor.fetchall())
+def _percentile(hours: Counter[int], share: float) -> float | None:
+    """Days within which `share` of the cases were recovered (nearest rank), None without cases."""
+    rank, seen = ceil(share * hours.total()), 0
+    for hour in sorted(hours):
+        seen += hours[hour]
+        if seen >= rank:
+            return hour / 24
+    return None

@@ -11,11 +11,10 @@ from accounts.models import Merchant
 from analytics.definitions import DEFINITIONS
 from analytics.period import LENGTHS, period_of, zone_of
 from analytics.search import invoice_pks_matching
-from analytics.selectors.attempts import FAILED
 from analytics.selectors.invariants import NAMES, breaches
 from analytics.words import category_name, state_label
 from invoices.models import Attempt, Invoice
-from invoices.states import InvoiceStatus, TransactionKind
+from invoices.states import AttemptStatus, InvoiceStatus, TransactionKind
 from providers.categories import Category
 from retries.models import Case
 from retries.states import CaseStatus, NextStep
@@ -23,6 +22,7 @@ from retries.states import CaseStatus, NextStep
 PAGE = 50
 _EXPORT_CHUNK = 1000
 # Stands for "no code at all", which an empty parameter cannot say.
+_FAILED = (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
 NO_CODE = "none"
 
 
@@ -153,7 +153,7 @@ def _since(merchant: Merchant, days: str, now: datetime) -> datetime:
 
 def _failed_attempts(merchant: Merchant, wanted: InvoiceFilter, now: datetime) -> "QuerySet[Attempt]":
     attempts = Attempt.objects.filter(
-        merchant=merchant, invoice=OuterRef("pk"), kind=TransactionKind.CHARGE, status__in=FAILED
+        merchant=merchant, invoice=OuterRef("pk"), kind=TransactionKind.CHARGE, status__in=_FAILED
     )
     if wanted.failed:
         attempts = attempts.filter(attempted_at__gte=_since(merchant, wanted.failed, now))

@@ -43,6 +43,8 @@ RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 120.0
 START_SECONDS = 60.0
 # An idle cluster that was told to stop has this long; one that is wedged never would.
 IDLE_STOP_SECONDS = 5.0
+# Dashboards read what the rollups do not tell yet from the ledger: this is about their speed, not about their truth.
+ROLLUPS_EVERY = timedelta(seconds=15)
 MAIN, INBOX = "recovery", "inbox"
 
 
@@ -60,6 +62,7 @@ def all_sweeps() -> tuple[Sweep, ...]:
         Sweep("drain_retries", "retries.tasks.drain_retries", MAIN, interval),
         Sweep("drain_outbox", "retries.tasks.drain_outbox", MAIN, interval),
         Sweep("drain_messages", "notifications.tasks.drain_messages", MAIN, interval),
+        Sweep("advance_rollups", "analytics.tasks.advance_rollups", MAIN, ROLLUPS_EVERY),
     ]
     if settings.RECONCILE_WORKER_ENABLED:
         every = max(timedelta(seconds=clock.to_real_seconds(settings.RECONCILE_INTERVAL)), timedelta(seconds=5))

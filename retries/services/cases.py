@@ -121,7 +121,8 @@ def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | No
     case.failure = {"at": at.isoformat(), "token": token_pk, "verdict": verdict_to_json(verdict)}
     case.category, case.code = verdict.category.value, code[:100]
     case.first_category = case.first_category or case.category
-    case.save(update_fields=["failure", "category", "code", "first_category"])
+    case.first_code = case.first_code or case.code
+    case.save(update_fields=["failure", "category", "code", "first_category", "first_code"])
 
 
 def case_close(

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from analytics.period import period_of
+from analytics.rollups.reading import Figures
 from analytics.selectors.cases import recovered_money
 from recovery_site.common.errors import Conflict
 from retries.models import RetryJob
@@ -354,7 +355,10 @@ def test_loss_of_money_that_came_for_a_canceled_invoice(shop: Shop) -> None:
 
 def net(shop: Shop) -> list[tuple[int, int, int]]:
     period = period_of(400, shop.at, ZoneInfo("UTC"))
-    return [(money.gross_minor, money.back_minor, money.net_minor) for money in recovered_money(shop.merchant, period)]
+    return [
+        (money.gross_minor, money.back_minor, money.net_minor)
+        for money in recovered_money(Figures(shop.merchant, period))
+    ]
 
 
 def test_recovered_revenue_nets_what_went_back(shop: Shop) -> None:

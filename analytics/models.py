@@ -1,0 +1,110 @@
+"""Rollups: what the dashboards read instead of the ledger. Every row can be computed again from it at any time."""
+
+from django.db import models
+
+from accounts.models import Merchant
+from invoices.models import Connection
+from recovery_site.common.db import TransactionIdField
+
+
+class RollupPosition(models.Model):
+    """The one row of the follower: every event up to here, in (xid, id) order, has been taken into account."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    xid = TransactionIdField()
+    event_id = models.BigIntegerField(default=0)
+    advanced_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="rollup_position_single_row")]
+
+    def __str__(self) -> str:
+        return f"event {self.event_id}"
+
+
+class RollupZone(models.Model):
+    """A merchant whose rollups are whole, and the time zone in which their days were cut."""
+
+    merchant = models.OneToOneField(Merchant, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    timezone = models.CharField(max_length=64)
+
+    def __str__(self) -> str:
+        return f"{self.merchant_id} in {self.timezone}"
+
+
+class _Rollup(models.Model):
+    """One local day of one connection. No single-column indexes: every read names merchant, facet and day."""
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    day = models.DateField()
+    connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)
+
+    class Meta:
+        abstract = True
+
+
+class AttemptRollup(_Rollup):
+    """Charge attempts by the day they were made; `facet` says what `key` is (analytics/rollups/sql.py)."""
+
+    facet = models.CharField(max_length=10)
+    key = models.CharField(max_length=100)
+    category = models.CharField(max_length=30)
+    attempts = models.PositiveIntegerField()
+    succeeded = models.PositiveIntegerField()
+    declined = models.PositiveIntegerField()
+    errored = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "facet", "day", "connection", "key", "category"], name="attempt_rollup_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.facet} {self.key}"
+
+
+class CaseRollup(_Rollup):
+    """Cases by the day they opened, as they stand."""
+
+    facet = models.CharField(max_length=10)
+    key = models.CharField(max_length=100)
+    category = models.CharField(max_length=30)
+    currency = models.CharField(max_length=3)
+    status = models.CharField(max_length=12)
+    cases = models.PositiveIntegerField()
+    amount_minor = models.BigIntegerField()
+    recovered_minor = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "facet", "day", "connection", "key", "category", "currency", "status"],
+                name="case_rollup_once",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.facet} {self.key} {self.status}"
+
+
+class RecoveryRollup(_Rollup):
+    """Recovered cases by the day they closed: gross, and what has gone back to the payer since."""
+
+    currency = models.CharField(max_length=3)
+    source = models.CharField(max_length=20)
+    number = models.PositiveSmallIntegerField(help_text="Of the successful attempt; 0 if it is not known here.")
+    cases = models.PositiveIntegerField()
+    gross_minor = models.BigIntegerField()
+    back_minor = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "day", "connection", "currency", "source", "number"], name="recovery_rollup_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.currency} {self.source}"

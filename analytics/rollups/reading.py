@@ -1,0 +1,200 @@
+"""The figures of one merchant and period: from the rollups, and from the ledger for days that changed since.
+
+So a page is exact whatever the worker does; a follower that stands still costs time, never truth.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+from django.db import connection
+
+from accounts.models import Merchant
+from analytics.period import Period
+from analytics.rollups.sql import DAYS, ROLLUPS
+
+_BY_NAME = {rollup.name: rollup for rollup in ROLLUPS}
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFigure:
+    """Charge attempts that share facet, key, category and connection; `day` only where facet is network."""
+
+    day: date | None
+    connection_pk: int
+    facet: str
+    key: str
+    category: str
+    attempts: int
+    succeeded: int
+    declined: int
+    errored: int
+
+    @property
+    def failed(self) -> int:
+        return self.declined + self.errored
+
+    @property
+    def finished(self) -> int:
+        """Attempts whose end a network decided."""
+        return self.succeeded + self.declined
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFigure:
+    """Cases opened on `day` (None where facet is not segment) that share everything else."""
+
+    day: date | None
+    connection_pk: int
+    facet: str
+    key: str
+    category: str
+    currency: str
+    status: str
+    cases: int
+    amount_minor: int
+    recovered_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryFigure:
+    """Cases recovered on `day`; `number` 0: no attempt is known."""
+
+    day: date
+    connection_pk: int
+    currency: str
+    source: str
+    number: int
+    cases: int
+    gross_minor: int
+    back_minor: int
+
+
+_KEPT = """
+WITH position AS (
+    SELECT p.xid, p.event_id FROM analytics_rollupposition p, analytics_rollupzone z
+    WHERE z.merchant_id = %(merchant)s AND z.timezone = %(zone)s
+), pending AS (
+    SELECT DISTINCT e.invoice_id FROM invoices_event e, position
+    WHERE (e.xid, e.id) > (position.xid, position.event_id) AND e.merchant_id = %(merchant)s
+)
+SELECT (SELECT xid::text FROM position), (SELECT COALESCE(array_agg(invoice_id), '{}') FROM pending)
+"""
+_STALE = """
+SELECT DISTINCT (touched.at AT TIME ZONE %(zone)s)::date FROM ({sources}) touched
+WHERE touched.merchant_id = %(merchant)s AND touched.at >= %(start)s
+"""
+_READ = """
+WITH {days}, found AS (
+    SELECT merchant_id, day, {columns} FROM {table}
+    WHERE merchant_id = %(merchant)s AND day >= %(first)s AND day <= %(last)s AND day <> ALL(%(days)s::date[]) {facets}
+    UNION ALL
+    SELECT * FROM ({select}) live
+)
+SELECT {group}, {sums} FROM found WHERE true {filters} GROUP BY {group_numbers}
+"""
+_NEVER = "18446744073709551615"
+
+
+class Figures:
+    """Everything the dashboards show of one period, each kind read at most once.
+
+    `connection_pk` narrows all of it to one connection.
+    """
+
+    def __init__(self, merchant: Merchant, period: Period, connection_pk: int | None = None) -> None:
+        self.merchant, self.period, self.connection_pk = merchant, period, connection_pk
+
+    @cached_property
+    def attempts(self) -> list[AttemptFigure]:
+        rows = self._read(
+            "attempts",
+            "CASE WHEN facet = 'network' THEN day END, connection_id, facet, key, category",
+            "sum(attempts), sum(succeeded), sum(declined), sum(errored)",
+        )
+        return [AttemptFigure(*row) for row in rows]
+
+    @cached_property
+    def cases(self) -> list[CaseFigure]:
+        rows = self._read(
+            "cases",
+            "CASE WHEN facet = 'segment' THEN day END, connection_id, facet, key, category, currency, status",
+            "sum(cases), sum(amount_minor), sum(recovered_minor)",
+        )
+        return [CaseFigure(*row) for row in rows]
+
+    @cached_property
+    def recoveries(self) -> list[RecoveryFigure]:
+        rows = self._read(
+            "recoveries",
+            "day, connection_id, currency, source, number",
+            "sum(cases), sum(gross_minor), sum(back_minor)",
+        )
+        return [RecoveryFigure(*row) for row in rows]
+
+    @cached_property
+    def _pending(self) -> tuple[str | None, list[int]]:
+        """The follower's transaction, None if this merchant's days in this zone are not kept; invoices after it."""
+        parameters = {"merchant": self.merchant.pk, "zone": self.period.zone.key}
+        with connection.cursor() as cursor:
+            cursor.execute(_KEPT, parameters)
+            xid, invoices = cursor.fetchone()
+        return xid, invoices
+
+    def stale_days(self, name: str) -> list[date]:
+        """Days of the period that the rollup `name` does not tell as they are now."""
+        xid, invoices = self._pending
+        if xid is None:
+            return self.period.dates
+        parameters: dict[str, Any] = {
+            "merchant": self.merchant.pk,
+            "zone": self.period.zone.key,
+            "start": self.period.start,
+            "invoices": invoices,
+            "xid": xid,
+            "until": _NEVER,
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(_STALE.format(sources=_BY_NAME[name].touched), parameters)
+            return sorted(day for (day,) in cursor.fetchall())
+
+    def _read(self, name: str, group: str, sums: str) -> list[tuple[Any, ...]]:
+        rollup, dates = _BY_NAME[name], self.period.dates
+        stale = [day for day in self.stale_days(name) if day <= dates[-1]]
+        has_facets = "facet" in rollup.columns
+        sql = _READ.format(
+            days=DAYS,
+            columns=rollup.columns,
+            table=rollup.table,
+            select=rollup.select,
+            # Names the second column of the index, which begins with merchant and facet.
+            facets="AND facet = ANY(%(facets)s)" if has_facets else "",
+            group=group,
+            sums=", ".join(f"({one.strip()})::bigint" for one in sums.split(",")),
+            filters="" if self.connection_pk is None else "AND connection_id = %(connection)s",
+            group_numbers=", ".join(str(number + 1) for number in range(_columns(group))),
+        )
+        parameters: dict[str, Any] = {
+            "merchant": self.merchant.pk,
+            "first": dates[0],
+            "last": dates[-1],
+            "merchants": [self.merchant.pk] * len(stale),
+            "days": stale,
+            "zones": [self.period.zone.key] * len(stale),
+            "facets": list(_FACETS.get(name, ())),
+            "connection": self.connection_pk,
+        }
+        with connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall()
+
+
+_FACETS = {
+    "attempts": ("code", "network", "country", "number", "sender"),
+    "cases": ("segment", "policy", "code", "network", "country", "hours", "source"),
+}
+
+
+def _columns(group: str) -> int:
+    return group.count(",") + 1

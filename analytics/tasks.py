@@ -1,0 +1,17 @@
+"""What the worker runs for the dashboards."""
+
+from typing import Any
+
+from django.conf import settings
+
+from analytics.rollups.advance import rollups_advance
+from retries.services.sweeps import KeepGoing, sweep_run
+
+
+def advance_rollups(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
+    """Bring the dashboards' rollups up to the ledger."""
+
+    def work(keep_going: KeepGoing) -> dict[str, int]:
+        return rollups_advance(keep_going=keep_going).as_dict()
+
+    return sweep_run("advance_rollups", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)
