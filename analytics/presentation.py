@@ -20,7 +20,8 @@ from analytics.charts import (
     split_bar,
 )
 from analytics.period import Period
-from analytics.selectors.attempts import LAST_NUMBER, ByNumber, CodeCount, FailuresByDay
+from analytics.rollups.sql import LAST_NUMBER
+from analytics.selectors.attempts import ByNumber, CodeCount, FailuresByDay
 from analytics.selectors.cases import AtRisk, Cohorts, RecoveredMoney, Tally, TimeToRecover
 from analytics.selectors.invoices import NO_CODE, InvoiceFilter
 from analytics.words import CATEGORY_NAMES, category_name, state_label, state_tone

@@ -138,7 +138,7 @@ def _step(counts: RollupCounts) -> bool:
         xid, event_id = row
         cursor.execute(_FOLLOW, {"xid": xid, "event_id": event_id, "limit": EVENTS_AT_ONCE})
         xmin, events, invoices, last_xid, last_id = cursor.fetchone()
-        more = events == EVENTS_AT_ONCE
+        more: bool = events == EVENTS_AT_ONCE
         # Everything below the horizon is done: later readers need not look at it again.
         until = (last_xid, last_id) if more else (str(int(xmin) - 1), _LAST_ID)
         if int(until[0]) < int(xid):

@@ -136,7 +136,7 @@ class Figures:
     @cached_property
     def _pending(self) -> tuple[str | None, list[int]]:
         """The follower's transaction, None if this merchant's days in this zone are not kept; invoices after it."""
-        parameters = {"merchant": self.merchant.pk, "zone": self.period.zone.key}
+        parameters: dict[str, Any] = {"merchant": self.merchant.pk, "zone": self.period.zone.key}
         with connection.cursor() as cursor:
             cursor.execute(_KEPT, parameters)
             xid, invoices = cursor.fetchone()
@@ -187,7 +187,8 @@ class Figures:
         }
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
-            return cursor.fetchall()
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
 
 
 _FACETS = {

@@ -1,7 +1,9 @@
 """`rollups advance|rebuild [--merchant NAME] --json`: the figures behind the dashboards."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -26,11 +28,11 @@ class Command(RecoveryCommand):
         name = options["merchant"]
         merchants = [merchant_require(name)] if name else list(Merchant.objects.order_by("pk"))
         for merchant in merchants:
-            with tqdm(desc=str(merchant), unit="day", disable=options["json"]) as bar:
-
-                def progress(done: int, total: int, bar: "tqdm[Any]" = bar) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
-
-                rollups_build(merchant, progress=progress)
+            with tqdm(desc=str(merchant), unit="day", disable=None, file=sys.stderr) as bar:
+                rollups_build(merchant, progress=partial(_show, bar))
         return {"built": len(merchants)}
+
+
+def _show(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
