@@ -92,7 +92,7 @@ def settings_read(guide: Guide, config: Mapping[str, Any], *, complete: bool = T
 
 
 def _known(guide: Guide) -> str:
-    return ", ".join(("mode", "take_over", *(setting.name for setting in guide.settings)))
+    return ", ".join(("mode", "take_over", "max_per_second", *(setting.name for setting in guide.settings)))
 
 
 def _value(guide: Guide, setting: Setting, given: object) -> Any:

@@ -108,7 +108,7 @@ class DeclineOverrideAdmin(TenantAdmin):
 class ProviderGateAdmin(TenantAdmin):
     """Whether providers may be called now; the engine opens and shuts them by itself."""
 
-    list_display = ("connection", "merchant", "per_second", "asked_until", "shut_until", "strain", "last_error")
+    list_display = ("connection", "merchant", "asked_until", "shut_until", "strain", "last_error")
     list_filter = _TENANT
     list_select_related = ("connection", "merchant")
 

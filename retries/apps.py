@@ -1,10 +1,15 @@
+from importlib import import_module
+
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class RetriesConfig(AppConfig):
     name = "retries"
 
     def ready(self) -> None:
+        for module in settings.RETRY_STRATEGY_MODULES:
+            import_module(module)
         from retries.services.slots import slot_now, slot_unlock
         from tokens.mirror import SlotKeeper, slot_keeper_register
 

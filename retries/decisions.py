@@ -50,13 +50,16 @@ class Situation:
     connection_paused: str
     automatic_barred: bool
     not_before: datetime | None  # payment whose invoice is not named yet, Retry-After, a staff member's wish
+    # The provider is down or has asked to wait: until when, and why in words.
+    provider_bar: tuple[datetime, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`step` is one of promise 3's next steps; `why` is the sentence people read. For BOOKED, `at` and `token_pk` say
-    when and with what; `exhausted` ends the machine's tries; `lost` closes the case, at its deadline (`final`) with the
-    policy's final action; `review` is the kind of question put to staff."""
+    when and with what (for PAUSED `token_pk` is what waits for a repair); `exhausted` ends the machine's tries; `lost`
+    closes the case, at its deadline (`final`) with the policy's final action; `review` is the kind of question put to
+    staff."""
 
     step: NextStep
     at: datetime | None = None
@@ -88,16 +91,25 @@ def retry_instant(situation: Situation, failure: Failure, allowance: Allowance) 
     A hard decline says nothing about the customer's other tokens: they may be tried at once.
     """
     earliest = allowance.retry.at
-    if failure.verdict.category is Category.HARD_DECLINE or _repaired(situation, failure):
+    other_token = failure.verdict.category is Category.HARD_DECLINE or _token_held(failure)
+    if other_token or _repaired(situation, failure):
         earliest = failure.at
     if earliest is None:
         return None
-    return max(earliest, situation.not_before or earliest, situation.now)
+    barred = situation.provider_bar[0] if situation.provider_bar else earliest
+    return max(earliest, situation.not_before or earliest, barred, situation.now)
 
 
 def _needs_repair(failure: Failure) -> bool:
-    """Only a person can tell when a configuration error of one invoice or token is repaired."""
-    return failure.verdict.category is Category.CONFIG_ERROR and failure.verdict.scope is not Scope.CONNECTION
+    """Only a person can tell when a configuration error of one invoice is repaired."""
+    own = failure.verdict.scope is Scope.INVOICE or (failure.verdict.scope is Scope.TOKEN and failure.token_pk is None)
+    return failure.verdict.category is Category.CONFIG_ERROR and own
+
+
+def _token_held(failure: Failure) -> bool:
+    """Our set-up cannot charge that token: it waits for the repair, and another one may be tried meanwhile."""
+    verdict = failure.verdict
+    return verdict.category is Category.CONFIG_ERROR and verdict.scope is Scope.TOKEN and failure.token_pk is not None
 
 
 def _repaired(situation: Situation, failure: Failure) -> bool:
@@ -133,12 +145,7 @@ def decide(
     if situation.observe_only or situation.provider_keeps:
         return _leave_to_provider(situation, allowance)
     if situation.connection_paused or _needs_repair(failure):
-        reason = situation.connection_paused or verdict.explanation
-        return Plan(
-            step=NextStep.PAUSED,
-            why=f"Waits until the configuration is repaired: {reason}",
-            review="configuration",
-        )
+        return _wait_for_repair(situation.connection_paused or verdict.explanation)
     if situation.automatic_barred:
         return _ask(
             situation,
@@ -160,19 +167,31 @@ def _choose(situation: Situation, failure: Failure, allowance: Allowance, option
         )
     if not options:
         return _ask(situation, allowance, "no payment method of this customer is known")
+    if not usable and (held := next((option for option in options if option.held), None)) is not None:
+        return _wait_for_repair(f"the {held.label} {held.obstacle}.", held.pk)
     if not usable:
         return _ask(situation, allowance, f"the {options[0].label} {options[0].obstacle} and there is no other one")
     best = usable[0]
     if best.allowed_at > allowance.horizon_at:
         limit = f" ({best.limit_text})" if best.limit_text else ""
         return _ask(situation, allowance, f"the network's limit{limit} leaves no room before the deadline")
-    if best.limit_text:
+    bar = situation.provider_bar
+    if bar is not None and best.allowed_at == bar[0]:
+        why = f"Waits because {bar[1]}, then tries the {best.label}."
+    elif best.limit_text:
         why = f"Retries the {best.label}; waits because of {best.limit_text}."
     elif failure.verdict.category is Category.HARD_DECLINE:
         why = f"Tries the {best.label}, because the other payment method was refused for good."
+    elif _token_held(failure):
+        why = f"Tries the {best.label}, because our set-up at the provider cannot charge the other payment method."
     else:
         why = f"{allowance.retry.reason} With the {best.label}: {failure.verdict.explanation}"
     return Plan(step=NextStep.BOOKED, at=best.allowed_at, token_pk=best.pk, why=why)
+
+
+def _wait_for_repair(reason: str, token_pk: int | None = None) -> Plan:
+    why = f"Waits until the configuration is repaired: {reason}"
+    return Plan(step=NextStep.PAUSED, token_pk=token_pk, why=why, review="configuration")
 
 
 def _leave_to_provider(situation: Situation, allowance: Allowance) -> Plan:

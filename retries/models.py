@@ -238,7 +238,6 @@ class ProviderGate(models.Model):
 
     connection = models.OneToOneField(Connection, on_delete=models.CASCADE, primary_key=True, related_name="gate")
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    per_second = models.FloatField(null=True, blank=True)
     next_free_at = models.DateTimeField(null=True, blank=True)
     # The provider said "not before" (429, Retry-After).
     asked_until = models.DateTimeField(null=True, blank=True)
@@ -249,11 +248,6 @@ class ProviderGate(models.Model):
     shut_until = models.DateTimeField(null=True, blank=True)
     shut_times = models.PositiveSmallIntegerField(default=0)
     last_error = models.CharField(max_length=200, blank=True, default="")
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(condition=Q(per_second__isnull=True) | Q(per_second__gt=0), name="gate_rate_above_0")
-        ]
 
     def __str__(self) -> str:
         return f"gate of {self.connection}"

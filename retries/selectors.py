@@ -9,18 +9,19 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.conf import settings
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 
-from invoices.models import Attempt, Customer, Invoice
-from invoices.states import INVOICE_PAID, Origin, TransactionKind, Trigger
+from invoices.models import Attempt, Connection, Customer, Invoice
+from invoices.states import INVOICE_PAID, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.decline_tables import decline_tables
-from retries.categories import Actor, Category, RetryClass, Scope
+from retries.categories import TECHNICAL, Actor, Category, RetryClass, Scope
 from retries.classification import Classification, ClassificationInput, classify, newest_overrides
 from retries.classification.types import Overrides
 from retries.decisions import Failure
-from retries.models import Case, DeclineOverride, PolicyVersion
+from retries.models import Case, DeclineOverride, Outage, PolicyVersion, ProviderGate
 from retries.policy import Policy, parse_policy
 from retries.segments import SegmentFacts
+from retries.states import CaseStatus
 
 
 def policy_of(version: PolicyVersion) -> Policy:
@@ -86,26 +87,57 @@ class Usage:
 
 
 def case_usage(case: Case, failure: Failure) -> Usage:
-    """How much of the policy's allowance the case has used up."""
-    counts = Attempt.objects.filter(
-        invoice_id=case.invoice_id,
-        kind=TransactionKind.CHARGE,
-        origin=Origin.OURS,
-        trigger=Trigger.AUTOMATIC,
-        attempted_at__gte=case.opened_at,
-    ).aggregate(of_kind=Count("id", filter=Q(decision__kind=failure_kind(failure))), automatic=Count("id"))
+    """How much of the policy's allowance the case has used up.
+
+    A try that provably never happened uses up the tries of a technical failure alone, and none if the provider was
+    down: an outage must not end a case.
+    """
+    kind = failure_kind(failure)
+    of_kind = Q(decision__kind=kind)
+    if failure.verdict.category not in TECHNICAL:
+        meant = Q(decision__stands_for=kind) | (of_kind & Q(decision__stands_for__isnull=True))
+        of_kind = meant & ~Q(status=AttemptStatus.ERRORED)
+    counts = _own_charges(case, Trigger.AUTOMATIC).aggregate(
+        of_kind=Count("id", filter=of_kind),
+        automatic=Count("id", filter=~Q(status=AttemptStatus.ERRORED)),
+    )
     return Usage(**counts)
 
 
+def retry_stands_for(case: Case, failure: Failure) -> str:
+    """The kind of failure that the next retry answers: its own, or that of the retry which never happened before it."""
+    if failure.verdict.category in TECHNICAL:
+        last = Attempt.objects.filter(
+            invoice_id=case.invoice_id,
+            kind=TransactionKind.CHARGE,
+            origin=Origin.OURS,
+            attempted_at__gte=case.opened_at,
+        ).order_by("-id")[:1]
+        for attempt in last:
+            if attempt.status == AttemptStatus.ERRORED and attempt.trigger == Trigger.AUTOMATIC:
+                return str(attempt.decision.get("stands_for") or attempt.decision.get("kind", ""))
+    return failure_kind(failure)
+
+
 def trigger_usage(case: Case, trigger: Trigger) -> int:
-    """Attempts of ours with this trigger in the case."""
+    """Attempts of ours with this trigger in the case; those that never happened are given back."""
+    return _own_charges(case, trigger).exclude(status=AttemptStatus.ERRORED).count()
+
+
+def _own_charges(case: Case, trigger: Trigger) -> QuerySet[Attempt]:
+    outages = Outage.objects.filter(
+        Q(ended_at=None) | Q(ended_at__gte=OuterRef("attempted_at")),
+        connection=OuterRef("connection"),
+        began_at__lte=OuterRef("attempted_at"),
+    )
     return Attempt.objects.filter(
+        Q(~Q(status=AttemptStatus.ERRORED) | ~Exists(outages)),
         invoice_id=case.invoice_id,
         kind=TransactionKind.CHARGE,
         origin=Origin.OURS,
         trigger=trigger,
         attempted_at__gte=case.opened_at,
-    ).count()
+    )
 
 
 def customer_zone(customer: Customer) -> ZoneInfo:
@@ -118,16 +150,20 @@ def customer_zone(customer: Customer) -> ZoneInfo:
 
 def decline_overrides(merchant_id: int, provider: str, code: str) -> Overrides:
     """The merchant's own reading of this code in force, if there is one."""
-    return newest_overrides(DeclineOverride.objects.filter(merchant_id=merchant_id, provider=provider, code=code))
+    rows = DeclineOverride.objects.filter(merchant_id=merchant_id, provider=provider, code__iexact=code.strip())
+    return newest_overrides(rows)
 
 
 def segment_facts(customer: Customer, invoice: Invoice, now: datetime) -> SegmentFacts:
-    """What segment rules may look at, in one query. Lifetime value is in the invoice's currency."""
+    """What segment rules may look at, in two queries. Lifetime value is in the invoice's currency; of the failure that
+    is being looked at nothing counts yet."""
     history = Invoice.objects.filter(customer=customer).aggregate(
         paid=Sum("paid_minor", filter=Q(status__in=INVOICE_PAID, currency=invoice.currency)),
         settled=Count("id", filter=Q(status__in=INVOICE_PAID)),
         total=Count("id"),
     )
+    cases = Case.objects.filter(customer=customer).exclude(invoice=invoice, status=CaseStatus.OPEN)
+    past = cases.aggregate(failed=Count("id"), recovered=Count("id", filter=Q(status=CaseStatus.RECOVERED)))
     return SegmentFacts(
         amount_minor=invoice.due_minor,
         lifetime_value_minor=history["paid"] or 0,
@@ -136,4 +172,27 @@ def segment_facts(customer: Customer, invoice: Invoice, now: datetime) -> Segmen
         country=customer.country or None,
         settled_invoices=history["settled"],
         invoices=history["total"],
+        failed_cases=past["failed"],
+        recovered_cases=past["recovered"],
     )
+
+
+def calls_per_second(account: Connection) -> float | None:
+    """The connection's rate limit (`max_per_second` of its config), None for none."""
+    rate = account.settings.get("max_per_second")
+    return float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0 else None
+
+
+def gate_bar(gate: ProviderGate, now: datetime) -> tuple[datetime, str] | None:
+    """Until when the provider is left alone, and why; None if it may be called."""
+    if gate.shut_until is not None and gate.shut_until > now:
+        return gate.shut_until, "the provider is not working right now"
+    if gate.asked_until is not None and gate.asked_until > now:
+        return gate.asked_until, "the provider has had enough requests for now"
+    return None
+
+
+def provider_bar(account: Connection, now: datetime) -> tuple[datetime, str] | None:
+    """As `gate_bar`, for a connection read with its gate."""
+    gate: ProviderGate | None = getattr(account, "gate", None)
+    return gate_bar(gate, now) if gate is not None else None

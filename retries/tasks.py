@@ -15,7 +15,8 @@ def drain_retries(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
     """Send the retries that are due."""
 
     def work(keep_going: KeepGoing) -> dict[str, int]:
-        return retries_drain(now=clock.now(), keep_going=keep_going).as_dict()
+        now = clock.now()
+        return retries_drain(now=now, clock=clock.now, ongoing=True, keep_going=keep_going).as_dict()
 
     return sweep_run("drain_retries", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)
 

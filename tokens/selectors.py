@@ -28,7 +28,8 @@ _MOST_AT_ONCE = 100
 class TokenOption:
     """One token now. `allowed_at`: the earliest instant its card's budget and waits allow, not before `not_before`.
 
-    `usable` is false for tokens that no machine may charge again as they are; `obstacle` says why in words.
+    `usable` is false for tokens that no machine may charge again as they are; `obstacle` says why in words. `held`: it
+    waits for a repair of our set-up, and nothing is wrong with the card.
     `expires_at`: the first instant after the card's last month (UTC), None where nobody told it.
     """
 
@@ -46,6 +47,7 @@ class TokenOption:
     last_success_at: datetime | None
     last_attempt_at: datetime | None
     expires_at: datetime | None = None
+    held: bool = False
 
 
 def network_rules(network: str, overrides: Sequence[RuleOverride] = ()) -> tuple[Rule, ...]:
@@ -145,6 +147,7 @@ def _option(
         last_success_at=token.last_success_at,
         last_attempt_at=last_attempt_at,
         expires_at=expires_at,
+        held=token.status == TokenStatus.HELD,
     )
 
 
@@ -154,6 +157,8 @@ def token_obstacle(token: Token, card: Card) -> str:
         return "was removed at the provider"
     if card.stopped_at is not None:
         return f"was stopped by its network ({card.stop_code})"
+    if token.status == TokenStatus.HELD:
+        return f"waits until our set-up at the provider is repaired ({token.decline_code or 'no code'})"
     if token.status == TokenStatus.DECLINED:
         return f"was declined for good ({token.decline_code or 'no code'})"
     return ""

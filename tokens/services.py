@@ -217,6 +217,18 @@ def token_decline(*, token_pk: int, code: str, now: datetime, card_pk: int | Non
     live.update(status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now)
 
 
+def token_hold(*, token_pk: int, code: str, now: datetime) -> None:
+    """Our set-up at the provider cannot charge this token: it waits until somebody has repaired that."""
+    live = Token.objects.filter(pk=token_pk, status=TokenStatus.LIVE)
+    live.update(status=TokenStatus.HELD, decline_code=code[:100], declined_at=now)
+
+
+def token_release(*, token_pk: int) -> None:
+    """The set-up is repaired: the token may be charged again."""
+    held = Token.objects.filter(pk=token_pk, status=TokenStatus.HELD)
+    held.update(status=TokenStatus.LIVE, decline_code="", declined_at=None)
+
+
 def token_succeed(*, token_pk: int, now: datetime) -> None:
     """A success proves the token alive; what was counted before stays counted."""
     Token.objects.filter(pk=token_pk).exclude(status=TokenStatus.REMOVED).update(

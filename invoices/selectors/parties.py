@@ -8,11 +8,16 @@ from providers.base import ProviderClient
 from recovery_site.common.crypto import decrypt_json
 
 
+# Kept beside the provider's own settings, and none of its client's business.
+OUR_SETTINGS = frozenset({"max_per_second"})
+
+
 def connection_config(connection: Connection) -> dict[str, Any]:
     """The config a client is built from, secrets decrypted: never log it."""
     secrets = decrypt_json(connection.secrets_encrypted) if connection.secrets_encrypted else {}
     address = {"base_url": connection.base_url} if connection.base_url else {}
-    return {**connection.settings, **secrets, **address}
+    settings = {name: value for name, value in connection.settings.items() if name not in OUR_SETTINGS}
+    return {**settings, **secrets, **address}
 
 
 def connection_client(connection: Connection) -> ProviderClient:

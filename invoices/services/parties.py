@@ -22,7 +22,8 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
     """Create a connection from `{"mode", "take_over"}` and the settings of the provider's guide.
 
     `mode` is one of the guide's modes (default: its first); `take_over` is "at_once", "never" or a number of the
-    biller's retries to wait for. Raises InvalidInput.
+    biller's retries to wait for; `max_per_second` is the account's rate limit (none given: no limit of ours). Raises
+    InvalidInput.
     """
     guide = registry.guide(provider)
     if not isinstance(config, Mapping):
@@ -30,6 +31,7 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
     values = dict(config)
     mode = _mode(guide, values.pop("mode", None) or guide.modes[0])
     take_over = _take_over(values.pop("take_over", "at_once"))
+    rate = _rate(values.pop("max_per_second", None))
     settings_read(guide, values, complete=mode != ConnectionMode.OBSERVE)
     values = {key: value for key, value in values.items() if value not in (None, "")}
     base_url = str(values.get("base_url", ""))
@@ -42,7 +44,10 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
         name=name,
         mode=mode,
         base_url=base_url,
-        settings={key: value for key, value in values.items() if key != "base_url" and not _is_secret(guide, key)},
+        settings={
+            **{key: value for key, value in values.items() if key != "base_url" and not _is_secret(guide, key)},
+            **rate,
+        },
         secrets_encrypted=encrypt_json({key: value for key, value in values.items() if _is_secret(guide, key)}),
         take_over_after=take_over,
     )
@@ -74,6 +79,15 @@ def _take_over(value: object) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100:
         return value
     raise InvalidInput('take_over must be "at_once", "never" or the number of provider retries to wait for.')
+
+
+def _rate(value: object) -> dict[str, float]:
+    """`max_per_second` as it is kept beside the provider's settings; empty if there is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.01 <= value <= 10_000:
+        raise InvalidInput("max_per_second must be a number of calls from 0.01 to 10000.")
+    return {"max_per_second": value}
 
 
 @transaction.atomic

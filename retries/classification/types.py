@@ -104,15 +104,19 @@ def override_key(provider: str, code: str) -> OverrideKey:
 
 
 def newest_overrides(rows: Iterable[OverrideRow]) -> dict[OverrideKey, DeclineOverride]:
-    """The override in force, the highest version, for each provider and code. Raises ValueError for a
-    category that does not exist."""
+    """The override in force, the highest version, for each provider and code; none where that version has no
+    category, which takes the override back. Raises ValueError for a category that does not exist."""
     newest: dict[OverrideKey, DeclineOverride] = {}
+    versions: dict[OverrideKey, int] = {}
     for row in rows:
         key = override_key(row.provider, row.code)
-        if key in newest and newest[key].version >= row.version:
+        if key in versions and versions[key] >= row.version:
             continue
+        versions[key] = row.version
         if isinstance(row, DeclineOverride):
             newest[key] = row
+        elif not row.category:
+            newest.pop(key, None)
         else:
             category = Category(row.category)
             newest[key] = DeclineOverride(row.provider, row.code, row.version, category, *_USUAL[category])

@@ -8,6 +8,9 @@ from typing import Any
 
 from django.db import connection
 
+from retries.models import RetryJob
+from retries.states import JobStatus
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -40,8 +43,8 @@ WITH RECURSIVE lanes(merchant_id, connection_id) AS (
 ), open_lanes AS (
     SELECT lanes.merchant_id, lanes.connection_id, CASE
         WHEN gate.shut_times > 0 THEN 1
-        WHEN gate.per_second IS NULL THEN %(limit)s
-        ELSE LEAST(%(limit)s, floor(greatest(1, gate.per_second) - gate.per_second * greatest(0, coalesce(
+        WHEN rate.per_second IS NULL OR NOT %(rated)s THEN %(limit)s
+        ELSE LEAST(%(limit)s, floor(greatest(1, rate.per_second) - rate.per_second * greatest(0, coalesce(
             extract(epoch FROM gate.next_free_at - clock_timestamp()), 0))))
     END AS room
     FROM lanes
@@ -49,6 +52,8 @@ WITH RECURSIVE lanes(merchant_id, connection_id) AS (
     JOIN invoices_connection account ON account.id = lanes.connection_id
         AND account.enabled AND account.paused_reason = ''
     LEFT JOIN retries_providergate gate ON gate.connection_id = lanes.connection_id
+    CROSS JOIN LATERAL (SELECT CASE jsonb_typeof(account.settings -> 'max_per_second') WHEN 'number'
+        THEN nullif(greatest(0, (account.settings ->> 'max_per_second')::numeric), 0) END AS per_second) rate
     WHERE (gate.shut_until IS NULL OR gate.shut_until <= %(now)s)
       AND (gate.asked_until IS NULL OR gate.asked_until <= %(now)s)
       AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
@@ -108,7 +113,14 @@ def jobs_claim(*, now: datetime, lease: timedelta, limit: int, done_cases: Seque
     `done_cases` are passed over (a drain makes at most one attempt per case).
     """
     token = uuid.uuid4()
-    parameters: dict[str, Any] = {"now": now, "lease": lease, "limit": limit, "done": list(done_cases), "token": token}
+    parameters: dict[str, Any] = {
+        "now": now,
+        "lease": lease,
+        "limit": limit,
+        "done": list(done_cases),
+        "token": token,
+        "rated": True,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_RECLAIM, parameters)
         rows = cursor.fetchall()
@@ -123,11 +135,19 @@ def _read(row: Sequence[Any], token: uuid.UUID) -> Claim:
     return Claim(job, case, customer, invoice, account, kind, token)
 
 
-def jobs_due(*, now: datetime, limit: int) -> list[int]:
-    """Primary keys of the jobs that `jobs_claim` would take, without taking them."""
+def jobs_due(*, now: datetime, limit: int, done_cases: Sequence[int] = (), rated: bool = True) -> list[int]:
+    """Primary keys of the jobs that `jobs_claim` would take, without taking them; without `rated` also of those that
+    only wait for their connection's rate limit."""
+    parameters: dict[str, Any] = {"now": now, "limit": limit, "done": list(done_cases), "rated": rated}
     with connection.cursor() as cursor:
-        cursor.execute(_LIST, {"now": now, "limit": limit, "done": []})
+        cursor.execute(_LIST, parameters)
         return [pk for (pk,) in cursor.fetchall()]
+
+
+def case_due_again(claim: Claim, *, now: datetime) -> int | None:
+    """The claim's case if its next retry is due already (at once after a network error), else None."""
+    due = RetryJob.objects.filter(case=claim.case_pk, status=JobStatus.SCHEDULED, due_at__lte=now)
+    return claim.case_pk if claim.case_pk is not None and due.exists() else None
 
 
 def job_claim(job_pk: int, *, lease: timedelta) -> Claim | None:
@@ -145,11 +165,21 @@ def job_claim(job_pk: int, *, lease: timedelta) -> Claim | None:
     return _read(row, token) if row else None
 
 
+_RELEASE = """
+UPDATE retries_retryjob SET status = 'SCHEDULED', claim_token = NULL, lease_until = NULL
+WHERE id = %(job)s AND status = 'RUNNING' AND claim_token = %(token)s AND attempt_id IS NULL
+"""
 _UNCLAIM = """
 UPDATE retries_retryjob
 SET status = 'SCHEDULED', due_at = %(due_at)s, last_error = %(error)s, claim_token = NULL, lease_until = NULL
 WHERE id = %(job)s AND status = 'RUNNING' AND claim_token = %(token)s AND attempt_id IS NULL
 """
+
+
+def job_release(claim: Claim) -> None:
+    """Put a claimed job back as it was."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RELEASE, {"job": claim.job_pk, "token": claim.token})
 
 
 def job_unclaim(claim: Claim, *, error: str, due_at: datetime) -> None:

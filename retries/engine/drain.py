@@ -1,30 +1,40 @@
-"""The sweep over due retries: claim a batch, work it with threads, count what happened."""
+"""The sweep over due retries: claim, work with threads, claim again as they become free, count what happened."""
 
-import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import close_old_connections
 
 from invoices.states import AttemptStatus, TransactionKind
 from providers.base import ProviderUnavailable
 from retries.engine.biller import biller_consult
-from retries.engine.claim import Claim, job_claim, job_unclaim, jobs_claim
+from retries.engine.claim import (
+    Claim,
+    case_due_again,
+    job_claim,
+    job_release,
+    job_unclaim,
+    jobs_claim,
+    jobs_due,
+)
+from retries.engine.crew import Crew
 from retries.engine.precheck import refused_early
-from retries.engine.prepare import Prepared, Refused, attempt_prepare
+from retries.engine.prepare import Refused, attempt_postpone, attempt_prepare
 from retries.engine.send import charge_record, charge_send
 from retries.refunding.send import refund_answer, refund_prepare, refund_send
+from retries.services.gates import Barred, Passage, gate_enter, gate_leave, gate_no_connection, gate_note
 
 log = structlog.get_logger()
-THREADS = 8
 # Longest a provider call may take; every client's own time-outs stay below it.
 PROVIDER_TIMEOUT = timedelta(seconds=20)
 _POISON_PAUSE = timedelta(hours=1)
 _BILLER_PAUSE = timedelta(minutes=5)
+# How often to look whether a connection's rate limit allows another call.
+_CALLS_COME_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -51,35 +61,74 @@ _COUNTED = {
 }
 
 
-def retries_drain(
-    *, now: datetime, batch: int | None = None, keep_going: Callable[[], bool] = lambda: True
-) -> DrainCounts:
-    """Work everything due at `now`, at most one attempt per case. `keep_going` is asked before each batch.
+@dataclass(frozen=True, slots=True)
+class _Worked:
+    """What became of one claim: the count it adds to (none if it only went back), and its case if it is due again."""
 
-    The lease must outlast a whole batch: batch / threads x provider time-out (DESIGN section 6, step 3).
+    outcome: str | None
+    due_again: int | None
+
+    @property
+    def counted(self) -> int:
+        return int(self.outcome is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What all jobs of one drain have in common. `clock` stamps what happens, `horizon` says what is due."""
+
+    clock: Callable[[], datetime]
+    horizon: Callable[[], datetime]
+    lease: timedelta
+    timeout: timedelta
+
+
+def retries_drain(
+    *,
+    now: datetime,
+    clock: Callable[[], datetime] | None = None,
+    ongoing: bool = False,
+    threads: int | None = None,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> DrainCounts:
+    """Work everything due at `now`, at most one attempt per case. `keep_going` is asked before each claim.
+
+    `clock` stamps decisions and attempts (default: always `now`), because a drain may take minutes and windows are
+    exact to the instant. `ongoing`: what becomes due meanwhile is worked, too, so that nobody waits for the end of a
+    long backlog. Each thread has at most one claimed job waiting for it, so that a lease of two time-outs outlasts the
+    queue.
     """
     lease = settings.RETRY_LOCK_TIMEOUT
     timeout = min(PROVIDER_TIMEOUT, lease / 2)
-    size = batch or max(1, int(THREADS * (lease / timeout - 1)))
-    counts, done = DrainCounts(), set[int]()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="retry") as pool:
-        while keep_going():
-            claims = jobs_claim(now=now, lease=lease, limit=min(size, 4 * THREADS), done_cases=sorted(done))
-            if not claims:
+    stamps = clock or (lambda: now)
+    this = _Round(stamps, stamps if ongoing else (lambda: now), lease, timeout)
+    size = threads or settings.RETRY_THREADS
+    most = min(2 * size, max(1, int(size * (lease / timeout - 1))))
+    counts, again = DrainCounts(), set[int]()
+    with Crew[Claim, _Worked](size, lambda claim: _work(claim, this), "retry") as crew:
+        while True:
+            room = most - crew.open
+            if room >= most // 4 and keep_going():
+                claims = jobs_claim(now=this.horizon(), lease=lease, limit=room, done_cases=sorted(again))
+                for claim in claims:
+                    crew.give(claim)
+            if not crew.open:
+                if _calls_come_soon(this, again) and keep_going():
+                    time.sleep(_CALLS_COME_SECONDS)
+                    continue
                 break
-            done.update(claim.case_pk for claim in claims if claim.case_pk is not None)
-            for outcome in pool.map(lambda claim: _work(claim, now, lease, timeout), claims):
-                counts.claimed += 1
-                setattr(counts, outcome, getattr(counts, outcome) + 1)
-        barrier = threading.Barrier(THREADS)
-        list(pool.map(lambda _: _close(barrier), range(THREADS)))
+            worked = crew.take()
+            counts.claimed += worked.counted
+            if worked.outcome is not None:
+                setattr(counts, worked.outcome, getattr(counts, worked.outcome) + 1)
+            if worked.due_again is not None:
+                again.add(worked.due_again)
     return counts
 
 
-def _close(barrier: threading.Barrier) -> None:
-    """Close this thread's database connection; the barrier makes every thread of the pool take one turn."""
-    connection.close()
-    barrier.wait()
+def _calls_come_soon(this: _Round, again: set[int]) -> bool:
+    """Whether something is due that waits for nothing but its connection's rate limit."""
+    return bool(jobs_due(now=this.horizon(), limit=1, done_cases=sorted(again), rated=False))
 
 
 def job_work(job_pk: int, *, now: datetime) -> str:
@@ -88,42 +137,76 @@ def job_work(job_pk: int, *, now: datetime) -> str:
     claim = job_claim(job_pk, lease=lease)
     if claim is None:
         return "queued"
-    return _attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2))
+    return _attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2)) or "rescheduled"
 
 
-def _refund(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
-    prepared = refund_prepare(claim, now=now, lease=lease, timeout=timeout)
-    if isinstance(prepared, Refused):
-        log.info("refund_refused", job=claim.job_pk, reason=prepared.reason)
-        return "rescheduled" if prepared.rebooked else "refused"
-    status = refund_answer(prepared.attempt_pk, refund_send(prepared), now=now, cause=f"job:{claim.job_pk}")
-    return _COUNTED.get(status, "unknown")
-
-
-def _work(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
-    """One job through steps 2 to 4; the name of the count it adds to."""
+def _work(claim: Claim, this: _Round) -> _Worked:
+    """One job through steps 2 to 4."""
     close_old_connections()
+    now = this.clock()
     try:
-        return _attempt(claim, now, lease, timeout)
+        outcome = _attempt(claim, now, this.lease, this.timeout)
     except ProviderUnavailable as error:
         log.info("retry_postponed", job=claim.job_pk, reason=error.message)
         job_unclaim(claim, error=error.message, due_at=now + _BILLER_PAUSE)
-        return "rescheduled"
+        outcome = "rescheduled"
     except Exception as error:  # the sweep loop: a poison row must not stop the others
         log.exception("retry_failed", job=claim.job_pk, error=type(error).__name__)
         job_unclaim(claim, error=f"{type(error).__name__}: {error}", due_at=now + _POISON_PAUSE)
-        return "rescheduled"
+        outcome = "rescheduled"
+    if outcome is None:
+        return _Worked(None, None)
+    in_flight = outcome in ("unknown", "awaiting")
+    due_again = None if in_flight else case_due_again(claim, now=this.horizon())
+    return _Worked(outcome, due_again)
 
 
-def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str | None:
+    """The name of the count it adds to; None if the job went back untouched to wait for the rate limit."""
+    early = refused_early(claim, now=now, lease=lease) if claim.kind == TransactionKind.CHARGE else None
+    if early is not None:
+        return _refused(claim, early)
+    passage = gate_enter(claim.connection_pk, now=now)
+    if isinstance(passage, Barred):
+        return _barred(claim, passage, now)
     if claim.kind == TransactionKind.REFUND:
-        return _refund(claim, now, lease, timeout)
-    prepared: Prepared | Refused | None = refused_early(claim, now=now, lease=lease)
-    if prepared is None:
+        return _refund(claim, passage, now, lease, timeout)
+    try:
         biller_consult(claim, now=now)
-        prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
+    except ProviderUnavailable as error:
+        gate_no_connection(passage, error.message, now=now)
+        raise
+    prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):
-        log.info("retry_refused", job=claim.job_pk, reason=prepared.reason)
-        return "rescheduled" if prepared.rebooked else "refused"
-    status = charge_record(prepared.attempt_pk, charge_send(prepared), now=now)
+        gate_leave(passage, now=now)
+        return _refused(claim, prepared)
+    answer = charge_send(prepared)
+    gate_note(passage, answer, now=now)
+    return _COUNTED.get(charge_record(prepared.attempt_pk, answer, now=now), "unknown")
+
+
+def _refund(claim: Claim, passage: Passage, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+    prepared = refund_prepare(claim, now=now, lease=lease, timeout=timeout)
+    if isinstance(prepared, Refused):
+        gate_leave(passage, now=now)
+        return _refused(claim, prepared)
+    answer = refund_send(prepared)
+    gate_note(passage, answer, now=now)
+    status = refund_answer(prepared.attempt_pk, answer, now=now, cause=f"job:{claim.job_pk}")
     return _COUNTED.get(status, "unknown")
+
+
+def _refused(claim: Claim, refused: Refused) -> str:
+    log.info("retry_refused", job=claim.job_pk, kind=claim.kind, reason=refused.reason)
+    return "rescheduled" if refused.rebooked else "refused"
+
+
+def _barred(claim: Claim, barred: Barred, now: datetime) -> str | None:
+    """The provider cannot be called: later, without using up a try."""
+    if barred.brief:
+        job_release(claim)
+        return None
+    if claim.kind == TransactionKind.REFUND:
+        job_unclaim(claim, error=barred.why, due_at=barred.until)
+        return "rescheduled"
+    return _refused(claim, attempt_postpone(claim, until=barred.until, why=barred.why, now=now))

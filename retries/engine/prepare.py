@@ -31,6 +31,9 @@ from retries.states import JobStatus, NextStep
 from tokens.models import Card, Token
 from tokens.selectors import TokenOption, token_options
 
+# How soon to ask again after a "no" that has nothing to do with the invoice.
+_HELD_FOR = timedelta(seconds=30)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -71,6 +74,31 @@ def attempt_refuse(claim: Claim, *, now: datetime) -> Refused | None:
     with transaction.atomic(durable=True):
         check = _ask(claim, Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now))
         return check if isinstance(check, Refused) else None
+
+
+def attempt_postpone(claim: Claim, *, until: datetime, why: str, now: datetime) -> Refused:
+    """Move a claimed charge to `until`, because its provider cannot be called; it uses up no try and keeps its trigger.
+
+    Writes `case.planned`, so that everybody who was told of the old time hears of the new one.
+    """
+    with transaction.atomic(durable=True):
+        scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
+        job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+        if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
+            return Refused("another worker has taken the job over", rebooked=False)
+        _schedule_again(job, until)
+        case = open_case(scope.invoice)
+        if case is not None:
+            stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
+            text = f"Waits because {why}; no try is used up by that."
+            case_set_step(case, scope.invoice, NextStep.BOOKED, until, text, stamp)
+    return Refused(why, rebooked=True)
+
+
+def _schedule_again(job: RetryJob, due_at: datetime) -> None:
+    job.schedule()
+    job.due_at, job.claim_token, job.lease_until = due_at, None, None
+    job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
 
 
 def _ask(claim: Claim, stamp: Stamp) -> "_Check | Refused":
@@ -162,9 +190,7 @@ def _replan(scope: Scope, job: RetryJob, check: _Check, stamp: Stamp) -> Refused
     stamp = stamp.because(f"refused: {check.obstacle}")
     case = open_case(scope.invoice)
     if check.held:
-        job.schedule()
-        job.due_at, job.claim_token, job.lease_until = stamp.now + timedelta(seconds=30), None, None
-        job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
+        _schedule_again(job, stamp.now + _HELD_FOR)
         return Refused(check.obstacle, rebooked=True)
     if case is None:
         job_end(scope, stamp, done=True)

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import structlog
+from django.db import connection as database
 from django.db import transaction
 
 from invoices.models import Attempt
@@ -12,7 +13,6 @@ from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open
 from invoices.states import ATTEMPT_FINISHED, AttemptStatus, Origin, ReviewKind
 from providers.base import ChargeResult, DeclineFacts, Outcome, ProviderUncertain
-from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from retries.engine.prepare import Prepared
 from retries.locking import Scope, scope_lock
@@ -23,9 +23,31 @@ log = structlog.get_logger()
 _AWAIT = timedelta(days=5)
 
 
+# The last look, in one round trip: between step 2 and the call somebody may have switched charging off, paid, or
+# cancelled, and this worker may have slept past its time.
+_MAY_SEND = """
+SELECT clock_timestamp() <= %(send_by)s AND merchant.charging_enabled
+    AND (attempt.kind = 'REFUND' OR invoice.status = 'PROCESSING')
+    AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
+FROM invoices_attempt attempt
+JOIN invoices_invoice invoice ON invoice.id = attempt.invoice_id
+JOIN accounts_merchant merchant ON merchant.id = attempt.merchant_id
+WHERE attempt.id = %(attempt)s
+"""
+
+
+def may_send(attempt_pk: int, *, send_by: datetime) -> bool:
+    """Whether the committed attempt may go out at this very moment; no lock is taken, the call follows at once."""
+    with database.cursor() as cursor:
+        cursor.execute(_MAY_SEND, {"send_by": send_by, "attempt": attempt_pk})
+        (answer,) = cursor.fetchone()
+    return bool(answer)
+
+
 def charge_send(prepared: Prepared) -> ChargeResult | ProviderUncertain:
-    """Call the provider once. Past `send_by` nothing is sent: that is a definite, unsent ERRORED."""
-    if database_now() > prepared.send_by:
+    """Call the provider once. Nothing is sent past `send_by`, while charging is switched off, or for an invoice that is
+    no longer collected: that is a definite, unsent ERRORED."""
+    if not may_send(prepared.attempt_pk, send_by=prepared.send_by):
         return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
     client = connection_client(prepared.connection)
     try:

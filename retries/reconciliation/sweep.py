@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from invoices.models import Attempt, Event, Invoice, ReviewItem
 from invoices.services.ledger import Stamp
-from invoices.services.reviews import review_open, review_remind
+from invoices.services.reviews import review_open, review_remind, reviews_close
 from invoices.states import (
     ATTEMPT_OPEN,
     AttemptStatus,
@@ -36,6 +36,8 @@ from retries.refunding.resolve import refund_orphan_fail, refund_orphans, refund
 from retries.refunding.send import refund_lease_expire
 from retries.services.planning import case_plan, slot_release
 from retries.states import JOB_SLOT, CaseStatus, JobStatus, NextStep
+from tokens.models import Token
+from tokens.states import TokenStatus
 
 log = structlog.get_logger()
 BATCH = 50
@@ -198,13 +200,14 @@ def _steps(tick: _Tick) -> None:
     _each(tick, over, deadline)
     # Only a person can tell when a mistake in one invoice or token is repaired; all others waited for the connection.
     own_mistake = Q(category=Category.CONFIG_ERROR) & ~Q(failure__verdict__scope=Scope.CONNECTION)
+    held = Token.objects.filter(customer=OuterRef("customer"), status=TokenStatus.HELD)
     repaired = Case.objects.filter(
         status=CaseStatus.OPEN,
         next_step=NextStep.PAUSED,
         paused_by="configuration",
         connection__enabled=True,
         connection__paused_reason="",
-    ).exclude(own_mistake)
+    ).exclude(own_mistake | Q(Exists(held)))
     _each(tick, repaired, repair)
     homeless = Invoice.objects.filter(
         ~Exists(Case.objects.filter(invoice=OuterRef("pk"), status=CaseStatus.OPEN)),
@@ -231,8 +234,12 @@ def _cases_without_step() -> QuerySet[Case]:
     )
 
 
+def _stamp(now: datetime) -> Stamp:
+    return Stamp("system:reconcile", "the next step was over or missing", now)
+
+
 def _replan(case_pk: int, now: datetime) -> bool:
-    case = Case.objects.get(pk=case_pk)
+    case = Case.objects.select_related("connection").get(pk=case_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=case.customer_id, invoice_pk=case.invoice_id)
         locked = open_case(scope.invoice)
@@ -241,7 +248,11 @@ def _replan(case_pk: int, now: datetime) -> bool:
         if locked.paused_by == "configuration":
             locked.paused_by = ""
             locked.save(update_fields=["paused_by"])
-        plan = case_plan(scope, locked, Stamp("system:reconcile", "the next step was over or missing", now))
+            subject = case.connection.public_id
+            reviews_close(
+                invoice=scope.invoice, kinds=[ReviewKind.CONFIGURATION], subject_id=subject, stamp=_stamp(now)
+            )
+        plan = case_plan(scope, locked, _stamp(now))
     log.info("reconcile", action="planned", case=case.public_id, status=plan.step, stuck=str(now - case.opened_at))
     return True
 

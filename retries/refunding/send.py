@@ -36,6 +36,7 @@ from recovery_site.common.db import for_no_key_update
 from recovery_site.common.raw import raw_answer
 from retries.engine.claim import Claim
 from retries.engine.prepare import Refused, charging_switched_off
+from retries.engine.send import may_send
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
 from retries.refunding.request import charge_attempt, given_minor, taken_back
@@ -142,8 +143,8 @@ def _put_off(job: RetryJob, obstacle: str, final: bool, now: datetime) -> Refuse
 
 
 def refund_send(prepared: PreparedRefund) -> ChargeResult | ProviderUncertain:
-    """Call the provider once, with nothing open; past `send_by` nothing is sent."""
-    if database_now() > prepared.send_by:
+    """Call the provider once, with nothing open; nothing is sent past `send_by` or while charging is switched off."""
+    if not may_send(prepared.attempt_pk, send_by=prepared.send_by):
         return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
     try:
         return connection_client(prepared.connection).refund(prepared.request)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from django.db import transaction
 
-from invoices.models import Attempt, Invoice, ReviewItem, Transaction
+from invoices.models import Attempt, Connection, Invoice, ReviewItem, Transaction
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_switch
 from invoices.services.reviews import review_resolve
@@ -18,6 +18,8 @@ from retries.services import outcomes
 from retries.services.manual import attempt_resolve, case_resume
 from retries.services.planning import case_plan
 from retries.states import CaseStatus
+from tokens.models import Token
+from tokens.services import token_release
 
 
 def review_answer(*, item_pk: int, answer: str, stamp: Stamp, note: str = "") -> None:
@@ -84,11 +86,14 @@ def _configuration(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> No
     """Repaired: what waited for it goes on, all together if it was the whole connection."""
     _close(item, answer, stamp, note)
     waiting = Case.objects.filter(status=CaseStatus.OPEN, paused_by="configuration", merchant_id=item.merchant_id)
-    if item.subject_type == "connection":
+    if item.subject_type == "token":
+        token = Token.objects.get(public_id=item.subject_id)
+        token_release(token_pk=token.pk)
+        waiting = waiting.filter(customer_id=token.customer_id)
+    elif item.subject_type == "connection":
         waiting = waiting.filter(connection__public_id=item.subject_id)
-        connection_pk = waiting.values_list("connection_id", flat=True).first()
-        if connection_pk is not None:
-            connection_switch(connection_pk=connection_pk, enabled=True)
+        connection = Connection.objects.get(public_id=item.subject_id)
+        connection_switch(connection_pk=connection.pk, enabled=True)
     else:
         waiting = waiting.filter(public_id=item.subject_id)
     for invoice_pk in waiting.order_by("customer_id", "pk").values_list("invoice_id", flat=True):

@@ -41,7 +41,7 @@ from retries.services.cases import case_close, case_ensure, case_note_failure, c
 from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import CaseStatus, NextStep
 from tokens.selectors import token_has_another_card
-from tokens.services import cards_stop, cards_wait, token_decline, token_succeed
+from tokens.services import cards_stop, cards_wait, token_decline, token_hold, token_succeed
 
 # Questions about an attempt that its result answers.
 _ANSWERED = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
@@ -50,6 +50,7 @@ _NONE: Overrides = MappingProxyType({})
 _TRANSPORT = {
     "network_error": TransportError.UNSENT,
     "unsent": TransportError.UNSENT,
+    "request_refused": TransportError.REQUEST_REFUSED,
     "rate_limit_exceeded": TransportError.RATE_LIMITED,
     "authentication_failed": TransportError.UNAUTHORIZED,
 }
@@ -251,6 +252,7 @@ def charge_did_not_happen(
     )
     reviews_close(invoice=scope.invoice, kinds=_ANSWERED, subject_id=attempt.public_id, stamp=stamp)
     _mark_connection(attempt, verdict)
+    _mark_method(scope, attempt, verdict, DeclineFacts(raw_code=code), failed_at)
     _failed(
         scope,
         attempt,
@@ -328,6 +330,8 @@ def _mark_method(
     hard = verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
     if attempt.token_id is not None and hard:
         token_decline(token_pk=attempt.token_id, code=code, now=failed_at, card_pk=attempt.card_id)
+    if attempt.token_id is not None and verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.TOKEN:
+        token_hold(token_pk=attempt.token_id, code=code, now=failed_at)
 
 
 def _failed(

@@ -28,9 +28,18 @@ from retries.models import Case, RetryJob
 from retries.planning import CaseProgress, plan_retry
 from retries.policy import FinalAction
 from retries.priority import expected_value, priority_band
-from retries.selectors import case_failure, case_policy, case_usage, customer_zone, failure_kind
+from retries.selectors import (
+    case_failure,
+    case_policy,
+    case_usage,
+    customer_zone,
+    failure_kind,
+    provider_bar,
+    retry_stands_for,
+)
 from retries.services.cases import case_close
 from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
+from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
 
 _IN_FLIGHT = {
@@ -102,7 +111,7 @@ def _allowance(case: Case, failure: Failure, customer: Customer) -> Allowance:
 
 def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | None) -> Situation:
     invoice = scope.invoice
-    connection = Connection.objects.get(pk=invoice.connection_id)
+    connection = Connection.objects.select_related("gate").get(pk=invoice.connection_id)
     flight = (
         Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT))
         .only("status", "expected_by", "next_check_at")
@@ -120,6 +129,7 @@ def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | N
         connection_paused=charging_obstacle(connection),
         automatic_barred=case.automatic_barred,
         not_before=max(waits, default=None),
+        provider_bar=provider_bar(connection, now),
     )
 
 
@@ -161,9 +171,15 @@ def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list
 
 
 def _lose(scope: Scope, case: Case, plan: Plan, stamp: Stamp) -> None:
-    """Close the case without money; at its deadline the policy's final action decides what becomes of the invoice."""
+    """Close the case without money; at its deadline the policy's final action decides what becomes of the invoice.
+
+    Where the merchant's own systems are to decide, `case.final_action` tells them (webhooks out).
+    """
     action = case_policy(case).for_segment(case.segment).final_action if plan.final else FinalAction.LEAVE_OPEN
     case_close(scope, case, "write_off" if action is FinalAction.WRITE_OFF else "lose", reason=plan.why, stamp=stamp)
+    if action is FinalAction.WEBHOOK:
+        data = {"action": action.value, "case": case.public_id, "amount_minor": scope.invoice.due_minor}
+        record_event(invoice=scope.invoice, kind="case.final_action", stamp=stamp, data=data)
     if action in (FinalAction.CANCEL, FinalAction.WRITE_OFF):
         reason = "written_off" if action is FinalAction.WRITE_OFF else "canceled"
         move(
@@ -183,13 +199,17 @@ def _review(invoice: Invoice, case: Case, plan: Plan, stamp: Stamp) -> None:
         ReviewKind.FRAUD: ["noted"],
         ReviewKind.NO_PLAN: ["paid", "not_paid"],
     }[kind]
-    # A broken connection is one question however many invoices wait for it.
-    whole = kind is ReviewKind.CONFIGURATION and bool(case.connection.paused_reason)
+    subject_type, subject_id = "case", case.public_id
+    # A broken connection, or a token that our set-up cannot charge, is one question however many invoices wait for it.
+    if kind is ReviewKind.CONFIGURATION and case.connection.paused_reason:
+        subject_type, subject_id = "connection", case.connection.public_id
+    elif kind is ReviewKind.CONFIGURATION and plan.token_pk is not None:
+        subject_type, subject_id = "token", Token.objects.values_list("public_id", flat=True).get(pk=plan.token_pk)
     review_open(
         invoice=invoice,
         kind=kind,
-        subject_type="connection" if whole else "case",
-        subject_id=case.connection.public_id if whole else case.public_id,
+        subject_type=subject_type,
+        subject_id=subject_id,
         facts={"why": plan.why, "category": case.category, "code": case.code},
         choices=choices,
         stamp=stamp,
@@ -225,6 +245,7 @@ def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[
     assert plan.at is not None
     decision = {
         "kind": failure_kind(failure),
+        "stands_for": retry_stands_for(case, failure),
         "category": failure.verdict.category.value,
         "code": case.code,
         "source": failure.verdict.source,

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from django.db.models import Q
+
 from invoices.models import Customer
 from invoices.services.ledger import Stamp, invoice_lock, move
 from invoices.states import ConnectionMode, InvoiceStatus, Trigger
+from retries.categories import Category
+from retries.categories import Scope as Reach
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.policy import Trigger as PolicyTrigger
@@ -15,7 +19,14 @@ from tokens.models import Card
 from tokens.selectors import token_options
 
 # What a new card may bring back: not what staff or a broken configuration holds.
-_WAITING = (NextStep.CUSTOMER, NextStep.BOOKED, NextStep.QUEUED)
+_WAITING = Q(next_step__in=(NextStep.CUSTOMER, NextStep.BOOKED, NextStep.QUEUED))
+# Our set-up cannot charge the token they had; it may be able to charge this one.
+_TOKEN_HELD = Q(
+    next_step=NextStep.PAUSED,
+    paused_by="configuration",
+    failure__verdict__category=Category.CONFIG_ERROR,
+    failure__verdict__scope=Reach.TOKEN,
+)
 
 
 def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, stamp: Stamp) -> int:
@@ -24,7 +35,7 @@ def cases_resume(customer: Customer, cards: Sequence[Card], *, token_pk: int, st
     Barred cases (lost dispute, return that may not be presented again) stay with the customer's own payment.
     """
     resumed = 0
-    waiting = Case.objects.filter(customer=customer, status=CaseStatus.OPEN, next_step__in=_WAITING)
+    waiting = Case.objects.filter(_WAITING | _TOKEN_HELD, customer=customer, status=CaseStatus.OPEN)
     for invoice_pk in waiting.values_list("invoice_id", flat=True).order_by("invoice_id"):
         scope = Scope(customer=customer, cards=list(cards), invoice=invoice_lock(invoice_pk))
         case = open_case(scope.invoice)
@@ -53,6 +64,9 @@ def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp, *, urgent: bo
     if option is None:
         case_plan(scope, case, stamp)
         return False
+    if case.paused_by:
+        case.paused_by = ""
+        case.save(update_fields=["paused_by"])
     if scope.invoice.status == InvoiceStatus.PROCESS_FAILED:
         move(scope.invoice, "resume", invoice=scope.invoice, stamp=stamp, data={"trigger": "card_update"})
     job_book(

@@ -192,7 +192,30 @@ def test_a_configuration_error_waits_where_it_reaches(scope: Scope, paused: str,
         scope=scope,
         actor=Actor.ENGINEERING,
     )
-    assert decided(situation(connection_paused=paused), failed, allowance(None)).step == step
+    held = option(usable=False, held=True, obstacle="waits for a repair") if scope is Scope.TOKEN else option()
+    instant = retry_instant(situation(connection_paused=paused), failed, allowance(None))
+    plan = decide(situation(connection_paused=paused), failed, allowance(None), instant, [held])
+    assert plan.step == step
+    assert plan.token_pk == (None if step is NextStep.PAUSED and scope is not Scope.TOKEN else 1)
+
+
+def test_a_token_that_our_set_up_cannot_charge_leaves_the_turn_to_another_one() -> None:
+    failed = failure(category=Category.CONFIG_ERROR, scope=Scope.TOKEN, retry_class=RetryClass.AFTER_ENGINEERING_FIX)
+    held = option(usable=False, held=True, obstacle="waits for a repair")
+    plan = decide(situation(), failed, allowance(None), NOW, [option(2), held])
+    assert (plan.step, plan.token_pk) == (NextStep.BOOKED, 2)
+    assert "our set-up at the provider cannot charge the other payment method" in plan.why
+
+
+def test_a_provider_that_is_down_moves_the_retry_and_says_why() -> None:
+    down = situation(provider_bar=(NOW + 2 * DAY, "the provider is not working right now"))
+    instant = retry_instant(down, failure(), allowance())
+    assert instant == NOW + 2 * DAY
+    plan = decide(down, failure(), allowance(), instant, [option(allowed_at=instant)])
+    assert (plan.step, plan.at) == (NextStep.BOOKED, NOW + 2 * DAY)
+    assert plan.why == "Waits because the provider is not working right now, then tries the visa •••• 4242."
+    soon = situation(provider_bar=(NOW + timedelta(minutes=1), "the provider is not working right now"))
+    assert retry_instant(soon, failure(), allowance()) == NOW + DAY
 
 
 def test_after_a_lost_dispute_only_the_customer_pays() -> None:
