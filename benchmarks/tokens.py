@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from _common import Result, at_most, in_turn, own_database, quick, report
+from _common import Result, at_most, in_turn, own_database, quick, report, unguard
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -176,18 +176,6 @@ FROM generate_series(1, %(tries)s) try, generate_series(2 * %(first)s + 1, 2 * %
 """
 
 
-# What would look at every row of a fill; this database is dropped afterwards, and reading needs none of it.
-_UNGUARD = """
-DO $$ DECLARE found record; BEGIN
-    FOR found IN SELECT conrelid::regclass AS name, conname FROM pg_constraint
-        WHERE contype = 'f' AND connamespace = 'public'::regnamespace
-    LOOP EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', found.name, found.conname); END LOOP;
-    FOR found IN SELECT DISTINCT tgrelid::regclass AS name FROM pg_trigger WHERE NOT tgisinternal
-    LOOP EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', found.name); END LOOP;
-END $$
-"""
-
-
 def fill(merchant: Any, connection: Any, first: int, last: int) -> None:
     """Rows by the million, past the triggers and foreign keys that would look at each of them."""
     from django.db import connection as database
@@ -201,8 +189,8 @@ def fill(merchant: Any, connection: Any, first: int, last: int) -> None:
         "now": NOW,
         "tries": TRIES,
     }
+    unguard()
     with database.cursor() as cursor:
-        cursor.execute(_UNGUARD)
         with transaction.atomic():
             for statement in _FILL.strip().split(";\n"):
                 cursor.execute(statement.rstrip(";"), values)

@@ -7,7 +7,6 @@ from providers import registry
 from providers.base import ProviderClient
 from recovery_site.common.crypto import decrypt_json
 
-
 # Kept beside the provider's own settings, and none of its client's business.
 OUR_SETTINGS = frozenset({"max_per_second"})
 

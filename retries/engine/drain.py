@@ -9,8 +9,10 @@ import structlog
 from django.conf import settings
 from django.db import close_old_connections
 
+from invoices.models import Connection
+from invoices.selectors.parties import connection_client
 from invoices.states import AttemptStatus, TransactionKind
-from providers.base import ProviderUnavailable
+from providers.base import ChargeResult, ProviderUnavailable
 from retries.engine.biller import biller_consult
 from retries.engine.claim import (
     Claim,
@@ -137,7 +139,7 @@ def job_work(job_pk: int, *, now: datetime) -> str:
     claim = job_claim(job_pk, lease=lease)
     if claim is None:
         return "queued"
-    return _attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2)) or "rescheduled"
+    return _counted(_attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2)) or "rescheduled")
 
 
 def _work(claim: Claim, this: _Round) -> _Worked:
@@ -156,33 +158,44 @@ def _work(claim: Claim, this: _Round) -> _Worked:
         outcome = "rescheduled"
     if outcome is None:
         return _Worked(None, None)
-    in_flight = outcome in ("unknown", "awaiting")
-    due_again = None if in_flight else case_due_again(claim, now=this.horizon())
-    return _Worked(outcome, due_again)
+    over = outcome in ("settled", "unknown", "awaiting")
+    due_again = None if over else case_due_again(claim, now=this.horizon())
+    return _Worked(_counted(outcome), due_again)
+
+
+def _counted(outcome: str) -> str:
+    return "succeeded" if outcome == "settled" else outcome
 
 
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str | None:
-    """The name of the count it adds to; None if the job went back untouched to wait for the rate limit."""
-    early = refused_early(claim, now=now, lease=lease) if claim.kind == TransactionKind.CHARGE else None
-    if early is not None:
+    """The name of the count it adds to, or "settled" for a success that left nothing to retry.
+
+    None if the job went back untouched to wait for the rate limit.
+    """
+    account = Connection.objects.select_related("gate").get(pk=claim.connection_pk)
+    asks_first = claim.kind == TransactionKind.CHARGE and connection_client(account).traits.bills
+    if asks_first and (early := refused_early(claim, now=now, lease=lease)) is not None:
         return _refused(claim, early)
-    passage = gate_enter(claim.connection_pk, now=now)
+    passage = gate_enter(account, now=now)
     if isinstance(passage, Barred):
         return _barred(claim, passage, now)
     if claim.kind == TransactionKind.REFUND:
         return _refund(claim, passage, now, lease, timeout)
-    try:
-        biller_consult(claim, now=now)
-    except ProviderUnavailable as error:
-        gate_no_connection(passage, error.message, now=now)
-        raise
+    if asks_first:
+        try:
+            biller_consult(claim, now=now)
+        except ProviderUnavailable as error:
+            gate_no_connection(passage, error.message, now=now)
+            raise
     prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):
         gate_leave(passage, now=now)
         return _refused(claim, prepared)
     answer = charge_send(prepared)
     gate_note(passage, answer, now=now)
-    return _COUNTED.get(charge_record(prepared.attempt_pk, answer, now=now), "unknown")
+    outcome = _COUNTED.get(charge_record(prepared.attempt_pk, answer, now=now), "unknown")
+    whole = isinstance(answer, ChargeResult) and answer.amount_minor in (None, prepared.request.amount_minor)
+    return "settled" if outcome == "succeeded" and whole else outcome
 
 
 def _refund(claim: Claim, passage: Passage, now: datetime, lease: timedelta, timeout: timedelta) -> str:

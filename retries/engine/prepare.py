@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db import connection as database
 from django.db import transaction
 from django.utils.functional import cached_property
 
@@ -12,23 +13,19 @@ from invoices.selectors.parties import charging_obstacle
 from invoices.services.attempts import AttemptPlan, attempt_start
 from invoices.services.ledger import Stamp, move
 from invoices.states import (
-    ATTEMPT_OPEN,
-    AttemptStatus,
     ConnectionMode,
     InvoiceStatus,
-    TransactionKind,
     TransactionStatus,
     Trigger,
 )
 from providers.base import ChargeRequest
-from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
 from retries.services.planning import case_plan, case_set_step, job_end
 from retries.states import JobStatus, NextStep
-from tokens.models import Card, Token
+from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
 
 # How soon to ask again after a "no" that has nothing to do with the invoice.
@@ -133,8 +130,12 @@ class _Check:
             return "the amount due has changed"
         return self._switches() or self._flights() or self._token()
 
+    @cached_property
+    def facts(self) -> "_Facts":
+        return _facts(self.job)
+
     def _switches(self) -> str:
-        if charging_switched_off(self.job.merchant_id):
+        if self.facts.switched_off:
             self.held = True
             return "charging is switched off"
         if self.connection.mode == ConnectionMode.OBSERVE:
@@ -146,15 +147,13 @@ class _Check:
         return Connection.objects.get(pk=self.job.connection_id)
 
     def _flights(self) -> str:
-        charges = Attempt.objects.filter(kind=TransactionKind.CHARGE)
-        if charges.filter(customer=self.scope.customer, status=AttemptStatus.SENDING).exists():
+        if self.facts.customer_sending:
             self.held = True
             return "another charge of this customer is being sent"
-        group = Card.objects.filter(tokens=self.job.token_id).values("budget_group")
-        if charges.filter(card__budget_group__in=group, status=AttemptStatus.SENDING).exists():
+        if self.facts.card_sending:
             self.held = True
             return "another charge of this card is being sent"
-        if charges.filter(invoice=self.scope.invoice, status__in=ATTEMPT_OPEN).exists():
+        if self.facts.invoice_open:
             return "the result of an earlier charge is still open"
         return ""
 
@@ -175,6 +174,46 @@ class _Check:
         if self.option.allowed_at > self.now:
             return f"the {self.option.label} must wait ({self.option.limit_text})"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the locks do not hold in hand, read in one statement under them."""
+
+    database_now: datetime
+    switched_off: bool
+    customer_sending: bool
+    card_sending: bool
+    invoice_open: bool
+
+
+_FACTS = """
+SELECT clock_timestamp(),
+    NOT merchant.charging_enabled OR EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled),
+    EXISTS (SELECT 1 FROM invoices_attempt attempt
+            WHERE attempt.kind = 'CHARGE' AND attempt.customer_id = %(customer)s AND attempt.status = 'SENDING'),
+    EXISTS (SELECT 1 FROM tokens_token token
+            JOIN tokens_card mine ON mine.id = token.card_id
+            JOIN tokens_card card ON card.budget_group = mine.budget_group
+            JOIN invoices_attempt attempt ON attempt.card_id = card.id
+            WHERE token.id = %(token)s AND attempt.kind = 'CHARGE' AND attempt.status = 'SENDING'),
+    EXISTS (SELECT 1 FROM invoices_attempt attempt
+            WHERE attempt.kind = 'CHARGE' AND attempt.invoice_id = %(invoice)s
+              AND attempt.status IN ('SENDING', 'UNKNOWN', 'AWAITING'))
+FROM accounts_merchant merchant WHERE merchant.id = %(merchant)s
+"""
+
+
+def _facts(job: RetryJob) -> _Facts:
+    values = {
+        "customer": job.customer_id,
+        "token": job.token_id,
+        "invoice": job.invoice_id,
+        "merchant": job.merchant_id,
+    }
+    with database.cursor() as cursor:
+        cursor.execute(_FACTS, values)
+        return _Facts(*cursor.fetchone())
 
 
 def charging_switched_off(merchant_pk: int) -> bool:
@@ -210,7 +249,7 @@ def _commit(
 ) -> Prepared:
     invoice, option = scope.invoice, check.option
     assert option is not None
-    lease_until = database_now() + lease
+    lease_until = check.facts.database_now + lease
     send_by = lease_until - timeout
     _into_processing(scope, charge, stamp)
     attempt = attempt_start(

@@ -28,10 +28,12 @@ _NO_CONNECTION, _TOO_MANY = "network_error", "rate_limit_exceeded"
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One call may be made now. `probe`: it is the one that tries a provider which was down."""
+    """One call may be made now. `probe`: it is the one that tries a provider which was down; `strained`: calls before
+    it failed, so that an answer is news."""
 
     connection_pk: int
     probe: bool = False
+    strained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +45,24 @@ class Barred:
     brief: bool = False
 
 
-def gate_enter(connection_pk: int, *, now: datetime) -> Passage | Barred:
-    """Ask for one call. A passage has used up a call of the rate limit, and a probe keeps others out for a while."""
-    account = Connection.objects.select_related("gate").get(pk=connection_pk)
+def gate_enter(account: Connection, *, now: datetime) -> Passage | Barred:
+    """Ask for one call through a connection read with its gate.
+
+    A passage has used up a call of the rate limit, and a probe keeps others out for a while.
+    """
     gate: ProviderGate | None = getattr(account, "gate", None)
     if gate is not None and (bar := gate_bar(gate, now)) is not None:
         return Barred(*bar)
     probe = gate is not None and gate.shut_times > 0
     if probe:
         begun = after_probe_began(_health(gate), now).shut_until if gate is not None else None
-        mine = ProviderGate.objects.filter(pk=connection_pk, shut_times__gt=0, shut_until__lte=now)
+        mine = ProviderGate.objects.filter(pk=account.pk, shut_times__gt=0, shut_until__lte=now)
         if not mine.update(shut_until=begun):
             return Barred(begun or now, "the provider is being tried by another call")
     rate = calls_per_second(account)
     if rate is not None and (wait := _take_call(account, rate)) is not None:
         return Barred(now + wait, "the connection's rate limit", brief=True)
-    return Passage(connection_pk, probe)
+    return Passage(account.pk, probe, strained=gate is not None and gate.strain > 0)
 
 
 # The bucket holds one second's worth of calls and at least one; `next_free_at` is when it would be full again. The
@@ -107,7 +111,7 @@ def gate_leave(passage: Passage, *, now: datetime) -> None:
 
 
 def gate_note(passage: Passage, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> None:
-    """What a call says about its provider. Costs one look where nothing was and nothing is wrong."""
+    """What a call says about its provider; writes nothing where nothing was and nothing is wrong."""
     if isinstance(answer, ProviderUncertain):
         _trouble(passage, Trouble.NO_ANSWER, answer.message, now)
     elif answer.outcome is Outcome.ERRORED and answer.error_code == _NO_CONNECTION:
@@ -158,7 +162,9 @@ def _trouble(passage: Passage, trouble: Trouble, error: str, now: datetime) -> N
 
 
 def _answered(passage: Passage, now: datetime) -> None:
-    """The provider works. An answer to a call that began before it was shut says so too."""
+    """The provider works, after calls that failed."""
+    if not passage.strained:
+        return
     strained = ProviderGate.objects.filter(pk=passage.connection_pk, strain__gt=0)
     healed = {"strain": 0, "strained_since": None, "shut_until": None, "shut_times": 0, "last_error": ""}
     if not strained.update(**healed):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from invoices.models import Connection
 from recovery_site.common.clock import database_now
 from retries.models import ProviderGate
 from retries.services import gates
@@ -18,6 +19,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 THREADS = 8
 # One call in 200 seconds: no second one comes free while the test runs, however slow the machine is.
 SLOW = 0.005
+
+
+def fresh(shop: Shop) -> Connection:
+    return Connection.objects.select_related("gate").get(pk=shop.connection.pk)
 
 
 def ask_at_once(ask: Callable[[], Any]) -> list[Any]:
@@ -66,20 +71,18 @@ def test_reading_and_then_writing_the_bucket_lets_everybody_through(limited: Sho
 def test_one_statement_lets_exactly_one_through(limited: Shop, known: bool) -> None:
     if not known:
         ProviderGate.objects.all().delete()
-    answers = ask_at_once(lambda: gate_enter(limited.connection.pk, now=limited.at))
+    answers = ask_at_once(lambda: gate_enter(fresh(limited), now=limited.at))
     assert sum(isinstance(answer, Passage) for answer in answers) == 1
 
 
 def test_a_full_bucket_gives_exactly_what_is_in_it(limited: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five calls fit: with a step of 200 s and room for four more, none comes back meanwhile."""
     monkeypatch.setattr(gates, "_TAKE", gates._TAKE.replace("%(room)s", "4 * %(step)s"))
-    answers = [
-        answer for _ in range(2) for answer in ask_at_once(lambda: gate_enter(limited.connection.pk, now=limited.at))
-    ]
+    answers = [answer for _ in range(2) for answer in ask_at_once(lambda: gate_enter(fresh(limited), now=limited.at))]
     assert sum(isinstance(answer, Passage) for answer in answers) == 5
 
 
 def test_one_worker_at_a_time_tries_a_provider_that_was_down(limited: Shop) -> None:
     ProviderGate.objects.filter(pk=limited.connection.pk).update(shut_until=limited.at, shut_times=1, strain=10)
-    answers = ask_at_once(lambda: gate_enter(limited.connection.pk, now=limited.at))
+    answers = ask_at_once(lambda: gate_enter(fresh(limited), now=limited.at))
     assert [answer.probe for answer in answers if isinstance(answer, Passage)] == [True]

@@ -20,6 +20,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOWHERE = "http://127.0.0.1:9"
 
 
+def fresh(shop: Shop) -> Connection:
+    return Connection.objects.select_related("gate").get(pk=shop.connection.pk)
+
+
 def unplug(shop: Shop, url: str = NOWHERE) -> None:
     Connection.objects.filter(pk=shop.connection.pk).update(base_url=url)
 
@@ -152,8 +156,8 @@ def test_a_limited_connection_is_drained_completely_and_others_do_not_wait_for_i
 
 def test_an_empty_bucket_says_when_the_next_call_may_go(new_shop: Callable[..., Shop]) -> None:
     shop = new_shop(max_per_second=0.01)
-    assert gate_enter(shop.connection.pk, now=shop.at) == Passage(shop.connection.pk)
-    barred = gate_enter(shop.connection.pk, now=shop.at)
+    assert gate_enter(fresh(shop), now=shop.at) == Passage(shop.connection.pk)
+    barred = gate_enter(fresh(shop), now=shop.at)
     assert isinstance(barred, Barred)
     assert barred.brief
     left: timedelta = barred.until - shop.at
