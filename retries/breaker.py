@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 
-SHUT_AT = 10
+SHUT_AT = 20
 # What built up longer ago than this says nothing about now.
 FORGET_AFTER = timedelta(hours=1)
 COOL_OFF = timedelta(seconds=30)
@@ -24,7 +24,7 @@ class Trouble(IntEnum):
     """How much one failed call says against the provider."""
 
     NO_ANSWER = 1
-    NO_CONNECTION = 4
+    NO_CONNECTION = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,6 @@ def test_a_full_bucket_gives_exactly_what_is_in_it(limited: Shop, monkeypatch: p
 
 
 def test_one_worker_at_a_time_tries_a_provider_that_was_down(limited: Shop) -> None:
-    ProviderGate.objects.filter(pk=limited.connection.pk).update(shut_until=limited.at, shut_times=1, strain=10)
+    ProviderGate.objects.filter(pk=limited.connection.pk).update(shut_until=limited.at, shut_times=1, strain=20)
     answers = ask_at_once(lambda: gate_enter(fresh(limited), now=limited.at))
     assert [answer.probe for answer in answers if isinstance(answer, Passage)] == [True]

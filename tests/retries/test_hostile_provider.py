@@ -97,6 +97,12 @@ def by_token(twists: dict[str, Twist]) -> Twist:
     return lambda record: twists[record["token"]](record)
 
 
+@pytest.fixture(autouse=True)
+def _no_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer on its own: so many of them in a row would count as an outage."""
+    monkeypatch.setattr("retries.breaker.SHUT_AT", 10_000)
+
+
 def named(shop: Shop, names: Iterable[str]) -> dict[str, Bill]:
     """A failed bill of a customer of its own for each name."""
     wanted = list(names)

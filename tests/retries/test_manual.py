@@ -155,7 +155,7 @@ def test_the_policys_number_of_manual_retries_is_a_limit(shop: Shop) -> None:
             idempotency_key=f"key-{number}",
             attempted_at=shop.at + timedelta(minutes=number),
         )
-        Attempt.objects.filter(idempotency_key=f"key-{number}").update(status="ERRORED", counts=False)
+        Attempt.objects.filter(idempotency_key=f"key-{number}").update(status="DECLINED", counts=False)
     with pytest.raises(Conflict, match="10 manual retries of this case are used up"):
         shop.retry_now(bill)
 
