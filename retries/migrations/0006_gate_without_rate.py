@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("retries", "0004_bulk_tenant_keys"),
+        ("retries", "0005_case_first_code"),
     ]
 
     operations = [
