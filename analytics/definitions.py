@@ -77,6 +77,62 @@ _ALL = (
         "attempts; cases",
     ),
     Definition(
+        "failures_by_network",
+        "Failed attempts by card network",
+        "Charge attempts made in the period, by the network of the card; failed ones were declined or surely did"
+        " not happen. Beside them: the cases that opened in the period and whose first attempt was on this network.",
+        "attempts; cases",
+    ),
+    Definition(
+        "failures_by_country",
+        "Failed attempts by card country",
+        "As by network, for the country in which the card was issued, where the provider tells it.",
+        "attempts; cases",
+    ),
+    Definition(
+        "failures_by_connection",
+        "Failed attempts by connection",
+        "As by network, for the account at a provider through which the attempt was made.",
+        "attempts; cases",
+    ),
+    Definition(
+        "attempts_by_sender",
+        "Attempts by sender",
+        "Charge attempts made in the period, by who sent them (this service, the provider's own retries, others) and"
+        " why, and how many of those with an outcome succeeded.",
+        "attempts",
+    ),
+    Definition(
+        "recovered_by_source",
+        "Recovered by source",
+        "Cases that closed as recovered in the period, by what brought the money: a retry, a card update, staff, the"
+        " customer, the provider's own retry, or a payment from outside.",
+        "cases; net money per currency",
+    ),
+    Definition(
+        "recovery_by_policy",
+        "Recovery by policy version and segment",
+        "Of all cases opened in the period, by the policy version and the segment that they were given at opening, the"
+        " share that is recovered by now. Open cases stay in the denominator. Versions ran at different times: compare"
+        " them only where their cases are alike.",
+        "percent of cases; of the amount, per currency",
+    ),
+    Definition(
+        "forecast",
+        "Forecast",
+        "What the open cases may still bring: the amount due of each, times the share of cases of the same first"
+        " category that were recovered after the age it has now, among those opened 45 to 90 days ago that were not yet"
+        " recovered at that age. An expectation, not a promise; a category with under 20 such cases uses all of them.",
+        _MONEY,
+    ),
+    Definition(
+        "budget_use",
+        "Use of the networks' budgets",
+        "The newest 2,000 open cases' cards, by network and rule: how many have used nothing, up to half, more than"
+        " half, and all of what the rule allows in its window now.",
+        "cards",
+    ),
+    Definition(
         "recovered_by_attempt",
         "Recovered by attempt number",
         "Cases that closed as recovered in the period, by the number of the successful attempt on the"

@@ -7,6 +7,8 @@ from analytics import views
 urlpatterns = [
     path("", views.dashboard, name="dashboard"),
     path("live/", views.live, name="dashboard-live"),
+    path("reports/<slug:name>/", views.report, name="dashboard-report"),
+    path("reports/<slug:name>/<slug:key>.csv", views.report_export, name="dashboard-report-export"),
     path("invoices/", views.invoices, name="dashboard-invoices"),
     path("invoices/export.csv", views.invoices_export, name="dashboard-invoices-export"),
     path("alerts/", views.alerts, name="dashboard-alerts"),

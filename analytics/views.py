@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -25,17 +25,20 @@ from accounts.models import Merchant, User
 from analytics import presentation
 from analytics.exports import INVOICE_COLUMNS, csv_lines, invoice_cells
 from analytics.period import LENGTHS, length_from, period_of, zone_of
+from analytics.reports import REPORTS, Report
 from analytics.rollups.reading import Figures
 from analytics.selectors.activity import recent_activity, upcoming_retries
 from analytics.selectors.alerts import alert_page
 from analytics.selectors.attempts import failures_by_day, recovered_by_number, top_decline_codes
 from analytics.selectors.cases import cohorts, recovered_money, revenue_at_risk, time_to_recover
+from analytics.selectors.forecast import expected_recoveries
 from analytics.selectors.invariants import must_be_zero
 from analytics.selectors.invoices import filter_from, invoice_page, invoices_for_export
 from analytics.selectors.operations import queue_health
 from analytics.selectors.shell import shell_counts
 from analytics.services import Forbidden, alerts_acknowledge
 from analytics.words import CATEGORY_NAMES
+from invoices.models import Connection
 from invoices.states import InvoiceStatus
 from recovery_site.common import clock
 from retries.states import CaseStatus, NextStep
@@ -92,12 +95,14 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         **parts,
         "poll_seconds": max(_POLL_SECONDS, ceil(_POLL_REST * (monotonic() - started))),
         "lengths": LENGTHS,
+        "report": None,
         "failures": failures,
         "failure_chart": chart,
         "failure_rows": presentation.chart_rows(chart),
         "failure_legend": presentation.failure_legend(failures, period),
         "codes": presentation.code_lines(top_decline_codes(figures), period),
         "numbers": presentation.number_lines(recovered_by_number(figures)),
+        "forecast": expected_recoveries(figures),
         "times": times,
         "time_lines": presentation.time_lines(times),
         "percentiles": [
@@ -142,6 +147,64 @@ def _live(figures: Figures) -> dict[str, Any]:
         "upcoming": upcoming_retries(merchant),
         "health": queue_health(merchant, period.end),
     }
+
+
+def _figures(request: HttpRequest, merchant: Merchant) -> Figures:
+    """The period and the connection that the address asks for; an unknown connection means all."""
+    period = period_of(length_from(request.GET.get("days", "")), clock.now(), zone_of(merchant.timezone))
+    wanted = Connection.objects.filter(merchant=merchant, public_id=request.GET.get("connection", "")[:40]).first()
+    return Figures(merchant, period, wanted.pk if wanted else None)
+
+
+def _report(name: str) -> Report:
+    try:
+        return REPORTS[name]
+    except KeyError:
+        raise Http404("There is no report of this name.") from None
+
+
+@member_page
+@require_safe
+def report(request: HttpRequest, merchant: Merchant, name: str) -> HttpResponse:
+    """One report: its chart where it has one, and its tables."""
+    found, figures = _report(name), _figures(request, merchant)
+    chosen = figures.connections.get(figures.connection_pk or 0)
+    context = {
+        "merchant": merchant,
+        "report": found,
+        "period": figures.period,
+        "now": figures.period.end,
+        "lengths": LENGTHS,
+        "connections": list(figures.connections.values()),
+        "connection": chosen,
+        "tables": [table(figures) for table in found.tables],
+        "health": queue_health(merchant, figures.period.end) if name == "retries" else None,
+    }
+    if name == "failures":
+        failures = failures_by_day(figures)
+        chart = presentation.failure_chart(failures)
+        context |= {
+            "failures": failures,
+            "failure_chart": chart,
+            "failure_rows": presentation.chart_rows(chart),
+            "failure_legend": presentation.failure_legend(failures, figures.period),
+        }
+    return render(request, "analytics/report.html", context)
+
+
+@member_page
+@require_safe
+def report_export(request: HttpRequest, merchant: Merchant, name: str, key: str) -> StreamingHttpResponse:
+    """One table of a report as CSV, as the page shows it."""
+    figures = _figures(request, merchant)
+    tables = (table(figures) for table in _report(name).tables)
+    found = next((table for table in tables if table.key == key), None)
+    if found is None:
+        raise Http404("This report has no such table.")
+    lines = csv_lines(found.head, ((row.label, *row.cells) for row in found.rows))
+    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{key}-{figures.period.end:%Y%m%d}.csv"'
+    return response
 
 
 @member_page

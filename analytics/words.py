@@ -114,3 +114,62 @@ def state_tone(kind: str, state: str) -> str:
 def category_name(category: str) -> str:
     """The category for people; attempts that were never classified carry none."""
     return CATEGORY_NAMES.get(category, category.replace("_", " ").capitalize() or "Not classified")
+
+
+NETWORK_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "visa": "Visa",
+        "mastercard": "Mastercard",
+        "maestro": "Maestro",
+        "amex": "American Express",
+        "discover": "Discover",
+        "diners": "Diners Club",
+        "jcb": "JCB",
+        "unionpay": "UnionPay",
+        "elo": "Elo",
+        "ach": "ACH",
+        "sepa": "SEPA",
+        "bacs": "Bacs",
+        "unknown": "Unknown network",
+    }
+)
+
+
+def network_name(network: str) -> str:
+    """The network for people; attempts without a card have none."""
+    return NETWORK_NAMES.get(network, network.capitalize() or "No card")
+
+
+_TRIGGER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "automatic": "automatic retries",
+        "card_update": "after a card update",
+        "staff": "asked for by staff",
+        "customer": "by the customer",
+    }
+)
+
+
+def sender_name(sender: str) -> str:
+    """`OURS automatic` (origin and trigger of an attempt) for people."""
+    origin, _, trigger = sender.partition(" ")
+    if origin == "OURS":
+        return f"This service, {_TRIGGER_NAMES.get(trigger, trigger)}"
+    return {"PROVIDER": "The provider's own retries", "OUTSIDE": "Others"}.get(origin, origin.capitalize())
+
+
+_SOURCE_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "retry": "Automatic retry",
+        "card_update": "Card update",
+        "staff": "Staff",
+        "customer": "Customer",
+        "provider": "The provider's own retry",
+        "outside": "Paid outside",
+    }
+)
+
+
+def source_name(source: str) -> str:
+    """What recovered a case (`Case.recovered_by`) for people."""
+    return _SOURCE_NAMES.get(source, source.replace("_", " ").capitalize() or "Outside")

@@ -13,6 +13,7 @@ from django.db import connection
 from accounts.models import Merchant
 from analytics.period import Period
 from analytics.rollups.sql import DAYS, ROLLUPS
+from invoices.models import Connection
 
 _BY_NAME = {rollup.name: rollup for rollup in ROLLUPS}
 
@@ -132,6 +133,11 @@ class Figures:
             "sum(cases), sum(gross_minor), sum(back_minor)",
         )
         return [RecoveryFigure(*row) for row in rows]
+
+    @cached_property
+    def connections(self) -> dict[int, Connection]:
+        """The merchant's connections by primary key."""
+        return {one.pk: one for one in Connection.objects.filter(merchant=self.merchant).order_by("pk")}
 
     @cached_property
     def _pending(self) -> tuple[str | None, list[int]]:

@@ -160,7 +160,8 @@ LIMIT %(limit)s
 """
 
 
-def _rule_columns() -> dict[str, list[Any]]:
+def rule_columns() -> dict[str, list[Any]]:
+    """Every network rule as columns for `unnest`."""
     rules: list[Rule] = [rule for network in NETWORKS for rule in network_rules(network)]
     return {
         "networks": [rule.network for rule in rules],
@@ -184,7 +185,7 @@ def _nothing_more() -> dict[str, list[Any]]:
 _CHECKS: Final[Mapping[str, tuple[str, Callable[[], dict[str, list[Any]]]]]] = MappingProxyType(
     {
         "after_hard_decline": (_AFTER_HARD_DECLINE, _nothing_more),
-        "over_network_rule": (_OVER_RULE, _rule_columns),
+        "over_network_rule": (_OVER_RULE, rule_columns),
         "paid_beyond_amount": (_PAID_BEYOND, _nothing_more),
         "without_next_step": (_NO_NEXT_STEP, _nothing_more),
     }

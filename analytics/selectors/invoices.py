@@ -1,5 +1,6 @@
 """The invoice list: filters from the address, keyset pages, no count of the whole."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -21,8 +22,8 @@ from retries.states import CaseStatus, NextStep
 
 PAGE = 50
 _EXPORT_CHUNK = 1000
-# Stands for "no code at all", which an empty parameter cannot say.
 _FAILED = (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+# Stands for "nothing told" (no code, no country), which an empty parameter cannot say.
 NO_CODE = "none"
 
 
@@ -30,7 +31,8 @@ NO_CODE = "none"
 class InvoiceFilter:
     """What the address asks for; an empty field asks for nothing. `opened`, `closed`, `failed` are local days
     up to now; `failed` turns `category` and `code` from the case's into those of a failed attempt, and is the
-    period of `check`."""
+    period of `check`. `network` and `country` are a failed attempt's card's, `segment` and `policy` (version) a case's,
+    `connection` is a public id."""
 
     q: str = ""
     status: str = ""
@@ -42,6 +44,11 @@ class InvoiceFilter:
     closed: str = ""
     failed: str = ""
     code: str = ""
+    network: str = ""
+    country: str = ""
+    segment: str = ""
+    policy: str = ""
+    connection: str = ""
     check: str = ""
 
     def query(self, **changes: str) -> str:
@@ -63,6 +70,11 @@ class InvoiceFilter:
             "closed": f"Case closed in the last {self.closed} days",
             "failed": f"Attempt failed in the last {self.failed} days",
             "code": "Without a decline code" if self.code == NO_CODE else f"Code {self.code}",
+            "network": f"Network {self.network}",
+            "country": "Without a card country" if self.country == NO_CODE else f"Card from {self.country}",
+            "segment": f"Segment {self.segment.replace('_', ' ')}",
+            "policy": f"Policy version {self.policy}",
+            "connection": "One connection",
             "check": DEFINITIONS[self.check].name if self.check else "",
         }
         if self.check:  # its period only; the attempts need not have failed
@@ -89,6 +101,8 @@ def filter_from(parameters: Mapping[str, str]) -> InvoiceFilter:
         value = str(parameters.get(one.name, "")).strip()[:300].replace("\x00", "")
         if value and (one.name not in _ALLOWED or value in _ALLOWED[one.name]):
             found[one.name] = value
+    if not re.fullmatch(r"[0-9]{1,9}", found.get("policy", "0")):
+        del found["policy"]
     return InvoiceFilter(**found)
 
 
@@ -137,12 +151,15 @@ def invoices_matching(merchant: Merchant, wanted: InvoiceFilter, now: datetime) 
         found = found.filter(status=wanted.status)
     if wanted.currency:
         found = found.filter(currency=wanted.currency.upper())
+    if wanted.connection:
+        found = found.filter(connection__public_id=wanted.connection)
     if wanted.check:
         period = period_of(int(wanted.failed or LENGTHS[1]), now, zone_of(merchant.timezone))
         found = found.filter(pk__in=breaches(wanted.check, merchant, period))
-    elif wanted.failed or wanted.code:
+    elif wanted.failed or wanted.code or wanted.network or wanted.country:
         found = found.filter(Exists(_failed_attempts(merchant, wanted, now)))
-    if wanted.case or wanted.next_step or wanted.opened or wanted.closed or (wanted.category and not wanted.failed):
+    of_case = (wanted.case, wanted.next_step, wanted.opened, wanted.closed, wanted.segment, wanted.policy)
+    if any(of_case) or (wanted.category and not wanted.failed):
         found = found.filter(Exists(_cases(merchant, wanted, now)))
     return found
 
@@ -161,6 +178,10 @@ def _failed_attempts(merchant: Merchant, wanted: InvoiceFilter, now: datetime) -
         attempts = attempts.filter(category=wanted.category)
     if wanted.code:
         attempts = attempts.filter(raw_code="" if wanted.code == NO_CODE else wanted.code)
+    if wanted.network:
+        attempts = attempts.filter(card__network=wanted.network)
+    if wanted.country:
+        attempts = attempts.filter(card__country="" if wanted.country == NO_CODE else wanted.country)
     return attempts
 
 
@@ -177,6 +198,10 @@ def _cases(merchant: Merchant, wanted: InvoiceFilter, now: datetime) -> "QuerySe
         conditions &= Q(closed_at__gte=_since(merchant, wanted.closed, now))
     if wanted.category and not wanted.failed:
         conditions &= Q(category=wanted.category)
+    if wanted.segment:
+        conditions &= Q(segment=wanted.segment)
+    if wanted.policy:
+        conditions &= Q(policy_version__version=int(wanted.policy))
     return Case.objects.filter(conditions)
 
 

@@ -3,25 +3,10 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from analytics.words import category_name
+from analytics.words import category_name, network_name
 from providers.categories import Category
 from tokens.rules import Counts, Key, Rule
 
-_NETWORK_TITLES: Mapping[str, str] = {
-    "visa": "Visa",
-    "mastercard": "Mastercard",
-    "maestro": "Maestro",
-    "amex": "American Express",
-    "discover": "Discover",
-    "diners": "Diners Club",
-    "jcb": "JCB",
-    "unionpay": "UnionPay",
-    "elo": "Elo",
-    "ach": "ACH",
-    "sepa": "SEPA",
-    "bacs": "Bacs",
-    "unknown": "Unknown network",
-}
 _CATEGORY_WORDS: Mapping[str, str] = {
     Category.HARD_DECLINE: "The bank will never accept this card; another one is needed.",
     Category.INSUFFICIENT_FUNDS: "There was not enough money on the account at that moment.",
@@ -77,13 +62,9 @@ def _count(number: int, unit: str) -> str:
     return f"{number} {unit}{'s' if unit == 'day' and number != 1 else ''}"
 
 
-def network_title(network: str) -> str:
-    return _NETWORK_TITLES.get(network, network.capitalize())
-
-
 def card_label(network: str, last4: str) -> str:
     """`Visa •••• 4242`, or the network alone where no digits are known."""
-    title = network_title(network)
+    title = network_name(network)
     if network == "unknown":
         title = "Card"
     return f"{title} •••• {last4}" if last4 else title
@@ -91,7 +72,7 @@ def card_label(network: str, last4: str) -> str:
 
 def rule_words(rule: Rule) -> str:
     """`Visa's 15 declines in 30 days for the same amount`: a rule as people speak of it."""
-    whose = "our own limit of" if rule.network == "unknown" else f"{network_title(rule.network)}'s"
+    whose = "our own limit of" if rule.network == "unknown" else f"{network_name(rule.network)}'s"
     what = "declines" if rule.counts is Counts.DECLINES else "attempts"
     window = "a calendar month" if rule.window is None else rule.window_text
     scope = {Key.CARD: "", Key.CARD_AMOUNT: " for the same amount", Key.INVOICE: " for one invoice"}[rule.key]

@@ -1,0 +1,288 @@
+"""Reports as tables: what a page shows, prints and exports as CSV.
+
+A row leads to the invoices it counts (`query`); a table is named by the definition that says what it counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from analytics.charts import bar_width, percent
+from analytics.definitions import DEFINITIONS, Definition
+from analytics.presentation import number_lines
+from analytics.rollups.reading import AttemptFigure, CaseFigure, Figures
+from analytics.selectors.attempts import recovered_by_number
+from analytics.selectors.budgets import budget_use
+from analytics.selectors.cases import Tally
+from analytics.selectors.invoices import NO_CODE, InvoiceFilter
+from analytics.selectors.operations import duration_text
+from analytics.words import category_name, network_name, sender_name, source_name
+from recovery_site.common.money import format_money
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`cells` are texts under the table's `head`; `width` 0..100 draws a bar of `tone` or `category` in the row."""
+
+    label: str
+    cells: tuple[str, ...]
+    query: str = ""
+    width: str = ""
+    tone: str = "accent"
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`head` names label and cells; `note` is said below, `empty` instead of no rows."""
+
+    key: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    empty: str = "Nothing in this period"
+
+    @property
+    def definition(self) -> Definition:
+        return DEFINITIONS[self.key]
+
+    @property
+    def bars(self) -> bool:
+        return any(row.width for row in self.rows)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Attempts and cases that share a key."""
+
+    attempts: int = 0
+    failed: int = 0
+    tally: Tally = field(default_factory=Tally)
+
+
+def _lines(figures: Figures, facet: str, key: Callable[[AttemptFigure | CaseFigure], str]) -> Mapping[str, _Line]:
+    found: dict[str, _Line] = defaultdict(_Line)
+    for attempt in figures.attempts:
+        if attempt.facet == facet:
+            line = found[key(attempt)]
+            line.attempts += attempt.attempts
+            line.failed += attempt.failed
+    for case in figures.cases:
+        if case.facet == facet:
+            found[key(case)].tally.add(case.status, case.cases, 0, 0)
+    return dict(sorted(found.items(), key=lambda item: (-item[1].failed, -item[1].tally.total, item[0])))
+
+
+_HEAD = ("Failed", "Attempts", "Share failed", "Cases", "Recovered")
+
+
+def _table(key: str, what: str, lines: Iterable[tuple[str, _Line, str, str]], **more: str) -> Table:
+    """Rows from (label, line, query, category)."""
+    kept = [one for one in lines if one[1].failed or one[1].tally.total]
+    most = max((line.failed for _, line, _, _ in kept), default=0)
+    rows = tuple(
+        Row(
+            label,
+            (
+                f"{line.failed:,}",
+                f"{line.attempts:,}",
+                percent(line.failed, line.attempts),
+                f"{line.tally.total:,}",
+                percent(line.tally.recovered, line.tally.total),
+            ),
+            query,
+            bar_width(line.failed, most),
+            category=category,
+        )
+        for label, line, query, category in kept
+    )
+    return Table(key, (what, *_HEAD), rows, **more)
+
+
+def by_category(figures: Figures) -> Table:
+    days = str(figures.period.days)
+    lines = _lines(figures, "network", lambda row: row.category)
+    return _table(
+        "failures_by_category",
+        "Category",
+        (
+            (category_name(key), line, InvoiceFilter(failed=days, category=key).query(), key.lower())
+            for key, line in lines.items()
+            if key
+        ),
+    )
+
+
+def by_code(figures: Figures) -> Table:
+    days = str(figures.period.days)
+    lines = _lines(figures, "code", lambda row: row.key)
+    told = (
+        (key or "No code told", line, InvoiceFilter(failed=days, code=key or NO_CODE).query(), "")
+        for key, line in lines.items()
+        if line.failed
+    )
+    return _table("top_decline_codes", "Code", told)
+
+
+def by_network(figures: Figures) -> Table:
+    days = str(figures.period.days)
+    return _table(
+        "failures_by_network",
+        "Network",
+        (
+            (network_name(key), line, InvoiceFilter(failed=days, network=key).query() if key else "", "")
+            for key, line in _lines(figures, "network", lambda row: row.key).items()
+        ),
+    )
+
+
+def by_country(figures: Figures) -> Table:
+    days = str(figures.period.days)
+    return _table(
+        "failures_by_country",
+        "Country",
+        (
+            (key or "Not told", line, InvoiceFilter(failed=days, country=key or NO_CODE).query(), "")
+            for key, line in _lines(figures, "country", lambda row: row.key).items()
+        ),
+    )
+
+
+def by_connection(figures: Figures) -> Table:
+    days = str(figures.period.days)
+    names = figures.connections
+    lines = _lines(figures, "network", lambda row: str(row.connection_pk))
+    return _table(
+        "failures_by_connection",
+        "Connection",
+        (
+            (str(names[int(key)]), line, InvoiceFilter(failed=days, connection=names[int(key)].public_id).query(), "")
+            for key, line in lines.items()
+        ),
+    )
+
+
+def by_number(figures: Figures) -> Table:
+    found = recovered_by_number(figures)
+    rows = tuple(
+        Row(
+            line.label,
+            (f"{line.recovered:,}", line.share, line.running or "", line.tried, line.success),
+            width=line.width,
+            tone="success",
+        )
+        for line in number_lines(found)
+    )
+    head = ("Attempt", "Recovered", "Share", "Running share", "Tried", "Success when tried")
+    return Table("recovered_by_attempt", head, rows)
+
+
+def by_sender(figures: Figures) -> Table:
+    made: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in figures.attempts:
+        if row.facet == "sender":
+            for index, number in enumerate((row.attempts, row.finished, row.succeeded)):
+                made[row.key][index] += number
+    most = max((one[0] for one in made.values()), default=0)
+    rows = tuple(
+        Row(sender_name(key), (f"{all_:,}", f"{done:,}", percent(won, done)), width=bar_width(all_, most))
+        for key, (all_, done, won) in sorted(made.items(), key=lambda item: -item[1][0])
+    )
+    return Table("attempts_by_sender", ("Sent by", "Attempts", "With an outcome", "Succeeded"), rows)
+
+
+def by_source(figures: Figures) -> Table:
+    cases: dict[str, int] = defaultdict(int)
+    money: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for one in figures.recoveries:
+        cases[one.source] += one.cases
+        money[one.source][one.currency] += one.gross_minor - one.back_minor
+    most, total = max(cases.values(), default=0), sum(cases.values())
+    rows = tuple(
+        Row(
+            source_name(source),
+            (f"{number:,}", percent(number, total), _money(money[source])),
+            width=bar_width(number, most),
+            tone="success",
+        )
+        for source, number in sorted(cases.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return Table("recovered_by_source", ("Source", "Cases", "Share", "Net"), rows, empty="Nothing recovered yet")
+
+
+def by_policy(figures: Figures) -> Table:
+    found: dict[tuple[int, str], dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
+    for row in figures.cases:
+        if row.facet == "policy":
+            number, _, name = row.key.partition(" ")
+            found[int(number), name][row.currency].add(row.status, row.cases, row.amount_minor, row.recovered_minor)
+    rows = []
+    for (version, segment), currencies in sorted(found.items(), key=lambda item: (-item[0][0], item[0][1])):
+        total = sum(tally.total for tally in currencies.values())
+        won = sum(tally.recovered for tally in currencies.values())
+        still = sum(tally.open for tally in currencies.values())
+        cells = (
+            f"{total:,}",
+            f"{still:,}",
+            f"{won:,}",
+            percent(won, total) + ("*" if still else ""),
+            ", ".join(
+                f"{percent(tally.recovered_minor, tally.amount_minor)} {currency}"
+                for currency, tally in sorted(currencies.items())
+            ),
+        )
+        query = InvoiceFilter(opened=str(figures.period.days), segment=segment, policy=str(version)).query()
+        rows.append(
+            Row(f"Version {version}, {segment.replace('_', ' ')}", cells, query, bar_width(won, total), tone="success")
+        )
+    return Table(
+        "recovery_by_policy",
+        ("Policy and segment", "Cases", "Open", "Recovered", "Rate", "By amount"),
+        tuple(rows),
+        note="* not final: open cases can still be recovered.",
+        empty="No case opened in this period",
+    )
+
+
+def by_budget(figures: Figures) -> Table:
+    rows = []
+    for use in budget_use(figures.merchant, figures.period.end):
+        window = "a calendar month" if use.seconds is None else duration_text(use.seconds)
+        what = "per card and amount" if use.key == "card_amount" else "per card"
+        rows.append(
+            Row(
+                f"{network_name(use.network)}: {use.limit} in {window}, {what}",
+                (f"{use.cards:,}", f"{use.unused:,}", f"{use.half:,}", f"{use.more:,}", f"{use.spent:,}"),
+                width=bar_width(use.spent, use.cards),
+                tone="warning",
+            )
+        )
+    head = ("Rule", "Cards", "Unused", "Up to half", "More", "Used up")
+    return Table("budget_use", head, tuple(rows), empty="No open case has a card")
+
+
+def _money(by_currency: Mapping[str, int]) -> str:
+    return ", ".join(format_money(minor, currency) for currency, minor in sorted(by_currency.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A page of tables."""
+
+    name: str
+    title: str
+    tables: Sequence[Callable[[Figures], Table]]
+
+
+REPORTS: Final[Mapping[str, Report]] = MappingProxyType(
+    {
+        report.name: report
+        for report in (
+            Report("failures", "Failures", (by_category, by_code, by_network, by_country, by_connection)),
+            Report("retries", "Retries", (by_number, by_sender, by_source, by_budget)),
+            Report("policies", "Policies", (by_policy,)),
+        )
+    }
+)
