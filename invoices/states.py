@@ -9,6 +9,11 @@ class ConnectionMode(models.TextChoices):
     CHARGE = "charge", "We charge"
     COLLECT = "collect", "The billing system collects"
     OBSERVE = "observe", "Observe only"
+    SCHEDULE = "schedule", "The merchant charges when told"
+
+
+# Through these this service calls the provider.
+MODES_WE_CALL = (ConnectionMode.CHARGE, ConnectionMode.COLLECT)
 
 
 class InvoiceStatus(models.TextChoices):

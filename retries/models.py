@@ -197,6 +197,7 @@ class RetryJob(FSMModelMixin, models.Model):
                 condition=Q(status=JobStatus.SCHEDULED),
             ),
             models.Index(fields=["lease_until"], name="job_running", condition=Q(status=JobStatus.RUNNING)),
+            models.Index(fields=["merchant", "-id"], name="job_by_merchant"),
             models.Index(fields=["customer", "id"], name="job_waiting", condition=Q(status=JobStatus.QUEUED)),
         ]
         triggers = state_triggers("job", JOB_MOVES, (JobStatus.QUEUED, JobStatus.SCHEDULED))

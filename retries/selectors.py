@@ -125,6 +125,7 @@ def trigger_usage(case: Case, trigger: Trigger) -> int:
 
 
 def _own_charges(case: Case, trigger: Trigger) -> QuerySet[Attempt]:
+    """Charges of ours, and those that a merchant made itself on our word (connection mode schedule)."""
     outages = Outage.objects.filter(
         Q(ended_at=None) | Q(ended_at__gte=OuterRef("attempted_at")),
         connection=OuterRef("connection"),
@@ -132,9 +133,9 @@ def _own_charges(case: Case, trigger: Trigger) -> QuerySet[Attempt]:
     )
     return Attempt.objects.filter(
         Q(~Q(status=AttemptStatus.ERRORED) | ~Exists(outages)),
+        Q(origin=Origin.OURS) | Q(origin=Origin.OUTSIDE, decision__has_key="job"),
         invoice_id=case.invoice_id,
         kind=TransactionKind.CHARGE,
-        origin=Origin.OURS,
         trigger=trigger,
         attempted_at__gte=case.opened_at,
     )

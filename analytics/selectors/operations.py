@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from accounts.models import Merchant
 from invoices.models import OutboxMessage
+from invoices.states import ConnectionMode
 from recovery_site.common import clock
 from retries.models import Beat, RetryJob
 from retries.services.sweeps import WORKER_PREFIX
@@ -58,7 +59,7 @@ def worker_check(database_now: datetime) -> Check:
 
 def retries_check(now: datetime, merchant: Merchant | None = None) -> Check:
     """How late the oldest due retry is; `now` is the service's clock, by which retries are due."""
-    due = RetryJob.objects.filter(status=JobStatus.SCHEDULED, due_at__lte=now)
+    due = _ours(RetryJob.objects.filter(status=JobStatus.SCHEDULED, due_at__lte=now))
     oldest = _of(due, merchant).order_by("due_at").values_list("due_at", flat=True).first()
     late = clock.to_real_seconds(now - oldest) if oldest else 0.0
     return _lateness("retries", "retry", late)
@@ -69,6 +70,11 @@ def inbox_check(database_now: datetime, merchant: Merchant | None = None) -> Che
     due = InboxEvent.objects.filter(status=InboxStatus.RECEIVED, due_at__lte=database_now)
     oldest = _of(due, merchant).order_by("due_at").values_list("due_at", flat=True).first()
     return _lateness("inbox", "webhook", (database_now - oldest).total_seconds() if oldest else 0.0)
+
+
+def _ours(jobs: QuerySet[RetryJob]) -> QuerySet[RetryJob]:
+    """Not those that the merchant charges itself: they are late when the merchant is."""
+    return jobs.exclude(connection__mode=ConnectionMode.SCHEDULE)
 
 
 def _of(rows: QuerySet[Any], merchant: Merchant | None) -> QuerySet[Any]:
@@ -119,7 +125,7 @@ def queue_health(merchant: Merchant, now: datetime) -> QueueHealth:
     inbox = InboxEvent.objects.filter(merchant=merchant)
     outbox = OutboxMessage.objects.filter(merchant=merchant, done_at__isnull=True)
     counted = (
-        ("due", "Retries due now", jobs.filter(status=JobStatus.SCHEDULED, due_at__lte=now), ""),
+        ("due", "Retries due now", _ours(jobs.filter(status=JobStatus.SCHEDULED, due_at__lte=now)), ""),
         ("queued", "Queued behind another invoice", jobs.filter(status=JobStatus.QUEUED), ""),
         ("running", "Being sent", jobs.filter(status=JobStatus.RUNNING), ""),
         ("inbox", "Webhooks waiting", inbox.filter(status=InboxStatus.RECEIVED), ""),

@@ -183,7 +183,12 @@ class Transaction(FSMModelMixin, models.Model):
                 name="transaction_one_open_charge_per_invoice",
             ),
         ]
-        indexes = [models.Index(fields=["invoice", "id"], name="transaction_by_invoice")]
+        indexes = [
+            models.Index(fields=["invoice", "id"], name="transaction_by_invoice"),
+            models.Index(
+                fields=["merchant", "-id"], name="refund_by_merchant", condition=Q(kind=TransactionKind.REFUND)
+            ),
+        ]
         triggers = state_triggers("transaction", TRANSACTION_MOVES, TransactionStatus.INIT)
 
     def __str__(self) -> str:
@@ -382,6 +387,7 @@ class Dispute(FSMModelMixin, models.Model):
                 name="dispute_applied_after_opened",
             ),
         ]
+        indexes = [models.Index(fields=["merchant", "-id"], name="dispute_by_merchant")]
         triggers = state_triggers("dispute", DISPUTE_MOVES, DisputeStatus.OPEN)
 
     def __str__(self) -> str:

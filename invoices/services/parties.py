@@ -8,7 +8,7 @@ from django.db import transaction
 
 from accounts.models import Merchant
 from invoices.models import Connection, Customer
-from invoices.states import ConnectionMode
+from invoices.states import MODES_WE_CALL, ConnectionMode
 from providers import registry
 from providers.base import CustomerFacts
 from providers.guide import Guide, Kind, settings_read
@@ -32,7 +32,7 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
     mode = _mode(guide, values.pop("mode", None) or guide.modes[0])
     take_over = _take_over(values.pop("take_over", "at_once"))
     rate = _rate(values.pop("max_per_second", None))
-    settings_read(guide, values, complete=mode != ConnectionMode.OBSERVE)
+    settings_read(guide, values, complete=mode in MODES_WE_CALL)
     values = {key: value for key, value in values.items() if value not in (None, "")}
     base_url = str(values.get("base_url", ""))
     name = name or provider
@@ -51,7 +51,7 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
         secrets_encrypted=encrypt_json({key: value for key, value in values.items() if _is_secret(guide, key)}),
         take_over_after=take_over,
     )
-    if mode != ConnectionMode.OBSERVE:
+    if mode in MODES_WE_CALL:
         # Builds the client once, so that a config it cannot work with is refused here and not at the first charge.
         registry.client(provider, values)
     connection.save()
@@ -61,7 +61,8 @@ def connection_create(*, merchant: Merchant, provider: str, config: Mapping[str,
 def _mode(guide: Guide, mode: object) -> str:
     if not isinstance(mode, str) or mode not in ConnectionMode.values:
         raise InvalidInput(f"mode must be one of {', '.join(ConnectionMode.values)}, not {mode!r}.")
-    if mode not in guide.modes:
+    # Where others can charge while this service watches, it can also tell them when.
+    if mode not in guide.modes and not (mode == ConnectionMode.SCHEDULE and ConnectionMode.OBSERVE in guide.modes):
         raise InvalidInput(f"{guide.title} cannot be used in mode {mode}; use {' or '.join(guide.modes)}.")
     return mode
 

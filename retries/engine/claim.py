@@ -50,7 +50,7 @@ WITH RECURSIVE lanes(merchant_id, connection_id) AS (
     FROM lanes
     JOIN accounts_merchant merchant ON merchant.id = lanes.merchant_id AND merchant.charging_enabled
     JOIN invoices_connection account ON account.id = lanes.connection_id
-        AND account.enabled AND account.paused_reason = ''
+        AND account.enabled AND account.paused_reason = '' AND account.mode <> 'schedule'
     LEFT JOIN retries_providergate gate ON gate.connection_id = lanes.connection_id
     CROSS JOIN LATERAL (SELECT CASE jsonb_typeof(account.settings -> 'max_per_second') WHEN 'number'
         THEN nullif(greatest(0, (account.settings ->> 'max_per_second')::numeric), 0) END AS per_second) rate

@@ -140,6 +140,8 @@ class _Check:
             return "charging is switched off"
         if self.connection.mode == ConnectionMode.OBSERVE:
             return "this connection only observes"
+        if self.connection.mode == ConnectionMode.SCHEDULE:
+            return "the merchant charges through this connection itself"
         return charging_obstacle(self.connection)
 
     @cached_property

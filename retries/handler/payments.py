@@ -1,7 +1,9 @@
 """Reports about payments: a failed, pending or successful try, told by however many events, is one attempt."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q
 
@@ -13,6 +15,7 @@ from invoices.states import (
     ATTEMPT_OPEN,
     INVOICE_OPEN,
     AttemptStatus,
+    ConnectionMode,
     InvoiceStatus,
     Origin,
     TransactionKind,
@@ -33,8 +36,10 @@ from retries.handler.entry import Entry, enter, enter_invoice, opened_at
 from retries.handler.joining import halves_find, payment_home
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
 from retries.locking import Scope, open_case
+from retries.models import RetryJob
 from retries.services import outcomes
 from retries.services.cases import case_ensure
+from retries.states import JobStatus
 
 # How long a payment that cannot name its invoice may still be claimed by one before it is charged on its own.
 JOIN_WITHIN = timedelta(minutes=10)
@@ -150,9 +155,11 @@ def payment_report(
             move(invoice, "start", invoice=invoice, stamp=stamp)
         move(charge, "submit", invoice=invoice, stamp=stamp)
     keys = entry.method if entry else None
+    on_our_word = _on_our_word(scope)
     return attempt_report(
         invoice,
         ReportedAttempt(
+            origin=Origin.PROVIDER if on_our_word is None else Origin.OUTSIDE,
             transaction=charge,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
@@ -161,9 +168,21 @@ def payment_report(
             provider_payment_id=payment.payment_id,
             token_pk=keys.token_pk if keys else None,
             card_pk=keys.card_pk if keys else None,
-            decision={"biller_number": biller_number} if biller_number else {},
+            decision={**(on_our_word or {}), **({"biller_number": biller_number} if biller_number else {})},
         ),
     )
+
+
+def _on_our_word(scope: Scope) -> Mapping[str, Any] | None:
+    """Where the merchant charges when told: the decision of the retry that this try carries out, empty for a try that
+    nobody had planned. None where others charge."""
+    invoice = scope.invoice
+    if not Connection.objects.filter(pk=invoice.connection_id, mode=ConnectionMode.SCHEDULE).exists():
+        return None
+    job = RetryJob.objects.filter(
+        invoice=invoice, kind=TransactionKind.CHARGE, status__in=(JobStatus.SCHEDULED, JobStatus.QUEUED)
+    ).first()
+    return {} if job is None else {**job.decision, "why": job.why, "job": job.public_id}
 
 
 def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> Transaction:

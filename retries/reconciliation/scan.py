@@ -11,7 +11,7 @@ from invoices.models import Attempt, Connection
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_scanned
-from invoices.states import AttemptStatus, ConnectionMode, TransactionKind
+from invoices.states import MODES_WE_CALL, AttemptStatus, TransactionKind
 from providers.base import (
     ChargeResult,
     CustomerFacts,
@@ -47,7 +47,7 @@ _END: Mapping[str, Outcome] = {
 
 def connections_to_scan() -> list[int]:
     """Connections whose provider can be asked for its payments."""
-    charging = Connection.objects.filter(enabled=True, paused_reason="").exclude(mode=ConnectionMode.OBSERVE)
+    charging = Connection.objects.filter(enabled=True, paused_reason="", mode__in=MODES_WE_CALL)
     return list(charging.order_by("pk").values_list("pk", flat=True))
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -17,6 +17,7 @@ from invoices.services.reviews import review_open, review_remind, reviews_close
 from invoices.states import (
     ATTEMPT_OPEN,
     AttemptStatus,
+    ConnectionMode,
     InvoiceStatus,
     ReviewKind,
     TransactionKind,
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 BATCH = 50
 # A provider that leaves this many questions of one tick unanswered is asked again in the next one.
 _UNANSWERED = 3
+# A merchant that charges when told has this long to report what came of it.
+_UNREPORTED_AFTER = timedelta(days=1)
 _REFUND_RESULTS = ("synced", "adopted", "failed", "resent", "staff", "waiting", "skipped")
 
 
@@ -198,6 +201,14 @@ def _steps(tick: _Tick) -> None:
         status=CaseStatus.OPEN, next_step__in=(NextStep.CUSTOMER, NextStep.PROVIDER), next_step_at__lte=now
     )
     _each(tick, over, deadline)
+    # The merchant was told when to charge and has not said what came of it: told again until the policy's horizon.
+    unreported = Case.objects.filter(
+        status=CaseStatus.OPEN,
+        next_step=NextStep.BOOKED,
+        next_step_at__lte=now - _UNREPORTED_AFTER,
+        connection__mode=ConnectionMode.SCHEDULE,
+    )
+    _each(tick, unreported, repair)
     # Only a person can tell when a mistake in one invoice or token is repaired; all others waited for the connection.
     own_mistake = Q(category=Category.CONFIG_ERROR) & ~Q(failure__verdict__scope=Scope.CONNECTION)
     held = Token.objects.filter(customer=OuterRef("customer"), status=TokenStatus.HELD)

@@ -153,10 +153,10 @@ def case_close(
 
 
 def _recovered_by(attempt: Attempt | None) -> str:
-    """retry, card_update, staff or customer for our own attempts; provider or outside for what others did."""
+    """retry, card_update, staff or customer for tries of ours or on our word; else provider or outside."""
     if attempt is None:
         return "outside"
-    if attempt.origin != Origin.OURS:
+    if attempt.origin != Origin.OURS and "job" not in attempt.decision:
         return attempt.origin.lower()
     return "retry" if attempt.trigger == "automatic" else attempt.trigger
 

@@ -123,6 +123,8 @@ def _demand_chargeable(invoice: Invoice) -> None:
     connection = Connection.objects.get(pk=invoice.connection_id)
     if connection.mode == ConnectionMode.OBSERVE or connection.take_over_after is None:
         raise Conflict("This connection leaves charging to its provider; retry the payment there.")
+    if connection.mode == ConnectionMode.SCHEDULE:
+        raise Conflict("The merchant charges through this connection itself: charge, then report the attempt.")
 
 
 def _book(scope: Scope, case: Case, option: TokenOption, wish: _Wish, stamp: Stamp) -> RetryJob:

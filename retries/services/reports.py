@@ -119,7 +119,7 @@ def code_language(code: str, connection: Connection) -> str:
 
 @transaction.atomic
 def connection_for_reports(merchant: Merchant) -> Connection:
-    """The merchant's only connection; without any, one that is only reported to is made. Raises InvalidInput."""
+    """The merchant's only connection; without any, one is made through which it charges itself. Raises InvalidInput."""
     found = list(Connection.objects.filter(merchant=merchant).order_by("pk")[:2])
     if len(found) > 1:
         raise InvalidInput("You have several connections: name the one that this belongs to in `connection`.")
@@ -128,7 +128,7 @@ def connection_for_reports(merchant: Merchant) -> Connection:
     Merchant.objects.select_for_update(no_key=True).get(pk=merchant.pk)
     again = Connection.objects.filter(merchant=merchant).order_by("pk").first()
     return again or connection_create(
-        merchant=merchant, provider=OWN_CODES, config={"mode": ConnectionMode.OBSERVE}, name="API reports"
+        merchant=merchant, provider=OWN_CODES, config={"mode": ConnectionMode.SCHEDULE}, name="API reports"
     )
 
 
