@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 
 from invoices.models import Attempt
+from invoices.selectors.attempts import lease_over
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
@@ -29,15 +29,16 @@ from providers.base import (
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.raw import raw_answer
-from retries.engine.prepare import charge_request, charging_switched_off
-from retries.engine.send import answer_apply, differences, mismatch_review
+from retries.engine.drain import PROVIDER_TIMEOUT
+from retries.engine.prepare import Prepared, charge_request, charging_switched_off
+from retries.engine.send import answer_apply, charge_send, differences, mismatch_review
 from retries.locking import Scope, open_case, scope_lock
+from retries.reconcile_log import attempt_line
 from retries.services import outcomes
 from retries.services.planning import case_set_step
 from retries.states import NextStep
 from tokens.selectors import token_options
 
-log = structlog.get_logger()
 ABSENT_AFTER = timedelta(minutes=10)
 STAFF_AFTER = timedelta(hours=24)
 _CHECK_AGAIN = timedelta(minutes=30)
@@ -57,12 +58,11 @@ class Resolved(StrEnum):
 def lease_expire(attempt_pk: int, *, now: datetime) -> bool:
     """A SENDING charge whose worker's lease ran out is UNKNOWN: its worker died, or its reply was lost."""
     with _locked(attempt_pk) as (scope, attempt):
-        if attempt.status != AttemptStatus.SENDING or not _lease_over(attempt):
+        if attempt.status != AttemptStatus.SENDING or not lease_over(attempt):
             return False
         stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
         outcomes.charge_is_unknown(scope, attempt, why="The worker that sent it gave no result.", stamp=stamp)
-    stuck = _stuck(attempt, now)
-    log.info("reconcile", action="lease_expired", attempt=attempt.public_id, status=attempt.status, stuck=stuck)
+    attempt_line("lease_expired", attempt, now)
     return True
 
 
@@ -79,7 +79,7 @@ def attempt_resolve_unknown(attempt_pk: int, *, now: datetime, unreadable: Count
     try:
         found = _look_up(client, attempt)
     except ProviderUnavailable as error:
-        _unanswered(attempt, error, unreadable)
+        _unanswered(attempt, error, now, unreadable)
         if _age(attempt, now) > STAFF_AFTER:
             return _to_staff(attempt_pk, now, error.message, raw=error.data)
         return Resolved.WAITING
@@ -88,8 +88,8 @@ def attempt_resolve_unknown(attempt_pk: int, *, now: datetime, unreadable: Count
     return _absent(attempt, client.traits, now)
 
 
-def _unanswered(attempt: Attempt, error: ProviderUnavailable, unreadable: Counter[int] | None) -> None:
-    log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+def _unanswered(attempt: Attempt, error: ProviderUnavailable, now: datetime, unreadable: Counter[int] | None) -> None:
+    attempt_line("unreadable", attempt, now, reason=error.message)
     if unreadable is not None:
         unreadable[attempt.connection_id] += 1
 
@@ -103,35 +103,42 @@ def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
 
 
 def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
+    """Take the provider's record over, unless it contradicts what was sent.
+
+    A success counts also where the attempt was given up meanwhile: money that moved is never passed over.
+    """
     with _locked(attempt_pk) as (scope, attempt):
-        if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
+        given_up = attempt.status in (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+        if not (given_up and found.outcome is Outcome.SUCCEEDED) and attempt.status not in (
+            AttemptStatus.UNKNOWN,
+            AttemptStatus.AWAITING,
+        ):
             return Resolved.WAITING
         stamp = Stamp(actor="system:reconcile", cause="looked up at the provider", now=now)
-        wrong = differences(attempt, found)
-        if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
-            wrong = "another token"
-        if wrong:
+        if wrong := _contradiction(attempt, found):
             mismatch_review(scope, attempt, wrong, found, stamp)
-            _to_queue(scope, f"the provider's answer differs from what was sent ({wrong})", stamp)
-            _check_at(attempt, now + STAFF_AFTER)
-            _log_staff(attempt, wrong, now)
+            attempt_line("to_staff", attempt, now, reason=wrong)
+            if not given_up:
+                _to_queue(scope, f"the provider's answer differs from what was sent ({wrong})", stamp)
+                _check_at(attempt, now + STAFF_AFTER)
             return Resolved.STAFF
         if found.outcome is Outcome.AWAITING and attempt.status == AttemptStatus.AWAITING:
             return _still_awaiting(scope, attempt, stamp)
         answer_apply(scope, attempt, found, attempt.connection.provider, stamp)
-    log.info(
-        "reconcile",
-        action="adopted",
-        attempt=attempt.public_id,
-        status=attempt.status,
-        stuck=_stuck(attempt, now),
-    )
+    attempt_line("adopted", attempt, now)
     return Resolved.ADOPTED
+
+
+def _contradiction(attempt: Attempt, found: ChargeResult) -> str:
+    wrong = differences(attempt, found)
+    if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
+        return "another token"
+    return wrong
 
 
 def _absent(attempt: Attempt, traits: ClientTraits, now: datetime) -> Resolved:
     """The provider does not show it. What that proves depends on the client."""
-    if attempt.status != AttemptStatus.UNKNOWN or not _lease_over(attempt) or _age(attempt, now) < ABSENT_AFTER:
+    if attempt.status != AttemptStatus.UNKNOWN or not lease_over(attempt) or _age(attempt, now) < ABSENT_AFTER:
         return Resolved.WAITING
     if _age(attempt, now) < traits.key_ttl / 2:
         return _resend(attempt.pk, now)
@@ -154,13 +161,7 @@ def _surely_absent(attempt_pk: int, now: datetime) -> Resolved:
             failed_at=now,
             stamp=stamp,
         )
-    log.info(
-        "reconcile",
-        action="absent",
-        attempt=attempt.public_id,
-        status=attempt.status,
-        stuck=_stuck(attempt, now),
-    )
+    attempt_line("absent", attempt, now)
     return Resolved.ABSENT
 
 
@@ -168,14 +169,15 @@ def _resend(attempt_pk: int, now: datetime) -> Resolved:
     """The same attempt under the same key: through step 2's checks, the lease renewed, then sent with nothing open."""
     stamp = Stamp(actor="system:reconcile", cause="resend under the same key", now=now)
     with _locked(attempt_pk, durable=True) as (scope, attempt):
-        if attempt.status != AttemptStatus.UNKNOWN or not _lease_over(attempt):
+        if attempt.status != AttemptStatus.UNKNOWN or not lease_over(attempt):
             return Resolved.WAITING
         obstacle = _resend_obstacle(scope, attempt, now)
         if obstacle:
             _check_at(attempt, now + _CHECK_AGAIN)
-            log.info("reconcile", action="resend_refused", attempt=attempt.public_id, reason=obstacle)
+            attempt_line("resend_refused", attempt, now, reason=obstacle)
             return Resolved.WAITING
-        attempt.lease_until = database_now() + settings.RETRY_LOCK_TIMEOUT
+        lease = settings.RETRY_LOCK_TIMEOUT
+        attempt.lease_until = database_now() + lease
         attempt.resends += 1
         attempt.next_check_at = now + _CHECK_AGAIN
         attempt.save(update_fields=["lease_until", "resends", "next_check_at"])
@@ -187,15 +189,17 @@ def _resend(attempt_pk: int, now: datetime) -> Resolved:
             subject_id=attempt.public_id,
             data={"resends": attempt.resends},
         )
-        request = charge_request(attempt, scope, attempt.connection)
-    client = connection_client(attempt.connection)
-    try:
-        answer = client.charge(request)
-    except ProviderUncertain as error:
-        log.info("reconcile", action="resent", attempt=attempt.public_id, status="UNKNOWN", reason=error.message)
-        return Resolved.RESENT
+        prepared = Prepared(
+            attempt_pk=attempt.pk,
+            connection=attempt.connection,
+            request=charge_request(attempt, scope, attempt.connection),
+            send_by=attempt.lease_until - min(PROVIDER_TIMEOUT, lease / 2),
+        )
+    answer = charge_send(prepared)
+    if isinstance(answer, ProviderUncertain):
+        attempt_line("resent", attempt, now, reason=answer.message)
     # An unsent resend says nothing about the first sending, so it must not end the attempt.
-    if answer.outcome is not Outcome.ERRORED:
+    elif answer.outcome is not Outcome.ERRORED:
         _adopt(attempt_pk, answer, now)
     return Resolved.RESENT
 
@@ -238,7 +242,7 @@ def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime, unreadable: Coun
     try:
         found = _look_up(connection_client(attempt.connection), attempt)
     except ProviderUnavailable as error:
-        _unanswered(attempt, error, unreadable)
+        _unanswered(attempt, error, now, unreadable)
         if attempt.expected_by is None or now - attempt.expected_by <= STAFF_AFTER:
             return Resolved.WAITING
         found = None  # silent for a day: the row takes its course as if the provider had nothing new to say
@@ -307,18 +311,7 @@ def _ask(
         stamp=stamp,
     )
     _to_queue(scope, why, stamp)
-    _log_staff(attempt, why, stamp.now)
-
-
-def _log_staff(attempt: Attempt, why: str, now: datetime) -> None:
-    log.warning(
-        "reconcile",
-        action="to_staff",
-        attempt=attempt.public_id,
-        status=attempt.status,
-        stuck=_stuck(attempt, now),
-        reason=why,
-    )
+    attempt_line("to_staff", attempt, stamp.now, reason=why)
 
 
 def _to_queue(scope: Scope, why: str, stamp: Stamp) -> None:
@@ -337,16 +330,8 @@ def _locked(attempt_pk: int, *, durable: bool = False) -> Iterator[tuple[Scope, 
         yield scope, for_no_key_update(rows).get()
 
 
-def _lease_over(attempt: Attempt) -> bool:
-    return attempt.lease_until is None or attempt.lease_until < database_now()
-
-
 def _age(attempt: Attempt, now: datetime) -> timedelta:
     return now - attempt.attempted_at
-
-
-def _stuck(attempt: Attempt, now: datetime) -> str:
-    return str(_age(attempt, now)).split(".")[0]
 
 
 def _check_at(attempt: Attempt, at: datetime) -> None:

@@ -4,7 +4,6 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-import structlog
 from django.db import transaction
 
 from invoices.models import Attempt, Connection
@@ -27,8 +26,8 @@ from recovery_site.common.errors import RecoveryError
 from retries.engine.send import answer_apply, differences, mismatch_review
 from retries.handler import EventWaits, event_handle
 from retries.locking import scope_lock
+from retries.reconcile_log import attempt_line, reconcile_line
 
-log = structlog.get_logger()
 # Providers list a charge a little after it was made, so each scan looks back over the last one's end.
 _OVERLAP = timedelta(hours=1)
 _MOST_PER_TICK = 1000
@@ -61,13 +60,13 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
     if charging_obstacle(connection):
         return 0
     since = connection.scanned_until or connection.created_at
-    listed, whole = _listed(connection, since)
+    listed, whole = _listed(connection, since, now)
     news, until = 0, since
     for result in listed:
         try:
             news += _take_in(connection, result, now)
         except EventWaits as waits:
-            log.info("reconcile", action="scan_waits", charge=result.provider_id, reason=waits.message)
+            _line("scan_waits", result, now, waits.message)
             whole = False
         if whole and result.created_at is not None:
             until = max(until, result.created_at)
@@ -76,7 +75,7 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
     return news
 
 
-def _listed(connection: Connection, since: datetime) -> tuple[list[ChargeResult], bool]:
+def _listed(connection: Connection, since: datetime, now: datetime) -> tuple[list[ChargeResult], bool]:
     """The oldest charges that were not looked at yet, with those just before them, and whether the list was readable.
 
     Some providers list the newest first: the whole list is walked, and no more of it is kept than one tick can do.
@@ -101,7 +100,10 @@ def _listed(connection: Connection, since: datetime) -> tuple[list[ChargeResult]
         _MOST_PER_TICK, unseen(connection_client(connection).charges_list(since - _OVERLAP)), key=age
     )
     if trouble:
-        log.info("reconcile", action="unreadable", connection=connection.public_id, reason=trouble[0].message)
+        reason = trouble[0].message
+        reconcile_line(
+            "unreadable", status="waiting", stuck=now - since, connection=connection.public_id, reason=reason
+        )
     return sorted(again, key=age) + found, not trouble
 
 
@@ -134,10 +136,15 @@ def _take_in(connection: Connection, result: ChargeResult, now: datetime) -> boo
     except EventWaits:
         raise
     except RecoveryError as error:
-        log.warning("reconcile", action="scan_refused", charge=result.provider_id, reason=error.message)
+        _line("scan_refused", result, now, error.message)
         return False
-    log.info("reconcile", action="scanned", charge=result.provider_id, status=result.outcome, reason=handled.reason)
+    _line("scanned", result, now, handled.reason)
     return handled.effect
+
+
+def _line(action: str, result: ChargeResult, now: datetime, reason: str) -> None:
+    age = now - (result.created_at or now)
+    reconcile_line(action, status=result.outcome, stuck=age, charge=result.provider_id, reason=reason)
 
 
 def _known(connection: Connection, result: ChargeResult) -> Attempt | None:
@@ -164,5 +171,5 @@ def _compare(known: Attempt, result: ChargeResult, now: datetime) -> bool:
             answer_apply(scope, attempt, result, attempt.connection.provider, stamp)
         if attempt.status == before:
             return False
-    log.info("reconcile", action="adopted", attempt=attempt.public_id, status=attempt.status)
+    attempt_line("adopted", attempt, now)
     return True

@@ -26,6 +26,7 @@ from recovery_site.common.db import DatabaseClock
 from retries.categories import Category, Scope
 from retries.locking import open_case, scope_lock
 from retries.models import Case, RetryJob
+from retries.reconcile_log import reconcile_line
 from retries.reconciliation.resolution import (
     Resolved,
     attempt_resolve_awaiting,
@@ -264,7 +265,7 @@ def _replan(case_pk: int, now: datetime) -> bool:
                 invoice=scope.invoice, kinds=[ReviewKind.CONFIGURATION], subject_id=subject, stamp=_stamp(now)
             )
         plan = case_plan(scope, locked, _stamp(now))
-    log.info("reconcile", action="planned", case=case.public_id, status=plan.step, stuck=str(now - case.opened_at))
+    reconcile_line("planned", status=plan.step, stuck=now - case.opened_at, case=case.public_id, reason=plan.why)
     return True
 
 
@@ -284,6 +285,8 @@ def _orphan(invoice_pk: int, now: datetime) -> bool:
             choices=["noted"],
             stamp=Stamp("system:reconcile", "an open invoice without a next step", now),
         )
+    invoice = scope.invoice
+    reconcile_line("no_plan", status=invoice.status, stuck=now - invoice.issued_at, invoice=invoice.public_id)
     return True
 
 
@@ -312,15 +315,19 @@ def _slots(tick: _Tick) -> None:
             scope = scope_lock(customer_pk=job.customer_id, invoice_pk=job.invoice_id)
             slot_release(scope, Stamp("system:reconcile", "a free slot with invoices waiting", tick.now))
         tick.counts.slots_released += 1
+        status = RetryJob.objects.values_list("status", flat=True).get(pk=pk)
+        reconcile_line("slot_released", status=status, stuck=max(timedelta(), tick.now - job.due_at), job=job.public_id)
 
     _each(tick, waiting, release)
 
 
 def _remind(tick: _Tick) -> None:
     """Questions that nobody has answered for too long: one alert each."""
-    told = Event.objects.filter(invoice=OuterRef("invoice"), kind="alert.staff_waits", subject_id=OuterRef("public_id"))
+    reminded = Event.objects.filter(
+        invoice=OuterRef("invoice"), kind="alert.staff_waits", subject_id=OuterRef("public_id")
+    )
     waiting = ReviewItem.objects.filter(
-        ~Exists(told),
+        ~Exists(reminded),
         resolved_at=None,
         invoice__isnull=False,
         opened_at__lte=tick.now - settings.STAFF_QUEUE_ALERT_AFTER,
@@ -331,6 +338,10 @@ def _remind(tick: _Tick) -> None:
         with transaction.atomic():
             scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
             stamp = Stamp("system:reconcile", "the staff queue", tick.now)
-            tick.counts.reminded += review_remind(item_pk=pk, invoice=scope.invoice, stamp=stamp)
+            told = review_remind(item_pk=pk, invoice=scope.invoice, stamp=stamp)
+        if told:
+            tick.counts.reminded += 1
+            item = ReviewItem.objects.get(pk=pk)
+            reconcile_line("staff_waits", status="open", stuck=tick.now - item.opened_at, review=item.public_id)
 
     _each(tick, waiting, remind)

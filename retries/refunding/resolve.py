@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from invoices.models import Attempt, ReviewItem, Transaction
+from invoices.selectors.attempts import lease_over
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.attempts import attempt_error
 from invoices.services.ledger import Stamp, record_event
@@ -29,26 +29,27 @@ from providers.base import (
     Outcome,
     ProviderClient,
     ProviderUnavailable,
-    ProviderUncertain,
-    RefundRequest,
 )
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, NotFound
+from retries.engine.drain import PROVIDER_TIMEOUT
 from retries.engine.prepare import charging_switched_off
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
+from retries.reconcile_log import attempt_line
 from retries.refunding.request import charge_attempt
 from retries.refunding.send import (
+    PreparedRefund,
     refund_answer,
     refund_call,
     refund_fail,
     refund_refusal,
+    refund_send,
     refund_to_staff,
 )
 from retries.states import JOB_OPEN
 
-log = structlog.get_logger()
 _ABSENT_AFTER = timedelta(minutes=10)
 _STAFF_AFTER = timedelta(hours=24)
 _CHECK_AGAIN = timedelta(minutes=30)
@@ -86,7 +87,7 @@ def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
 
 def _unreadable(attempt: Attempt, error: ProviderUnavailable, now: datetime) -> str:
     """The row stays as it is for the next tick; a provider that is silent for a day is a matter for people."""
-    log.info("reconcile", action="unreadable", attempt=attempt.public_id, reason=error.message)
+    attempt_line("unreadable", attempt, now, reason=error.message)
     since = attempt.attempted_at if attempt.status == AttemptStatus.UNKNOWN else attempt.expected_by or now
     if now - since > _STAFF_AFTER:
         return _staff(attempt.pk, error.message, now, raw=error.data)
@@ -101,13 +102,7 @@ def _adopt(attempt: Attempt, found: ChargeResult, now: datetime) -> str:
     if status == before:  # it was not adopted: the answer is about something else, and people have been asked
         Attempt.objects.filter(pk=attempt.pk).update(next_check_at=now + _STAFF_AFTER)
         return "staff"
-    log.info(
-        "reconcile",
-        action="refund_synced" if named else "refund_adopted",
-        attempt=attempt.public_id,
-        status=status,
-        stuck=_stuck(attempt, now),
-    )
+    attempt_line("refund_synced" if named else "refund_adopted", Attempt.objects.get(pk=attempt.pk), now)
     return "synced" if named else "adopted"
 
 
@@ -119,13 +114,12 @@ def _absent(attempt: Attempt, client: ProviderClient, now: datetime) -> str:
     age, traits = now - attempt.attempted_at, client.traits
     if attempt.status == AttemptStatus.AWAITING:
         return _overdue(attempt, now)
-    lease_over = attempt.lease_until is None or attempt.lease_until < database_now()
-    if age < _ABSENT_AFTER or not lease_over:
+    if age < _ABSENT_AFTER or not lease_over(attempt):
         return "waiting"
     if traits.lookup is Lookup.AUTHORITATIVE:
         return _fail(attempt.pk, now)
     if age < traits.key_ttl / 2:
-        return _resend(attempt.pk, client, now)
+        return _resend(attempt.pk, now)
     if age <= _STAFF_AFTER:
         return "waiting"
     return _staff(attempt.pk, "the provider cannot say whether the refund exists", now)
@@ -137,32 +131,29 @@ def _overdue(attempt: Attempt, now: datetime) -> str:
     return _staff(attempt.pk, "the refund is still pending after its usual time", now)
 
 
-def _resend(attempt_pk: int, client: ProviderClient, now: datetime) -> str:
+def _resend(attempt_pk: int, now: datetime) -> str:
     """The same call under the same key: step 2's questions again, the lease renewed, then sent with nothing open."""
-    request = _resend_prepare(attempt_pk, now)
-    if request is None:
+    prepared = _resend_prepare(attempt_pk, now)
+    if prepared is None:
         return "waiting"
-    try:
-        answer = client.refund(request)
-    except ProviderUncertain as error:
-        log.info("reconcile", action="refund_resent", attempt=request.reference, status="UNKNOWN", reason=error.message)
-        return "resent"
+    answer = refund_send(prepared)
     # An unsent resend says nothing about the first sending: `refund_answer` passes over ERRORED.
-    status = refund_answer(attempt_pk, answer, now=now, cause="sent again under the same key")
-    log.info("reconcile", action="refund_resent", attempt=request.reference, status=status)
+    refund_answer(attempt_pk, answer, now=now, cause="sent again under the same key")
+    attempt_line("refund_resent", Attempt.objects.get(pk=attempt_pk), now)
     return "resent"
 
 
-def _resend_prepare(attempt_pk: int, now: datetime) -> RefundRequest | None:
+def _resend_prepare(attempt_pk: int, now: datetime) -> PreparedRefund | None:
     customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
     with transaction.atomic(durable=True):
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
-        rows = Attempt.objects.filter(pk=attempt_pk).select_related("transaction__refund_of")
+        rows = Attempt.objects.filter(pk=attempt_pk).select_related("transaction__refund_of", "connection")
         attempt = for_no_key_update(rows).get()
         charge = attempt.transaction.refund_of
         assert charge is not None
         paid = charge_attempt(charge)
-        if attempt.status != AttemptStatus.UNKNOWN or attempt.origin != Origin.OURS or paid is None:
+        resendable = attempt.status == AttemptStatus.UNKNOWN and attempt.origin == Origin.OURS and lease_over(attempt)
+        if not resendable or paid is None:
             return None
         refusal = refund_refusal(attempt.transaction)
         if charging_switched_off(attempt.merchant_id):
@@ -170,9 +161,10 @@ def _resend_prepare(attempt_pk: int, now: datetime) -> RefundRequest | None:
         attempt.next_check_at = now + _CHECK_AGAIN
         if refusal:
             attempt.save(update_fields=["next_check_at"])
-            log.info("reconcile", action="resend_refused", attempt=attempt.public_id, reason=refusal)
+            attempt_line("resend_refused", attempt, now, reason=refusal)
             return None
-        attempt.lease_until = database_now() + settings.RETRY_LOCK_TIMEOUT
+        lease = settings.RETRY_LOCK_TIMEOUT
+        attempt.lease_until = database_now() + lease
         attempt.resends += 1
         attempt.save(update_fields=["lease_until", "resends", "next_check_at"])
         record_event(
@@ -184,7 +176,12 @@ def _resend_prepare(attempt_pk: int, now: datetime) -> RefundRequest | None:
             data={"resends": attempt.resends},
         )
         assert paid.provider_id is not None
-        return refund_call(attempt, paid.provider_id, attempt.transaction.reason)
+        return PreparedRefund(
+            attempt_pk=attempt.pk,
+            connection=attempt.connection,
+            request=refund_call(attempt, paid.provider_id, attempt.transaction.reason),
+            send_by=attempt.lease_until - min(PROVIDER_TIMEOUT, lease / 2),
+        )
 
 
 def _fail(attempt_pk: int, now: datetime) -> str:
@@ -226,10 +223,6 @@ def _staff(attempt_pk: int, why: str, now: datetime, *, raw: Mapping[str, Any] |
     return "staff"
 
 
-def _stuck(attempt: Attempt, now: datetime) -> str:
-    return str(now - attempt.attempted_at).split(".")[0]
-
-
 def refund_orphans(now: datetime) -> QuerySet[Transaction]:
     """Refunds that nothing will ever send: no call, no job, nobody asked to approve them, past the short limit."""
     waiting = ReviewItem.objects.filter(kind=ReviewKind.REFUND_APPROVAL, resolved_at=None).values("subject_id")
@@ -264,6 +257,8 @@ def refund_attempt_resolve(*, attempt_pk: int, refunded: bool, stamp: Stamp, not
     attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
     if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
         raise Conflict("The result of this refund is already known.")
+    if not refunded and attempt.status == AttemptStatus.UNKNOWN and not lease_over(attempt):
+        raise Conflict("This refund was sent a moment ago and may still arrive; answer again in a few minutes.")
     answer = "refunded" if refunded else "not_refunded"
     record_event(
         invoice=scope.invoice,

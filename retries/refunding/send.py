@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.db import transaction
 
 from invoices.models import Attempt, Connection, Transaction
+from invoices.selectors.attempts import lease_over
 from invoices.selectors.parties import charging_obstacle, connection_client
 from invoices.services.attempts import (
     AttemptPlan,
@@ -39,11 +39,11 @@ from retries.engine.prepare import Refused, charging_switched_off
 from retries.engine.send import may_send
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
+from retries.reconcile_log import attempt_line, reconcile_line
 from retries.refunding.request import charge_attempt, given_minor, taken_back
 from retries.services.disputes import disputes_apply
 from retries.states import JobStatus
 
-log = structlog.get_logger()
 # Refunds are tried again only when they surely did not happen; then an outage's ladder fits (DESIGN section 8).
 _LADDER = (timedelta(minutes=1), timedelta(minutes=5), timedelta(minutes=30), timedelta(hours=3), timedelta(hours=12))
 
@@ -177,13 +177,12 @@ def refund_lease_expire(attempt_pk: int, *, now: datetime) -> bool:
     with transaction.atomic():
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
         attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
-        over = attempt.lease_until is None or attempt.lease_until < database_now()
-        if attempt.status != AttemptStatus.SENDING or not over:
+        if attempt.status != AttemptStatus.SENDING or not lease_over(attempt):
             return False
         stamp = Stamp(actor="system:reconcile", cause="lease ran out", now=now)
         _lose_track(scope, attempt, "The worker that sent it gave no result.", stamp)
         refund_jobs_finish(attempt.invoice_id)
-    log.info("reconcile", action="refund_lease_expired", attempt=attempt.public_id, status=attempt.status)
+    attempt_line("refund_lease_expired", attempt, now)
     return True
 
 
@@ -283,14 +282,8 @@ def refund_fail(scope: Scope, refund: Transaction, failure: str, stamp: Stamp) -
     alert(scope.invoice, "refund_failed", failure[:400], stamp, {"refund": refund.public_id})
     refund_state(scope.invoice, stamp)
     disputes_apply(scope, stamp)
-    log.error(
-        "reconcile",
-        action="refund_failed",
-        transactionId=refund.public_id,
-        status=refund.status,
-        stuck=str(stamp.now - refund.started_at).split(".")[0],
-        reason=failure,
-    )
+    stuck = stamp.now - refund.started_at
+    reconcile_line("refund_failed", status=refund.status, stuck=stuck, transactionId=refund.public_id, reason=failure)
 
 
 def refund_to_staff(
@@ -318,11 +311,4 @@ def refund_to_staff(
         stamp=stamp,
     )
     if item.opened_at == stamp.now:
-        log.warning(
-            "reconcile",
-            action="refund_to_staff",
-            attempt=attempt.public_id,
-            status=attempt.status,
-            stuck=str(stamp.now - attempt.attempted_at).split(".")[0],
-            reason=why,
-        )
+        attempt_line("refund_to_staff", attempt, stamp.now, reason=why)

@@ -6,6 +6,7 @@ from datetime import datetime
 from django.db import transaction
 
 from invoices.models import Attempt, Connection, Invoice, ReviewItem
+from invoices.selectors.attempts import lease_over
 from invoices.selectors.parties import charging_obstacle
 from invoices.services.ledger import Stamp, move, record_event
 from invoices.services.reviews import review_resolve
@@ -214,7 +215,11 @@ def invoice_cancel(*, invoice_pk: int, stamp: Stamp, reason: str, write_off: boo
 
 @transaction.atomic
 def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) -> None:
-    """Staff's answer for an attempt nobody else can resolve: it was charged, or it surely was not."""
+    """Staff's answer for an attempt nobody else can resolve: it was charged, or it surely was not.
+
+    Raises Conflict if its result is known, and for "not charged" while it may still be on its way: a resend that
+    arrives after a new charge was allowed would be a second one.
+    """
     attempt = Attempt.objects.filter(pk=attempt_pk).first()
     if attempt is None:
         raise NotFound("This attempt does not exist.")
@@ -222,6 +227,8 @@ def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) 
     attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk).select_related("connection")).get()
     if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
         raise Conflict(f"This attempt is {attempt.get_status_display().lower()}; there is nothing to answer any more.")
+    if not charged and attempt.status == AttemptStatus.UNKNOWN and not lease_over(attempt):
+        raise Conflict("This charge was sent a moment ago and may still arrive; answer again in a few minutes.")
     answer = "charged" if charged else "not_charged"
     record_event(
         invoice=scope.invoice,

@@ -280,6 +280,7 @@ def test_staff_say_what_became_of_an_unknown_charge(new_shop: Callable[..., Shop
     bill = shop.failed_bill()
     shop.sandbox.script(bill.token, "timeout_after_charge" if charged else "timeout_before")
     shop.retry(bill)
+    shop.expire_leases()
     attempt_resolve(attempt_pk=shop.attempt(bill).pk, charged=charged, stamp=shop.staff(), note="seen in the dashboard")
     assert shop.attempt(bill).status == ("SUCCEEDED" if charged else "ERRORED")
     assert shop.invoice(bill).status == ("SETTLED" if charged else "PROCESSING")
