@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from recovery_site import health, home
+from recovery_site import health, home, metrics
 
 urlpatterns = [
     path("", home.root, name="home"),
@@ -16,5 +16,6 @@ urlpatterns = [
     path("pay/", include("notifications.hosted.urls")),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
+    path("metrics", metrics.metrics, name="metrics"),
     path("admin/", admin.site.urls),
 ]
