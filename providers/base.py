@@ -246,6 +246,7 @@ class InboundItem:
     order_key: str
     payload: Mapping[str, Any]
     proof: Proof = Proof.SIGNED
+    received_at: datetime | None = None  # for formats whose bodies carry no time
 
 
 Meaning = PaymentEvent | Thin | Ignored

@@ -61,12 +61,14 @@ PROVIDERS: Mapping[str, Provider] = {
             name="chargebee",
             title="Chargebee",
             guide="providers.chargebee.config:GUIDE",
+            dialect="providers.chargebee.dialect:ChargebeeDialect",
             client="providers.chargebee.client:ChargebeeClient",
         ),
         Provider(
             name="recurly",
             title="Recurly",
             guide="providers.recurly.config:GUIDE",
+            dialect="providers.recurly.dialect:RecurlyDialect",
             client="providers.recurly.client:RecurlyClient",
         ),
         Provider(

@@ -70,7 +70,7 @@ def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime
         if value and value != getattr(invoice, field):
             setattr(invoice, field, value)
             changed.append(field)
-    if _amount_change(invoice, facts.amount_minor, facts.currency, stamp):
+    if facts.amount_told and _amount_change(invoice, facts.amount_minor, facts.currency, stamp):
         changed += ["amount_minor", "currency"]
     if facts.attempt_count is not None and facts.attempt_count > invoice.provider_attempt_count:
         invoice.provider_attempt_count = facts.attempt_count

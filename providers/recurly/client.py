@@ -206,8 +206,9 @@ class RecurlyClient:
         )
 
     def invoice_of_payment(self, payment_id: str) -> str:
-        """Recurly's payments name their invoices themselves."""
-        return ""
+        """The number of the invoice that the transaction names."""
+        payment = self._api.found(self._api.read(_transaction(payment_id)), lambda one: one, absent=_ABSENT)
+        return text(part(payment, "invoice"), "number") if payment is not None else ""
 
     # --- payments made elsewhere ------------------------------------------------------------------------------------
 

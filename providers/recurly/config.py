@@ -30,6 +30,11 @@ GUIDE = Guide(
             default="on",
         ),
         Setting(
+            name="currency",
+            label="Currency",
+            help="the currency of a site that has only one, where XML webhooks come without an API key: they name none",
+        ),
+        Setting(
             name="gateway",
             label="Charge through",
             help="for mode charge the id of this merchant's gateway connection, con_...",

@@ -70,7 +70,9 @@ def _outcome(transaction: Mapping[str, Any]) -> Outcome:
 def _told(transaction: Mapping[str, Any]) -> dict[str, Any]:
     code = currency(transaction)
     return {
-        "provider_id": required(transaction, "id"),
+        # Webhooks know a transaction by its uuid; refunds name the other id of what they give back.
+        "provider_id": identifier(transaction, "uuid") or required(transaction, "id"),
+        "payment_id": required(transaction, "id"),
         "amount_minor": decimal_amount(transaction, "amount", code),
         "currency": code,
         "customer": identifier(part(transaction, "account"), "code"),

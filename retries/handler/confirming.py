@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
 
-from invoices.models import Connection
+from invoices.models import Connection, Invoice
 from invoices.selectors.parties import connection_client
 from invoices.states import ConnectionMode
 from providers.base import (
     ChargeResult,
     CustomerFacts,
+    DeclineFacts,
     EventKind,
     Ignored,
     InvoiceFacts,
@@ -30,6 +31,7 @@ from providers.base import (
 )
 from providers.billing import BillerClient
 from recovery_site.common.errors import InvalidInput
+from recovery_site.common.money import currency_code
 from retries.categories import Category
 from retries.handler.resolve import EventWaits
 from retries.services.outcomes import verdict_of
@@ -87,13 +89,31 @@ def must_ask(meaning: PaymentEvent | Thin, connection: Connection) -> bool:
 
     A connection that only observes acts on nothing, so there a password is proof enough.
     """
-    if isinstance(meaning, Thin):
+    if isinstance(meaning, Thin) or _lacks_currency(meaning):
         return True
     if meaning.trusted or connection.mode == ConnectionMode.OBSERVE:
         return False
     if meaning.kind is EventKind.INVOICE_UPDATED and meaning.invoice is not None:
         return meaning.invoice.status not in _OPEN_STATUSES
     return meaning.kind not in _REVERSIBLE or _ends_something(meaning)
+
+
+def _lacks_currency(event: PaymentEvent) -> bool:
+    return event.payment is not None and not event.payment.currency
+
+
+def _with_currency(event: PaymentEvent, connection: Connection) -> PaymentEvent | Ignored:
+    """A payment that names no currency has that of its invoice, or of an account that has only one."""
+    if event.payment is None:
+        return event
+    named = Invoice.objects.filter(connection=connection, provider_invoice_id=event.payment.invoice_id)
+    currency = named.values_list("currency", flat=True).first() or connection.settings.get("currency")
+    if not currency:
+        return Ignored(
+            "The event names no currency and its invoice is not known here: give the connection an API key, or the"
+            " currency of an account that has only one."
+        )
+    return replace(event, payment=replace(event.payment, currency=currency_code(currency)))
 
 
 def _ends_something(event: PaymentEvent) -> bool:
@@ -116,6 +136,8 @@ def event_ask(meaning: PaymentEvent | Thin, connection: Connection) -> PaymentEv
     except InvalidInput as error:
         if isinstance(meaning, Thin):
             return Ignored(f"The event names only ids and the API cannot be asked for the rest: {error.message}")
+        if connection.mode == ConnectionMode.OBSERVE:
+            return _with_currency(meaning, connection)
         raise EventWaits(f"Nothing proves this event and the API cannot be asked: {error.message}") from None
     api = _Api(client, cast(BillerClient, client) if client.traits.bills else None)
     try:
@@ -187,6 +209,8 @@ def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -
     if told is not None and told.method is not None and (method is None or method.token == told.method.token):
         method = told.method
     succeeded = result.outcome is Outcome.SUCCEEDED
+    # Taken back by the merchant before it settled: no money, and no failure that somebody could try again.
+    ended = result.outcome is Outcome.ERRORED
     return PaymentFacts(
         charge_id=result.provider_id or (told.charge_id if told else ""),
         payment_id=result.payment_id or (told.payment_id if told else ""),
@@ -196,10 +220,10 @@ def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -
         invoice_id=invoice_id,
         reference=result.reference or (told.reference if told else ""),
         method=method,
-        decline=result.decline,
+        decline=result.decline or (DeclineFacts(raw_code=result.error_code) if ended else None),
         occurred_at=result.created_at or (told.occurred_at if told else None),
         names_invoice=told.names_invoice if told else True,
-        undone=told.undone if told else False,
+        undone=ended or (told is not None and told.undone),
     )
 
 
@@ -215,7 +239,8 @@ def _refund(told: RefundFacts, api: _Api) -> RefundFacts:
         amount_minor=result.amount_minor,
         currency=result.currency,
         status=_REFUND_STATUSES[result.outcome],
-        charge_id=result.payment_id or told.charge_id,
+        charge_id=told.charge_id or result.payment_id,
+        payment_id=told.payment_id or result.payment_id,
         reference=result.reference or told.reference,
         failure_reason=failure or told.failure_reason,
     )

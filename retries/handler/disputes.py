@@ -22,11 +22,16 @@ def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject
         raise EventWaits("The disputed payment is not known yet.", retry_after=_PATIENCE)
     attempt = Attempt.objects.select_related("card").get(pk=subject.attempt_pk)
     scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
+    dispute_take_in(scope, attempt, facts, event, stamp)
+    return ""
+
+
+def dispute_take_in(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentEvent, stamp: Stamp) -> None:
+    """Record what is told of a dispute or a bank return of `attempt`, and apply a loss to its locked invoice."""
     dispute = _ensure(scope, attempt, facts, event, stamp)
     _move(scope, dispute, facts, min(event.occurred_at, stamp.now), stamp)
     if dispute.status == State.LOST and dispute.applied_at is None:
         dispute_apply(scope, dispute, attempt, event.provider, stamp)
-    return ""
 
 
 def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentEvent, stamp: Stamp) -> Dispute:

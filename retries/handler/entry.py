@@ -61,13 +61,21 @@ def enter_invoice(event: PaymentEvent, entry: Entry, subject: Subject, facts: In
         invoice = invoice_create(
             customer=entry.customer, facts=facts, provider_invoice_id=facts.id or None, stamp=stamp
         )
-    if facts.id and invoice.provider_invoice_id is None and not _name_taken(invoice, facts.id):
+    if facts.id and _wants_name(invoice, facts.id, event) and not _name_taken(invoice, facts.id):
         invoice_name(invoice, facts.id, stamp)
     if event.invoice is not None:
-        invoice_describe(invoice, event.invoice, told_at=event.occurred_at, stamp=stamp)
+        told_at = event.invoice.told_at or event.occurred_at
+        invoice_describe(invoice, event.invoice, told_at=told_at, stamp=stamp)
     for payment_id in {facts.payment_id, event.payment.payment_id if event.payment else ""}:
         payment_link(invoice, payment_id)
     return Scope(customer=entry.customer, cards=entry.cards, invoice=invoice)
+
+
+def _wants_name(invoice: Invoice, name: str, event: PaymentEvent) -> bool:
+    """One without a name, or with that of its payment because it had no number yet (Paddle until it is billed)."""
+    kept = invoice.provider_invoice_id
+    payments = {event.payment.payment_id if event.payment else "", event.invoice.payment_id if event.invoice else ""}
+    return kept is None or (kept in payments and name != kept)
 
 
 def _name_taken(invoice: Invoice, name: str) -> bool:

@@ -32,9 +32,11 @@ from providers.base import (
 )
 from recovery_site.common.db import for_no_key_update
 from retries.engine.send import differences, mismatch_review
+from retries.handler.disputes import dispute_take_in
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at
 from retries.handler.joining import halves_find, payment_home
 from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
+from retries.handler.undoing import return_of, undone_note, undone_since
 from retries.locking import Scope, open_case
 from retries.models import RetryJob
 from retries.services import outcomes
@@ -44,12 +46,15 @@ from retries.states import JobStatus
 # How long a payment that cannot name its invoice may still be claimed by one before it is charged on its own.
 JOIN_WITHIN = timedelta(minutes=10)
 _PENDING = timedelta(days=7)
+_PATIENCE = timedelta(minutes=1)
 
 
 def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
     """PAYMENT_FAILED, PAYMENT_SUCCEEDED and PAYMENT_PENDING."""
     payment = event.payment
     assert payment is not None
+    if payment.undone and subject.attempt_pk is None:
+        raise EventWaits("The payment that did not come after all is not known yet.", retry_after=_PATIENCE)
     if subject.customer_pk is None:
         return "The payment names no customer, so nobody could be asked or charged again."
     if payment.amount_minor == 0:
@@ -240,18 +245,39 @@ def _apply(
     # Clocks differ: nothing fails before it was tried, nor in the future, beyond which nothing could be planned.
     failed_at = min(max(payment.occurred_at or event.occurred_at, attempt.attempted_at), stamp.now)
     if event.kind is EventKind.PAYMENT_SUCCEEDED:
-        if attempt.status != AttemptStatus.SUCCEEDED:
+        if attempt.status != AttemptStatus.SUCCEEDED and not undone_since(attempt, event):
             captured = payment.captured_minor if payment.captured_minor is not None else payment.amount_minor
             outcomes.charge_has_succeeded(scope, attempt, captured_minor=captured, provider={}, stamp=stamp)
     elif event.kind is EventKind.PAYMENT_PENDING:
         if attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
             outcomes.charge_is_awaited(scope, attempt, expected_by=failed_at + _PENDING, provider={}, stamp=stamp)
+    else:
+        _fail(scope, attempt, event, connection, failed_at, stamp, learned=learned)
+
+
+def _fail(
+    scope: Scope,
+    attempt: Attempt,
+    event: PaymentEvent,
+    connection: Connection,
+    failed_at: datetime,
+    stamp: Stamp,
+    *,
+    learned: bool,
+) -> None:
+    payment = event.payment
+    assert payment is not None
+    told = payment.decline or DeclineFacts()
+    if payment.undone and attempt.status == AttemptStatus.SUCCEEDED:
+        dispute_take_in(scope, attempt, return_of(attempt, payment), event, stamp)
     elif attempt.status in ATTEMPT_OPEN:
-        report_decline(scope, attempt, payment.decline or DeclineFacts(), connection, event, failed_at, stamp)
+        if payment.undone:
+            undone_note(attempt, event)
+        report_decline(scope, attempt, told, connection, event, failed_at, stamp)
     elif attempt.status == AttemptStatus.ERRORED and not attempt.counts:
         attempt_count(attempt, scope.invoice, stamp)
     elif attempt.status == AttemptStatus.DECLINED:
-        decline = _more_known(attempt, payment.decline or DeclineFacts(), learned=learned)
+        decline = _more_known(attempt, told, learned=learned)
         if decline is not None:
             outcomes.decline_was_named(
                 scope, attempt, decline=decline, provider_name=event.provider, failed_at=failed_at, stamp=stamp

@@ -1,5 +1,6 @@
 """Refunds that a provider reports, ours among them."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from invoices.models import Attempt, Connection
@@ -22,7 +23,9 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
         raise EventWaits("The refunded payment is not known yet.", retry_after=_PATIENCE)
     paid = Attempt.objects.select_related("transaction").get(pk=subject.attempt_pk)
     scope = scope_lock(customer_pk=paid.customer_id, invoice_pk=paid.invoice_id)
-    for facts in event.refunds:
+    for told in event.refunds:
+        # Some formats name no currency for a refund: it is the payment's.
+        facts = told if told.currency else replace(told, currency=paid.currency)
         if facts.derived and refund_in_flight(paid):
             raise EventWaits("A refund of this payment is being sent; the event is matched when its result is known.")
         refund_record(scope.invoice, paid, facts, stamp)

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q, QuerySet
 
-from invoices.models import Attempt, Connection, Invoice, ProviderPayment
+from invoices.models import Attempt, Connection, Dispute, Invoice, ProviderPayment
 from invoices.services.billing import SUPERSEDED
 from invoices.services.parties import customer_ensure
-from invoices.states import Origin, TransactionKind
-from providers.base import PaymentEvent, PaymentFacts
+from invoices.states import INVOICE_OPEN, Origin, TransactionKind
+from providers.base import DisputeFacts, PaymentEvent, PaymentFacts, RefundFacts
 from recovery_site.common.errors import RecoveryError
 from tokens.models import Token
 
@@ -66,15 +66,32 @@ def _attempt(event: PaymentEvent, connection: Connection) -> Attempt | None:
             return ours.filter(kind=TransactionKind.CHARGE, provider_id=payment.charge_id).first()
         return None
     for facts in (event.dispute, *event.refunds):
-        if facts is None:
-            continue
-        if facts.charge_id and (found := ours.filter(kind="CHARGE", provider_id=facts.charge_id).first()):
+        if facts is not None and (found := _paid_attempt(facts, connection)):
             return found
-        if facts.payment_id:
-            by_payment = ours.filter(kind="CHARGE", provider_payment_id=facts.payment_id)
-            if found := by_payment.order_by("-captured_minor", "-id").first():
-                return found
     return None
+
+
+def _paid_attempt(facts: DisputeFacts | RefundFacts, connection: Connection) -> Attempt | None:
+    """The payment that a dispute or a refund is about, by what names it, what it belongs to, or their own id."""
+    ours = Attempt.objects.filter(connection=connection).select_related("invoice")
+    charges = ours.filter(kind=TransactionKind.CHARGE)
+    if facts.charge_id and (found := charges.filter(provider_id=facts.charge_id).first()):
+        return found
+    newest = ("-captured_minor", "-id")
+    if facts.payment_id:
+        by_payment = charges.filter(provider_payment_id=facts.payment_id)
+        if found := by_payment.order_by(*newest).first():
+            return found
+    if facts.invoice_id and not facts.charge_id:
+        of_invoice = charges.filter(invoice__provider_invoice_id=facts.invoice_id, captured_minor__gt=0)
+        if found := of_invoice.order_by(*newest).first():
+            return found
+    if isinstance(facts, DisputeFacts):
+        known = Dispute.objects.filter(connection=connection, provider_id=facts.id).select_related("attempt__invoice")
+        return dispute.attempt if (dispute := known.first()) else None
+    refund = ours.filter(kind=TransactionKind.REFUND, provider_id=facts.id).first()
+    paid = charges.filter(transaction=refund.transaction.refund_of, captured_minor__gt=0) if refund else None
+    return paid.order_by(*newest).first() if paid is not None else None
 
 
 def _invoice(event: PaymentEvent, connection: Connection) -> Invoice | None:
@@ -111,6 +128,12 @@ def _customer(event: PaymentEvent, connection: Connection, now: datetime) -> int
             .values_list("customer_id", flat=True)
             .first()
         )
+    if event.subscription_id:
+        # The end of a subscription may name nothing else; only one with open invoices here is of interest.
+        owing = Invoice.objects.filter(
+            connection=connection, subscription_id=event.subscription_id, status__in=INVOICE_OPEN
+        )
+        return owing.order_by("pk").values_list("customer_id", flat=True).first()
     return None
 
 

@@ -192,6 +192,7 @@ def _meaning(event: InboxEvent) -> Meaning:
         order_key=event.order_key,
         payload=payload,
         proof=Proof(event.proof),
+        received_at=event.received_at,
     )
     return registry.dialect(event.endpoint.provider).parse(item)
 
