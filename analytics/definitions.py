@@ -202,6 +202,24 @@ _ALL = (
         "invoices",
     ),
     Definition(
+        "recovery_source",
+        "What recoveries are put down to",
+        "Cases recovered in the period, each put down to one source by the first rule that holds. Staff: staff asked"
+        " for the charge that paid. Message: the payer had opened a message's link within seven days before the"
+        " payment, or renewed the payment method within seven days after a message. Card update: renewed without a"
+        " message. Retry: an automatic retry paid; a message that was only sent changes nothing about that. Outside:"
+        " everything else.",
+        "cases; money per currency",
+    ),
+    Definition(
+        "message_funnel",
+        "Message funnel",
+        "Messages sent to customers in the period, and how many of them came as far: delivered (did not bounce),"
+        " clicked (their link was opened), updated (the payer gave a payment method, confirmed or paid behind it),"
+        " paid (a recovery is put down to them). Opens are not counted: mail programs make them up.",
+        "messages",
+    ),
+    Definition(
         "queue_health",
         "Queue and workers",
         "Retries that are due but not yet worked, the age of the newest sign of life of a worker, webhooks"

@@ -74,7 +74,7 @@ _POLL_SECONDS = 5
 _POLL_REST = 25
 
 
-def _number(text: str) -> int | None:
+def cursor_of(text: str) -> int | None:
     """A cursor of the address; anything else means the first page."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
@@ -212,7 +212,7 @@ def report_export(request: HttpRequest, merchant: Merchant, name: str, key: str)
 def invoices(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """The invoice list; its filters are its address."""
     now, wanted = clock.now(), filter_from(request.GET.dict())
-    page = invoice_page(merchant, wanted, now=now, older_than=_number(request.GET.get("before", "")))
+    page = invoice_page(merchant, wanted, now=now, older_than=cursor_of(request.GET.get("before", "")))
     base = reverse("dashboard-invoices")
     context = {
         "merchant": merchant,
@@ -255,7 +255,7 @@ def invoices_export(request: HttpRequest, merchant: Merchant) -> StreamingHttpRe
 def alerts(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """Alerts, unread first by default."""
     unread_only = request.GET.get("show") != "all"
-    page = alert_page(merchant, unread_only=unread_only, older_than=_number(request.GET.get("before", "")))
+    page = alert_page(merchant, unread_only=unread_only, older_than=cursor_of(request.GET.get("before", "")))
     base, show = reverse("dashboard-alerts"), "" if unread_only else "show=all"
     context = {
         "merchant": merchant,
@@ -272,7 +272,7 @@ def alerts(request: HttpRequest, merchant: Merchant) -> HttpResponse:
 @require_POST
 def alerts_seen(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """Acknowledge the alerts named in the form."""
-    pks = {pk for text in request.POST.getlist("alert")[:200] if (pk := _number(text)) is not None}
+    pks = {pk for text in request.POST.getlist("alert")[:200] if (pk := cursor_of(text)) is not None}
     try:
         changed = alerts_acknowledge(merchant=merchant, alert_pks=pks, user=cast(User, request.user), now=clock.now())
     except Forbidden as error:

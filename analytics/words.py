@@ -7,6 +7,7 @@ from typing import Final
 from django.db.models import TextChoices
 
 from invoices.states import AttemptStatus, DisputeStatus, InvoiceStatus, TransactionStatus
+from notifications.states import MessageStatus
 from providers.categories import Category
 from retries.states import CaseStatus, JobStatus, NextStep
 from tokens.states import TokenStatus
@@ -23,6 +24,7 @@ CHOICES: Final[Mapping[str, type[TextChoices]]] = MappingProxyType(
         "step": NextStep,
         "token": TokenStatus,
         "inbox": InboxStatus,
+        "message": MessageStatus,
     }
 )
 
@@ -74,6 +76,16 @@ TONES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             NextStep.PROVIDER: "accent",
             NextStep.CUSTOMER: "warning",
             NextStep.STAFF: "danger",
+        },
+        "message": {
+            MessageStatus.PLANNED: "info",
+            MessageStatus.SENDING: "accent",
+            MessageStatus.SENT: "success",
+            MessageStatus.DELIVERED: "success",
+            MessageStatus.BOUNCED: "danger",
+            MessageStatus.UNCONFIRMED: "violet",
+            MessageStatus.SUPPRESSED: "warning",
+            MessageStatus.FAILED: "danger",
         },
         "token": {TokenStatus.LIVE: "success", TokenStatus.DECLINED: "danger"},
         "inbox": {

@@ -6,7 +6,8 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from invoices import outbox
-        from notifications.services import alerts, planning
+        from notifications.services import alerts, attributing, planning
 
         outbox.register(alerts.CONSUMER)
         outbox.register(planning.CONSUMER)
+        outbox.register(attributing.CONSUMER)

@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 
 from notifications.services.alert_delivery import alert_deliveries_drain
+from notifications.services.notes import notes_plan
 from notifications.services.work import messages_drain
 from recovery_site.common import clock
 from retries.services.sweeps import KeepGoing, sweep_run
@@ -14,6 +15,7 @@ def drain_messages(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
     """Send what is due to people."""
 
     def work(keep_going: KeepGoing) -> dict[str, int]:
+        notes_plan(now=clock.now())
         sent = messages_drain(now=clock.now(), keep_going=keep_going)
         alerts = alert_deliveries_drain(now=clock.now(), keep_going=keep_going)
         return {**sent, **{f"alerts_{name}": count for name, count in alerts.as_dict().items()}}

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from notifications.inbound import mail_reports
 from recovery_site import health, home, metrics
 
 urlpatterns = [
@@ -14,6 +15,7 @@ urlpatterns = [
     path("webhooks/", include("webhooks.urls")),
     path("api/", include("recovery_site.api")),
     path("pay/", include("notifications.hosted.urls")),
+    path("mail/reports/<uuid:endpoint>/", mail_reports, name="mail-reports"),
     path("health/live", health.live, name="health-live"),
     path("health/ready", health.ready, name="health-ready"),
     path("metrics", metrics.metrics, name="metrics"),

@@ -18,6 +18,7 @@ from notifications.deciding import Verb, Verdict, decide_reader, decide_step
 from notifications.links import link_url, unsubscribe_url
 from notifications.models import Message, MessageSettings
 from notifications.rendering import with_links
+from notifications.renewals import next_renewal
 from notifications.selectors import (
     case_facts,
     latest_failure,
@@ -27,6 +28,7 @@ from notifications.selectors import (
 )
 from notifications.services.links import link_issue
 from notifications.services.mailing import Mail, Passage, Postman, Result
+from notifications.services.notes import note_still_true
 from notifications.services.planning import messages_due
 from notifications.services.suppressions import address_lock, address_suppress
 from notifications.services.writing import Matter, sender_name, template_for, write
@@ -103,7 +105,11 @@ def _decide(pk: int, now: datetime) -> Outgoing | str:
     keys = Message.objects.values_list("customer_id", "invoice_id").get(pk=pk)
     with transaction.atomic(durable=True):
         customer, invoice = customer_lock(keys[0]), invoice_lock(keys[1])
-        message = for_no_key_update(Message.objects.filter(pk=pk)).select_related("case__policy_version", "link").get()
+        message = (
+            for_no_key_update(Message.objects.filter(pk=pk))
+            .select_related("case__policy_version", "link", "merchant")
+            .get()
+        )
         if message.status != MessageStatus.PLANNED or message.due_at is None or message.due_at > now:
             return "skipped"
         settings = settings_of(message.merchant_id)
@@ -128,6 +134,8 @@ def _verdict(
 ) -> Verdict:
     case = message.case
     if case is None:
+        if note_still_true(message, settings, now) is None:
+            return Verdict(Verb.CANCEL, "Not needed any more: the payment method was renewed, or the plan has ended.")
         reader = reader_of(customer, settings, _note_quiet(invoice), now=now, besides=message.pk)
         return decide_reader(reader, now)
     # The instance that the message came with was read before the lock.
@@ -190,7 +198,7 @@ def _commit(
             case=case,
             attempt=failure,
             token_pk=case_failure(case).token_pk if case else None,
-            renewal_at=message.planned_for if message.template == "renewal_upcoming" else None,
+            renewal_at=next_renewal(invoice.issued_at, invoice.interval, stamp.now),
         )
         try:
             template = template_for(message, customer, settings)

@@ -17,6 +17,9 @@ _ACTORS = {
     "resolution": "Resolution",
     "reconcile": "Reconciliation",
     "system": "Recovery engine",
+    "messages": "Messages",
+    "customer": "The customer",
+    "mail": "Mail system",
 }
 
 
@@ -326,6 +329,25 @@ def _staff_resolve(told: Told) -> Line:
     return Line(f"{told.attempt} {was}, says staff.", detail=told.text("note"), tone="accent")
 
 
+_MESSAGES = {
+    "wanted": ("A message to the customer was due", "info"),
+    "sent": ("A message left for the customer", "info"),
+    "clicked": ("The customer opened the link of a message", "accent"),
+    "bounced": ("A message came back; its address gets no more mail", "warning"),
+    "complained": ("The customer's mail service marked a message as spam; its address gets no more mail", "warning"),
+}
+
+
+def _message(told: Told) -> Line:
+    text, tone = _MESSAGES[told.kind.partition(".")[2]]
+    template = plain(told.text("template"))
+    if told.text("sender") == "merchant":
+        text = "A message was due; the merchant's own system was told"
+    if told.text("confirmed") == "no":
+        text = "A message may have left for the customer"
+    return Line(f"{text}: {template}." if template else f"{text}.", tone=tone, minor=told.kind == "message.wanted")
+
+
 _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "invoice.created": _invoice_created,
     "invoice.start": _says("Collecting began.", minor=True),
@@ -372,6 +394,11 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "staff.cancel": _staff("Canceling was asked for.", "warning"),
     "staff.cancel_retry": _staff("Retries were canceled; the invoice stays owed.", "warning"),
     "staff.resolve": _staff_resolve,
+    **{f"message.{name}": _message for name in _MESSAGES},
+    "page.pay": _says("The customer asked on their page to pay now.", tone="accent"),
+    "page.method_updated": _says("The customer gave another payment method on their page.", tone="accent"),
+    "page.confirmed": _says("The customer confirmed the payment at the bank.", tone="accent"),
+    "customer.pay": _says("A charge was booked by the customer's own wish.", minor=True),
     "staff.unlock": _staff("The customer's slot was taken from this invoice by hand.", "warning"),
 }
 KNOWN_KINDS = frozenset(_KINDS)

@@ -12,6 +12,7 @@ from accounts.models import Merchant, User
 from accounts.services import membership_set, merchant_create
 from accounts.states import Role
 from invoices.services.parties import connection_create
+from recovery_site.demo.settings import merchant_settle
 from webhooks.models import WebhookEndpoint
 from webhooks.services import endpoint_create, endpoint_secrets
 
@@ -64,6 +65,7 @@ def _player(name: str, zone: str, config: Mapping[str, object]) -> Player:
         account = connection_create(merchant=merchant, provider="simulator", config=config)
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
         endpoint_create(merchant=merchant, provider="simulator", secret=secret, connection=account)
+        merchant_settle(merchant)
     endpoint = WebhookEndpoint.objects.filter(merchant=merchant, provider="simulator").earliest("pk")
     return Player(merchant, endpoint, endpoint_secrets(endpoint)[0])
 

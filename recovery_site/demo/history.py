@@ -15,6 +15,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from multiprocessing import get_context
+from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
@@ -22,10 +23,17 @@ from django.db.models import Min, QuerySet
 
 from invoices.models import Attempt, Event
 from invoices.services.outbox import outbox_drain
+from notifications.models import Message
+from notifications.services.alert_delivery import alert_deliveries_drain
+from notifications.services.mailing import Postman
+from notifications.services.notes import notes_plan
+from notifications.services.work import message_work
+from notifications.states import MessageStatus
 from providers.simulator.population import Delivery
 from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import Cast, Player
 from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of, signed
+from recovery_site.demo.payers import Payers
 from recovery_site.demo.staff import staff_day
 from recovery_site.worker.lineage import die_with_parent
 from retries.engine.drain import job_work
@@ -90,6 +98,8 @@ def history_fill(
                 groups_day.result()
             reconcile(now=end, drain=True)
             outbox_drain(now=end, limit=_EVERYTHING)
+            notes_plan(now=end)
+            alert_deliveries_drain(now=end, limit=_EVERYTHING)
             staff_day(cast, end)
             progress()
             day = end
@@ -117,22 +127,50 @@ def day_live(player: Player, group: str, deliveries: Sequence[Delivery], start: 
 
     What should have happened before `start` happens then: time does not go back for a day that was begun before.
     """
-    booked = _booked(player, group)
+    booked, planned = _booked(player, group), _planned(player, group)
     waiting = iter(deliveries)
     delivery = next(waiting, None)
-    while True:
-        told_at = max(delivery.at, start) if delivery else end
-        due_at = booked.aggregate(due_at=Min("due_at"))["due_at"]
-        at = min(told_at, max(due_at, start) if due_at else end)
-        if at >= end:
-            return
-        if delivery is not None and told_at == at:
-            _receive(player, delivery, at)
-            delivery = next(waiting, None)
-        else:
-            due = booked.filter(due_at__lte=at).order_by("due_at", "pk")
-            for job_pk in list(due.values_list("pk", flat=True)):
-                job_work(job_pk, now=at)
+    payers = Payers(player.merchant.pk, f"[{group}]$")
+    payers.look(now=start)
+    with Postman() as postman:
+        while True:
+            times = {
+                "webhook": delivery.at if delivery else None,
+                "retry": booked.aggregate(at=Min("due_at"))["at"],
+                "message": planned.aggregate(at=Min("due_at"))["at"],
+                "payer": payers.next_at,
+            }
+            due = [(max(at, start), name) for name, at in times.items() if at is not None]
+            at, what = min(due, key=lambda one: one[0], default=(end, ""))
+            if at >= end:
+                return
+            if what == "webhook" and delivery is not None:
+                _receive(player, delivery, at)
+                delivery = next(waiting, None)
+            elif what == "retry":
+                for job_pk in _keys(booked, at):
+                    job_work(job_pk, now=at)
+            elif what == "message":
+                for pk in _keys(planned, at):
+                    message_work(pk, postman, now=at)
+                payers.look(now=at)
+            else:
+                payers.act(now=at)
+
+
+def _keys(rows: QuerySet[Any], at: datetime) -> list[int]:
+    """Primary keys of what is due, in order."""
+    return list(rows.filter(due_at__lte=at).order_by("due_at", "pk").values_list("pk", flat=True))
+
+
+def _planned(player: Player, group: str) -> QuerySet[Message]:
+    """Messages of the group to look at when they are due."""
+    return Message.objects.filter(
+        merchant=player.merchant,
+        status=MessageStatus.PLANNED,
+        due_at__isnull=False,
+        customer__connector_customer_id__regex=f"[{group}]$",
+    )
 
 
 def _booked(player: Player, group: str) -> QuerySet[RetryJob]:

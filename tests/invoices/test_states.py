@@ -21,7 +21,7 @@ from invoices.states import (
     InvoiceStatus,
     TransactionStatus,
 )
-from notifications.models import AlertDelivery, Message, Suppression
+from notifications.models import AlertDelivery, CaseAttribution, Message, Suppression
 from notifications.services.alert_delivery import alert_route_set
 from notifications.services.alerts import alert_write
 from notifications.services.links import link_issue
@@ -135,6 +135,16 @@ def write_to(shop: Shop, bill: Bill) -> None:
     message.save()
     Suppression.objects.create(
         merchant=shop.merchant, address=f"{shop.name}@example.com", reason="bounce", since=shop.at, message=message
+    )
+    CaseAttribution.objects.create(
+        merchant=shop.merchant,
+        case=message.case,
+        message=message,
+        source="message",
+        rule="test",
+        amount_minor=1,
+        currency="USD",
+        recovered_at=shop.at,
     )
 
 

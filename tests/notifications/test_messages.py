@@ -14,6 +14,7 @@ from django.db import IntegrityError
 from invoices.models import Event
 from notifications.links import link_read, unsubscribe_read
 from notifications.models import Message, PaymentLink, Suppression
+from notifications.services.mailing import Passage, Result
 from notifications.services.planning import messages_follow
 from notifications.services.suppressions import address_suppress, suppression_lift
 from notifications.services.work import BACK_OFF, message_answer, messages_drain
@@ -359,8 +360,6 @@ def test_answer_that_comes_after_all_changes_nothing_any_more(world: Post) -> No
     invoice = hard(world)
     world.drain()
     message = world.message(invoice, "update_card")
-    from notifications.services.mailing import Passage, Result
-
     assert message_answer(message.pk, Result(Passage.UNSENT), now=world.at) == "skipped"
     assert world.message(invoice, "update_card").status == "SENT"
 

@@ -19,6 +19,7 @@ from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import DAYS, USERNAME, Cast, cast_ensure, onlooker_admit
 from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of
 from recovery_site.demo.history import history_fill, newest_instant, told_until
+from recovery_site.demo.payers import LivePayers
 from recovery_site.demo.stage import (
     HOST,
     Stop,
@@ -97,18 +98,21 @@ class Command(BaseCommand):
         }
         web, worker = web_part(settings.DEMO_PORT, environment, log_dir), worker_part(environment, log_dir)
         parts, traffic = (worker, web), Traffic(cast, deliveries, base_url)
+        payers = LivePayers([player.merchant.pk for player in cast.players.values()])
         try:
             for part in parts:
                 part.start()
             wait_until_ready(web, base_url, stop)
             self._announce(base_url, password, speed, [part.log for part in parts])
             traffic.start()
+            payers.start()
             while not stop.asked:
                 for part in parts:
                     part.check()
                 time.sleep(0.3)
             self.stdout.write("Stopping ...")
         finally:
+            payers.stop()
             traffic.stop()
             take_down(parts)
 
