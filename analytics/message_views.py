@@ -26,8 +26,8 @@ from recovery_site.common import clock
 
 SOURCE_NAMES = {
     "retry": "Automatic retry",
-    "message": "Message to the customer",
-    "card_update": "Card update without a message",
+    "message": "Message",
+    "card_update": "Card update",
     "staff": "Staff",
     "outside": "Outside",
 }

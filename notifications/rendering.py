@@ -4,6 +4,7 @@ One body feeds both parts of the mail, so that they can never say different thin
 attribute, index or format can be reached from a template that a merchant typed in.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -24,6 +25,8 @@ PLACEHOLDERS: Mapping[str, str] = {
 }
 # Marks for what is secret; they are replaced when the mail is made and never stand for a stored link.
 LINK_MARK, UNSUBSCRIBE_MARK = "%%link%%", "%%unsubscribe%%"
+# Whatever breaks a line, but not the spaces that hold an amount and its currency together.
+_SPACE = re.compile(r"[^\S\u00a0\u202f]+")
 _MARKS = (LINK_MARK, UNSUBSCRIBE_MARK)
 
 
@@ -121,7 +124,7 @@ def fill(template: TextTemplate, values: Mapping[str, str]) -> Filled:
 
 def _clean(value: str) -> str:
     """Outside text on one line, without our marks: a name must not be able to add a line or a link."""
-    value = " ".join(value.split())
+    value = _SPACE.sub(" ", value).strip()
     for mark in _MARKS:
         value = value.replace(mark, "")
     return value

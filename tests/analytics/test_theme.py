@@ -95,6 +95,9 @@ def test_every_variable_that_is_used_is_defined() -> None:
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(settings.BASE_DIR)))
 def test_template_needs_nothing_that_the_content_policy_forbids(path: Path) -> None:
     text = path.read_text()
+    if path.parent.name == "mail":
+        # Mail programs load no stylesheet: there, and only there, styles stand inline (notifications/frames.py).
+        text = text.replace(" style=", " ")
     assert re.findall(r"\sstyle\s*=|<style|\son\w+\s*=|javascript:|hx-on", text) == []
     assert re.findall(r"<script(?![^>]*\bsrc=)", text) == []
     assert re.findall(r"(?:src|href|action)=\"(?:https?:)?//", text) == []

@@ -1,6 +1,7 @@
 """Every event that the code can write has a sentence, and no event can break a page."""
 
 import ast
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,20 @@ def told(kind: str, **more: Any) -> Told:
     return Told(**{**facts, **more})
 
 
+# Calls that write an event: the ledger's, and those that hand a kind on to it.
+_WRITERS = frozenset({"record_event", "_record", "_touch", "_acted", "_Wish"})
+
+
 def written_kinds() -> set[str]:
-    """Kinds that stand as literals in calls of `record_event`, read from the source."""
+    """Kinds that stand as literals in such calls, read from the source."""
     kinds = set()
     for app in ("invoices", "tokens", "retries", "webhooks", "notifications", "recovery_site"):
         for path in (ROOT / app).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "record_event":
-                    for keyword in node.keywords:
-                        if keyword.arg == "kind" and isinstance(keyword.value, ast.Constant):
-                            kinds.add(str(keyword.value.value))
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _WRITERS:
+                    given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "kind")]
+                    literals = {str(value.value) for value in given if isinstance(value, ast.Constant)}
+                    kinds |= {kind for kind in literals if re.fullmatch(r"[a-z]+\.[a-z_]+", kind)}
     # An alert brings its own sentence along.
     return {kind for kind in kinds if not kind.startswith("alert.")}
 
