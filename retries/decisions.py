@@ -5,7 +5,7 @@ so an answer holds for as long as its transaction does.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from retries.categories import Category, Scope
@@ -57,15 +57,16 @@ class Situation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`step` is one of promise 3's next steps; `why` is the sentence people read. For BOOKED, `at` and `token_pk` say
-    when and with what (for PAUSED `token_pk` is what waits for a repair); `exhausted` ends the machine's tries; `lost`
-    closes the case, at its deadline (`final`) with the policy's final action; `review` is the kind of question put to
-    staff."""
+    when and with what (for PAUSED `token_pk` is what waits for a repair); `exhausted` ends the machine's tries
+    (`limits_exhausted`: the networks' limits do); `lost` closes the case, at its deadline (`final`) with the policy's
+    final action; `review` is the kind of question put to staff."""
 
     step: NextStep
     at: datetime | None = None
     token_pk: int | None = None
     why: str = ""
     exhausted: bool = False
+    limits_exhausted: bool = False
     lost: bool = False
     final: bool = False
     review: str = ""
@@ -174,7 +175,8 @@ def _choose(situation: Situation, failure: Failure, allowance: Allowance, option
     best = usable[0]
     if best.allowed_at > allowance.horizon_at:
         limit = f" ({best.limit_text})" if best.limit_text else ""
-        return _ask(situation, allowance, f"the network's limit{limit} leaves no room before the deadline")
+        asked = _ask(situation, allowance, f"the network's limit{limit} leaves no room before the deadline")
+        return replace(asked, limits_exhausted=bool(best.limit_text))
     bar = situation.provider_bar
     if bar is not None and best.allowed_at == bar[0]:
         why = f"Waits because {bar[1]}, then tries the {best.label}."

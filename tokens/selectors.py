@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import DateTimeField, F, OuterRef, QuerySet, Value
+from django.db.models import DateTimeField, F, Min, OuterRef, QuerySet, Value
 from django.db.models.functions import JSONObject
 
 from invoices.models import Attempt, Customer
@@ -221,10 +221,17 @@ def mark_rows(
     """What counts for these cards after an instant, attempts and imported history alike, oldest first. One query.
 
     card, instant, amount and currency (None if untold), status, returned_at, how many; then the columns in `more`
-    (token_id, raw_code, category).
+    (token_id, raw_code, category). A try whose card nobody told may have been made with any card of its customer: it
+    counts once for each budget group of theirs.
     """
-    attempts = Attempt.objects.filter(
-        card_id__in=card_pks, kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=after
+    charges = Attempt.objects.filter(kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=after)
+    charges = charges.exclude(pk=besides or 0).annotate(times=Value(1))
+    told = charges.filter(card_id__in=card_pks).values_list(*_COLUMNS, *more)
+    untold = (
+        charges.filter(card=None, customer__tokens__card_id__in=card_pks)
+        .values("pk", "times", "customer__tokens__card__budget_group")
+        .annotate(of_card=Min("customer__tokens__card_id"))
+        .values_list("of_card", *_COLUMNS[1:], *more)
     )
     imported = ImportedMark.objects.filter(card_id__in=card_pks, at__gt=after).annotate(
         attempted_at=F("at"),
@@ -234,8 +241,7 @@ def mark_rows(
         raw_code=Value(""),
         category=Value(""),
     )
-    ours = attempts.exclude(pk=besides or 0).annotate(times=Value(1)).values_list(*_COLUMNS, *more)
-    return ours.union(imported.values_list(*_COLUMNS, *more), all=True).order_by("attempted_at")
+    return told.union(untold, imported.values_list(*_COLUMNS, *more), all=True).order_by("attempted_at")
 
 
 def invoice_marks(invoice_pk: int, besides: int | None = None) -> list[AttemptMark]:
@@ -252,8 +258,9 @@ def invoice_marks(invoice_pk: int, besides: int | None = None) -> list[AttemptMa
 
 
 def mark_declined(status: str, returned_at: datetime | None) -> bool:
-    """Open and unresolved attempts count as declines, and so does a payment that the bank took back."""
-    return status not in (AttemptStatus.SUCCEEDED, AttemptStatus.ERRORED) or returned_at is not None
+    """Everything that counts but a success is a decline, open and unresolved attempts too; a payment that the bank took
+    back is one as well."""
+    return status != AttemptStatus.SUCCEEDED or returned_at is not None
 
 
 def token_has_another_card(token_pk: int | None, card_pk: int) -> bool:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import Greatest, Now
 
 from accounts.models import Merchant
 from invoices.models import Customer
@@ -23,6 +23,8 @@ from tokens.selectors import card_expires_at
 from tokens.states import TokenStatus
 
 log = structlog.get_logger()
+# A provider's clock and ours agree to this much.
+_CLOCKS_DIFFER = timedelta(minutes=1)
 # The fingerprint of a card that no event has described yet starts with this.
 _UNDESCRIBED = "token:"
 
@@ -111,7 +113,11 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
     mirrors, so the customer is mirrored once the transaction has committed (step 5 of the charge protocol).
     """
     mirror_after_commit(customer.pk)
-    mine = Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also))
+    return _groups_lock(Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also)))
+
+
+def _groups_lock(mine: QuerySet[Card]) -> list[Card]:
+    """These cards and all that share a budget group with one of them, locked by primary key."""
     while True:
         savepoint = transaction.savepoint()
         cards = list(
@@ -141,7 +147,8 @@ def method_apply(
     whose card had expired is as dead as a declined one. A card that replaces another under the same token joins the
     old one's budget group: counted together, nothing copied. The first description of a card that had none so far is
     no new card. Another customer's token is left as it is. What was told (`told_at`) before the last description, and
-    comes late, is about a card of then: it joins the group, and the token stays with the card of now.
+    comes late, is about a card of then: it joins the group, and the token stays with the card of now. Nor does anything
+    revive what was refused after it was told.
     """
     token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
     if token.customer_id != customer.pk:
@@ -162,7 +169,9 @@ def method_apply(
     fresh = _card_describe(new, method.card) if method.card is not None else False
     renewed = (changed and not old.fingerprint.startswith(_UNDESCRIBED)) or fresh or method.updated
     dead = (dead or new.stopped_at is not None) and token.status != TokenStatus.REMOVED
-    revived = dead and renewed and _revivable(old, new) and not _expired(new, now)
+    refused = [at for at in (token.declined_at, old.stopped_at, new.stopped_at) if at is not None]
+    news = told_at is None or told_at + _CLOCKS_DIFFER >= max(refused, default=told_at)
+    revived = dead and renewed and news and _revivable(old, new) and not _expired(new, now)
     if revived:
         token.status, token.decline_code, token.declined_at = TokenStatus.LIVE, "", None
         new.stopped_at, new.stop_code = None, ""
@@ -184,20 +193,27 @@ def _revivable(old: Card, new: Card) -> bool:
 
 
 def _join_group(new: Card, old: Card, cards: Sequence[Card]) -> None:
-    leaving = new.budget_group
-    for card in cards:
-        if card.budget_group == leaving:
-            card.budget_group = old.budget_group
-            card.save(update_fields=["budget_group"])
-    if not old.stop_revivable and old.stopped_at is not None:
-        new.stopped_at, new.stop_code, new.stop_revivable = old.stopped_at, old.stop_code, False
-        new.save(update_fields=["stopped_at", "stop_code", "stop_revivable"])
+    """Both groups become one: what a network asked of any card of it for good, or to wait for, it asked of them all."""
+    group = [card for card in cards if card.budget_group in (new.budget_group, old.budget_group)]
+    stop = next((card for card in group if card.stopped_at is not None and not card.stop_revivable), None)
+    wait_until = max((card.wait_until for card in group if card.wait_until is not None), default=None)
+    for card in group:
+        card.budget_group, card.wait_until = old.budget_group, wait_until
+        if stop is not None and (card.stopped_at is None or card.stop_revivable):
+            card.stopped_at, card.stop_code, card.stop_revivable = stop.stopped_at, stop.stop_code, False
+        card.save(update_fields=["budget_group", "wait_until", "stopped_at", "stop_code", "stop_revivable"])
 
 
 def _card_describe(card: Card, facts: CardFacts) -> bool:
-    """Fill in and correct a card's details; True if its expiry moved to a later month."""
+    """Fill in and correct a card's details; True if its expiry moved to a later month.
+
+    It never moves to an earlier one: tokens of one card may have been made in different years, and the old month told
+    again and again would make the true one look new each time.
+    """
     before = (card.exp_year or 0, card.exp_month or 0)
     values = {key: value for key, value in _details(facts).items() if value}
+    if (facts.exp_year or 0, facts.exp_month or 0) < before:
+        values = {key: value for key, value in values.items() if key not in ("exp_month", "exp_year")}
     if facts.network:
         values["network"] = normalise_network(facts.network)
     changed = [key for key, value in values.items() if getattr(card, key) != value]
@@ -210,11 +226,14 @@ def _card_describe(card: Card, facts: CardFacts) -> bool:
 
 def token_decline(*, token_pk: int, code: str, now: datetime, card_pk: int | None = None) -> None:
     """A hard decline: this token is not charged again until the card behind it changes. `card_pk` is the card that was
-    refused: a token that has another one by now stays alive."""
-    live = Token.objects.filter(pk=token_pk, status=TokenStatus.LIVE)
+    refused: a token that has another one by now stays alive. So does one that has paid since, should the decline of
+    `now` be told late. A later decline of a dead token moves its date on."""
+    refused = Token.objects.filter(pk=token_pk).exclude(status=TokenStatus.REMOVED).exclude(last_success_at__gt=now)
     if card_pk is not None:
-        live = live.filter(card_id=card_pk)
-    live.update(status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now)
+        refused = refused.filter(card_id=card_pk)
+    refused.exclude(status=TokenStatus.DECLINED, declined_at__gte=now).update(
+        status=TokenStatus.DECLINED, decline_code=code[:100], declined_at=now
+    )
 
 
 def token_hold(*, token_pk: int, code: str, now: datetime) -> None:
@@ -229,10 +248,15 @@ def token_release(*, token_pk: int) -> None:
     held.update(status=TokenStatus.LIVE, decline_code="", declined_at=None)
 
 
-def token_succeed(*, token_pk: int, now: datetime) -> None:
-    """A success proves the token alive; what was counted before stays counted."""
-    Token.objects.filter(pk=token_pk).exclude(status=TokenStatus.REMOVED).update(
-        last_success_at=now, status=TokenStatus.LIVE, decline_code="", declined_at=None
+def token_succeed(*, token_pk: int, at: datetime) -> None:
+    """A success of `at` proves the token alive, unless it was refused for good after that and the success is told late.
+
+    What was counted before stays counted.
+    """
+    tokens = Token.objects.filter(pk=token_pk)
+    tokens.update(last_success_at=Greatest("last_success_at", Value(at)))
+    tokens.exclude(status=TokenStatus.REMOVED).exclude(status=TokenStatus.DECLINED, declined_at__gt=at).update(
+        status=TokenStatus.LIVE, decline_code="", declined_at=None
     )
 
 
@@ -258,6 +282,23 @@ def cards_wait(*, cards: Sequence[Card], until: datetime) -> None:
     for card in cards:
         card.wait_until = max(until, card.wait_until or until)
         card.save(update_fields=["wait_until"])
+
+
+@transaction.atomic
+def cards_link(*, card: Card, other: Card, actor: str, reason: str) -> None:
+    """One account under two names (another connection, another fingerprint): from now on both cards and all of their
+    groups are locked, counted, stopped and made to wait together. Nothing takes that back.
+
+    Locks the cards, as every charge with one of them does. Raises InvalidInput for cards of two merchants.
+    """
+    if card.merchant_id != other.merchant_id:
+        raise InvalidInput("The cards belong to two merchants, whose tries the networks count apart.")
+    cards = _groups_lock(Card.objects.filter(pk__in=(card.pk, other.pk)))
+    by_pk = {one.pk: one for one in cards}
+    _join_group(by_pk[other.pk], by_pk[card.pk], cards)
+    for customer_pk in set(Token.objects.filter(card__in=(card.pk, other.pk)).values_list("customer_id", flat=True)):
+        mirror_after_commit(customer_pk)
+    log.info("cards_link", card=card.public_id, other=other.public_id, actor=actor, reason=reason[:300])
 
 
 @transaction.atomic

@@ -103,7 +103,7 @@ WHERE CASE made.key WHEN 'invoice' THEN (
         WHERE b.invoice_id = made.invoice_id AND b.kind = 'CHARGE' AND b.counts AND b.attempted_at > made.after
           AND (b.attempted_at, b.id) < (made.attempted_at, made.id)
           AND COALESCE(other.network, 'unknown') IN (made.network, 'unknown')
-          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))
+          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status <> 'SUCCEEDED')
         LIMIT made.most
     ) earlier
 ) ELSE (
@@ -114,7 +114,7 @@ WHERE CASE made.key WHEN 'invoice' THEN (
         WHERE other.budget_group = made.budget_group AND b.kind = 'CHARGE' AND b.counts
           AND b.attempted_at > made.after AND (b.attempted_at, b.id) < (made.attempted_at, made.id)
           AND (made.key <> 'card_amount' OR (b.amount_minor = made.amount_minor AND b.currency = made.currency))
-          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status NOT IN ('SUCCEEDED', 'ERRORED'))
+          AND (NOT made.only_declines OR b.returned_at IS NOT NULL OR b.status <> 'SUCCEEDED')
         LIMIT made.most
     ) earlier
 ) END >= made.most

@@ -315,6 +315,12 @@ class Attempt(FSMModelMixin, models.Model):
                 name="attempt_by_card",
                 condition=Q(kind="CHARGE", counts=True),
             ),
+            # Tries whose card nobody told: they count against every card of their customer.
+            models.Index(
+                fields=["customer", "attempted_at"],
+                name="attempt_without_card",
+                condition=Q(kind="CHARGE", counts=True, card__isnull=True),
+            ),
             models.Index(
                 fields=["next_check_at"],
                 name="attempt_open",

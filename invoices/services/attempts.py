@@ -207,9 +207,16 @@ def decline_columns(decline: DeclineFacts, category: str, explanation: str) -> d
 
 
 def attempt_error(
-    attempt: Attempt, invoice: Invoice, *, code: str, category: str, explanation: str, stamp: Stamp
+    attempt: Attempt,
+    invoice: Invoice,
+    *,
+    code: str,
+    category: str,
+    explanation: str,
+    stamp: Stamp,
+    counts: bool = False,
 ) -> None:
-    """ERRORED: it surely did not happen, so it uses up no budget."""
+    """ERRORED: no money moved. It uses up no budget unless it `counts`: nobody can prove that no network saw it."""
     move(
         attempt,
         "error",
@@ -217,7 +224,7 @@ def attempt_error(
         stamp=stamp,
         finished_at=stamp.now,
         next_check_at=None,
-        counts=False,
+        counts=counts,
         raw_code=code[:100],
         category=category,
         explanation=explanation[:500],

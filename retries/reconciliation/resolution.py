@@ -37,6 +37,7 @@ from retries.reconcile_log import attempt_line
 from retries.services import outcomes
 from retries.services.planning import case_set_step
 from retries.states import NextStep
+from tokens.models import Card
 from tokens.selectors import token_options
 
 ABSENT_AFTER = timedelta(minutes=10)
@@ -219,6 +220,11 @@ def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
     )
     if sending.exists():
         return "another charge of this customer is being sent"
+    group = Card.objects.filter(tokens=attempt.token_id).values("budget_group")
+    if Attempt.objects.filter(
+        card__budget_group__in=group, kind=TransactionKind.CHARGE, status=AttemptStatus.SENDING
+    ).exists():
+        return "another charge of this card is being sent"
     options = token_options(
         customer=scope.customer,
         cards=scope.cards,

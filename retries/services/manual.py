@@ -1,7 +1,9 @@
 """What people do to an invoice: retry, pause, resume, cancel, and answer what no machine can know."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -32,6 +34,7 @@ from retries.services.cancel import invoice_end
 from retries.services.cases import case_ensure
 from retries.services.planning import case_plan, case_set_step, job_book, job_park
 from retries.states import JobStatus, NextStep
+from tokens.choice import considered
 from tokens.selectors import TokenOption, token_options
 
 
@@ -100,7 +103,7 @@ def _try(scope: Scope, wish: _Wish, stamp: Stamp) -> RetryJob:
     if granted is not None and trigger_usage(case, wish.trigger) >= granted:
         whose = "manual retries" if wish.trigger == Trigger.STAFF else "tries by the customer"
         raise Conflict(f"The policy's {granted} {whose} of this case are used up.")
-    option = _choose(scope, wish.token_pk, wish.due_at)
+    option, tokens = _choose(scope, wish.token_pk, wish.due_at)
     told = {"reason": wish.reason[:300], "token": option.public_id, "due_at": wish.due_at.isoformat()}
     told = {name: value for name, value in told.items() if value}
     record_event(invoice=invoice, kind=wish.kind, stamp=stamp, data=told)
@@ -111,7 +114,7 @@ def _try(scope: Scope, wish: _Wish, stamp: Stamp) -> RetryJob:
     if wish.trigger == Trigger.STAFF:
         case.paused_by = ""
         case.save(update_fields=["paused_by"])
-    return _book(scope, case, option, wish, stamp)
+    return _book(scope, case, option, tokens, wish, stamp)
 
 
 def _demand_chargeable(invoice: Invoice) -> None:
@@ -128,7 +131,14 @@ def _demand_chargeable(invoice: Invoice) -> None:
         raise Conflict("The merchant charges through this connection itself: charge, then report the attempt.")
 
 
-def _book(scope: Scope, case: Case, option: TokenOption, wish: _Wish, stamp: Stamp) -> RetryJob:
+def _book(
+    scope: Scope,
+    case: Case,
+    option: TokenOption,
+    tokens: Sequence[Mapping[str, Any]],
+    wish: _Wish,
+    stamp: Stamp,
+) -> RetryJob:
     staff = wish.trigger == Trigger.STAFF
     return job_book(
         scope,
@@ -137,14 +147,20 @@ def _book(scope: Scope, case: Case, option: TokenOption, wish: _Wish, stamp: Sta
         due_at=option.allowed_at,
         trigger=wish.trigger,
         why=f"Manual retry with the {option.label}: {wish.reason}" if staff else f"The customer pays: {option.label}.",
-        decision={"kind": wish.trigger.value, "reason": wish.reason[:300], "decided_at": stamp.now.isoformat()},
+        decision={
+            "kind": wish.trigger.value,
+            "reason": wish.reason[:300],
+            "decided_at": stamp.now.isoformat(),
+            "considered": list(tokens),
+        },
         stamp=stamp,
         urgent=True,
     )
 
 
-def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> TokenOption:
-    options = token_options(
+def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> tuple[TokenOption, list[dict[str, Any]]]:
+    """The token to charge, and all of them as the stored decision lists them."""
+    every = token_options(
         customer=scope.customer,
         cards=scope.cards,
         invoice_pk=scope.invoice.pk,
@@ -152,8 +168,7 @@ def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> TokenOption
         currency=scope.invoice.currency,
         not_before=due_at,
     )
-    if token_pk is not None:
-        options = [option for option in options if option.pk == token_pk]
+    options = [option for option in every if token_pk is None or option.pk == token_pk]
     if not options:
         raise Conflict("This customer has no payment method that could be charged.")
     option = options[0]
@@ -164,7 +179,7 @@ def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> TokenOption
             f"The {option.label} may not be charged before {option.allowed_at:%Y-%m-%d %H:%M} UTC"
             f" ({option.limit_text}); book the retry for then."
         )
-    return option
+    return option, considered(every, option.pk)
 
 
 @transaction.atomic
@@ -198,7 +213,8 @@ def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
     record_event(invoice=scope.invoice, kind="staff.resume", stamp=stamp, data={"reason": reason[:300]})
     if case.category == Category.CONFIG_ERROR and not charging_obstacle(case.connection):
         wish = _Wish(Trigger.STAFF, "staff.retry", reason, None, stamp.now)
-        _book(scope, case, _choose(scope, None, stamp.now), wish, stamp)
+        option, tokens = _choose(scope, None, stamp.now)
+        _book(scope, case, option, tokens, wish, stamp)
     else:
         case_plan(scope, case, stamp)
 
@@ -252,4 +268,5 @@ def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) 
             retry_after=None,
             failed_at=stamp.now,
             stamp=stamp,
+            counts=True,  # a person saw that no money moved, which a decline leaves behind as well
         )

@@ -99,7 +99,7 @@ def charge_has_succeeded(
         stamp=stamp,
     )
     if attempt.token_id is not None:
-        token_succeed(token_pk=attempt.token_id, now=stamp.now)
+        token_succeed(token_pk=attempt.token_id, at=attempt.attempted_at)
     charge = attempt.transaction
     if charge.status == TransactionStatus.DONE:
         # The transaction was settled by another attempt: this one is further money, for what is still owed or beyond.
@@ -232,8 +232,12 @@ def charge_did_not_happen(
     retry_after: timedelta | None,
     failed_at: datetime,
     stamp: Stamp,
+    counts: bool = False,
 ) -> Classification:
-    """ERRORED: provably unsent or refused before any charge. A configuration error of the connection pauses it."""
+    """ERRORED: provably unsent or refused before any charge. A configuration error of the connection pauses it.
+
+    `counts`: no money moved, but the network may have seen it.
+    """
     transport = _TRANSPORT.get(code)
     failure = ClassificationInput(
         provider=provider_name,
@@ -249,6 +253,7 @@ def charge_did_not_happen(
         category=verdict.category.value,
         explanation=verdict.explanation,
         stamp=stamp,
+        counts=counts,
     )
     reviews_close(invoice=scope.invoice, kinds=_ANSWERED, subject_id=attempt.public_id, stamp=stamp)
     _mark_connection(attempt, verdict)

@@ -3,11 +3,11 @@
 Everything here runs under the locks of DESIGN section 6 (customer, cards, invoice) and in the caller's transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from invoices.models import Attempt, Connection, Customer, Invoice, Transaction
+from invoices.models import Attempt, Connection, Customer, Event, Invoice, Transaction
 from invoices.selectors.parties import charging_obstacle
 from invoices.services.billing import charge_for_due, open_charge
 from invoices.services.ledger import Stamp, alert, invoice_lock, move, record_event
@@ -39,6 +39,7 @@ from retries.selectors import (
 )
 from retries.services.cases import case_close
 from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
+from tokens.choice import considered
 from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
 
@@ -164,10 +165,23 @@ def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list
         case.exhausted_at = stamp.now
         case.save(update_fields=["exhausted_at"])
         alert(scope.invoice, "exhausted", "No further automatic retry is possible for this invoice.", stamp)
+    if plan.limits_exhausted:
+        _tell_limits(scope.invoice, case, options, stamp)
     if plan.lost:
         _lose(scope, case, plan, stamp)
     else:
-        case_set_step(case, scope.invoice, plan.step, plan.at, plan.why, stamp)
+        tokens = considered(options, None)
+        case_set_step(case, scope.invoice, plan.step, plan.at, plan.why, stamp, tokens=tokens)
+
+
+def _tell_limits(invoice: Invoice, case: Case, options: list[TokenOption], stamp: Stamp) -> None:
+    """`alert.limits_exhausted`, once per case: the networks allow none of the tokens before its deadline."""
+    told = Event.objects.filter(invoice=invoice, kind="alert.limits_exhausted", data__case=case.public_id)
+    if told.exists():
+        return
+    tokens = considered(options, None)
+    text = "The networks' limits of every payment method are used up until after the deadline."
+    alert(invoice, "limits_exhausted", text, stamp, {"case": case.public_id, "tokens": tokens})
 
 
 def _lose(scope: Scope, case: Case, plan: Plan, stamp: Stamp) -> None:
@@ -225,8 +239,17 @@ def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
         move(invoice, "fail", invoice=invoice, stamp=stamp, data={"why": plan.why})
 
 
-def case_set_step(case: Case, invoice: Invoice, step: NextStep, at: datetime | None, why: str, stamp: Stamp) -> None:
-    """Write the case's next step and reason; an event only if something changed."""
+def case_set_step(
+    case: Case,
+    invoice: Invoice,
+    step: NextStep,
+    at: datetime | None,
+    why: str,
+    stamp: Stamp,
+    *,
+    tokens: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write the case's next step and reason; an event only if something changed. `tokens`: those considered in vain."""
     if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
         return
     case.next_step, case.next_step_at, case.why = step, at, why[:500]
@@ -237,7 +260,12 @@ def case_set_step(case: Case, invoice: Invoice, step: NextStep, at: datetime | N
         stamp=stamp,
         subject_type="case",
         subject_id=case.public_id,
-        data={"step": step.value, "at": at.isoformat() if at else None, "why": case.why},
+        data={
+            "step": step.value,
+            "at": at.isoformat() if at else None,
+            "why": case.why,
+            **({"considered": list(tokens)} if tokens else {}),
+        },
     )
 
 
@@ -250,17 +278,7 @@ def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[
         "code": case.code,
         "source": failure.verdict.source,
         "failed_at": failure.at.isoformat(),
-        "considered": [
-            {
-                "token": option.public_id,
-                "usable": option.usable,
-                "obstacle": option.obstacle,
-                "allowed_at": option.allowed_at.isoformat(),
-                "limit": option.limit_text,
-                "remaining": option.remaining,
-            }
-            for option in options[:10]
-        ],
+        "considered": considered(options, plan.token_pk),
         "policy_version": case.policy_version.version,
         "segment": case.segment,
         "decided_at": stamp.now.isoformat(),

@@ -15,6 +15,7 @@ from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_policy, trigger_usage
 from retries.services.planning import case_plan, job_book, provider_keeps
 from retries.states import CaseStatus, NextStep
+from tokens.choice import considered
 from tokens.models import Card
 from tokens.selectors import token_options
 
@@ -61,7 +62,8 @@ def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp, *, urgent: bo
         not_before=stamp.now,
     )
     option = next((option for option in options if option.pk == token_pk and option.usable), None)
-    if option is None:
+    deadline = case.opened_at + case_policy(case).for_segment(case.segment).grace
+    if option is None or option.allowed_at > max(deadline, stamp.now):
         case_plan(scope, case, stamp)
         return False
     if case.paused_by:
@@ -76,7 +78,12 @@ def _resume(scope: Scope, case: Case, token_pk: int, stamp: Stamp, *, urgent: bo
         due_at=option.allowed_at,
         trigger=Trigger.CARD_UPDATE,
         why=f"The customer's payment method was updated: tries the {option.label}.",
-        decision={"kind": "card_update", "decided_at": stamp.now.isoformat(), "limit": option.limit_text},
+        decision={
+            "kind": "card_update",
+            "decided_at": stamp.now.isoformat(),
+            "limit": option.limit_text,
+            "considered": considered(options, option.pk),
+        },
         stamp=stamp,
         urgent=urgent,
     )

@@ -15,6 +15,7 @@ from recovery_site.common.db import DatabaseClock
 from recovery_site.common.stopping import stop_requested
 from retries.engine.drain import PROVIDER_TIMEOUT
 from retries.models import Beat
+from tokens.mirror import mirror_counters
 
 log = structlog.get_logger()
 KeepGoing = Callable[[], bool]
@@ -83,6 +84,7 @@ def sweep_run(
         beat(name, state="failed", error=type(error).__name__, **own)
         raise
     seconds = round(time.monotonic() - started, 3)
-    beat(name, state="done", counts=counts, seconds=seconds, **own)
+    # A worker serves no metrics of its own, so what Redis did to it travels with its sign of life.
+    beat(name, state="done", counts=counts, seconds=seconds, mirror=dict(mirror_counters()), **own)
     log.info("sweep", sweep=name, seconds=seconds, **counts)
     return counts

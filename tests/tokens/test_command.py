@@ -194,6 +194,14 @@ def test_limits_can_only_be_stricter(book: Book):
     assert set_to("none") == {"limits": []}
 
 
+def test_link_counts_two_cards_together(book: Book):
+    first, second = (book.token(book.customer(), network="amex") for _ in range(2))
+    book.tries(second, book.invoice(second.customer), [NOW - timedelta(hours=1)])
+    told = run("link", first.public_id, second.card.fingerprint, "--reason", "one account", "--at", AT)
+    assert (told["card"], told["remaining"]) == (first.card.public_id, 0)
+    assert told["shares_budget_with"] == [second.card.public_id]
+
+
 # --- history --------------------------------------------------------------------------------------------------------
 
 

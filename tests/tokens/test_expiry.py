@@ -7,7 +7,9 @@ import pytest
 from invoices.models import Invoice
 from providers.base import CardFacts, CustomerFacts, DeclineFacts, EventKind, InvoiceFacts, MethodFacts, PaymentFacts
 from retries.models import RetryJob
+from retries.services.manual import retry_now
 from tests.console.world import World
+from tests.tokens.history import Book
 from tokens.models import Card
 from tokens.selectors import TokenOption, card_expires_at, expiry_year, token_options
 
@@ -139,3 +141,63 @@ def test_every_considered_token_stands_in_the_decision_with_its_reason():
     assert (job.status, job.token.provider_token) == ("SCHEDULED", "tok_ok")
     considered = job.decision["considered"]
     assert [(one["usable"], one["obstacle"]) for one in considered] == [(True, ""), (False, "expired in 01/2026")]
+    assert [(one["chosen"], one["reason"]) for one in considered] == [(True, "chosen"), (False, "expired in 01/2026")]
+    world.at = job.due_at
+    (attempt,) = world.send()
+    assert attempt.decision["considered"] == considered
+
+
+def test_a_decision_of_staff_and_one_after_an_update_list_the_tokens_too():
+    world = World()
+    invoice = world.fail(code="expired_card")
+    world.add_token(invoice, "tok_new", last4="1111")
+    job = RetryJob.objects.get()
+    reasons = [(one["chosen"], one["reason"]) for one in job.decision["considered"]]
+    assert (job.trigger, reasons) == (
+        "card_update",
+        [(True, "chosen"), (False, "was declined for good (expired_card)")],
+    )
+    retry_now(invoice_pk=invoice.pk, stamp=world.stamp("user:1"), reason="customer called")
+    job = RetryJob.objects.get()
+    assert job.trigger == "staff"
+    assert [(one["chosen"], one["reason"]) for one in job.decision["considered"]] == reasons
+
+
+def test_twelve_tokens_are_twelve_reasons():
+    world = World()
+    invoice = world.fail()
+    for number in range(11):
+        world.add_token(invoice, f"tok_{number}", last4=f"{number:04d}")
+    considered = RetryJob.objects.get().decision["considered"]
+    assert len(considered) == 12
+    assert sum(one["chosen"] for one in considered) == 1
+    assert all(one["reason"] for one in considered)
+
+
+def test_where_nothing_is_booked_the_tokens_stand_in_the_event():
+    world = World()
+    invoice = world.fail(code="expired_card")
+    event = invoice.events.filter(kind="case.planned").latest("seq")
+    assert event.data["step"] == "customer"
+    assert [one["reason"] for one in event.data["considered"]] == ["was declined for good (expired_card)"]
+
+
+def test_limits_that_end_after_the_deadline_are_told_once():
+    world = World()
+    invoice = world.fail(network="mastercard", code="do_not_honor")
+    token = invoice.attempts.get().token
+    earlier = [world.at - timedelta(days=number / 10) for number in range(1, 36)]
+    Book.tries(world, token, invoice, earlier)  # type: ignore[arg-type]
+    for _ in range(2):
+        world.fail(invoice=invoice.provider_invoice_id, network="mastercard", code="do_not_honor")
+        world.wait(hours=1)
+    case = world.case(invoice)
+    assert (case.next_step, "leaves no room before the deadline" in case.why) == ("customer", True)
+    told = invoice.events.get(kind="alert.limits_exhausted")
+    assert told.data["case"] == case.public_id
+    (one,) = told.data["tokens"]
+    assert one["reason"].endswith("mastercard max_retry_count_for_thirty_day: 35 per 30 days and card")
+    assert invoice.events.filter(kind="alert.exhausted").count() == 1
+    # A second card that is free: nothing is exhausted, and nobody is told so again.
+    world.add_token(invoice, "tok_new", last4="1111")
+    assert world.case(invoice).next_step == "booked"

@@ -87,9 +87,10 @@ def _names(customer_pk: int) -> tuple[int, str, str] | None:
 def _since(cards: Sequence[Card], now: datetime) -> datetime | None:
     """From when on marks are read: far enough for questions about any instant after the newest mark's eve."""
     pks = [card.pk for card in cards]
-    counting = Attempt.objects.filter(card_id__in=pks, kind=TransactionKind.CHARGE, counts=True)
+    counting = Attempt.objects.filter(kind=TransactionKind.CHARGE, counts=True)
     newest = (
-        counting.aggregate(at=Max("attempted_at"))["at"],
+        counting.filter(card_id__in=pks).aggregate(at=Max("attempted_at"))["at"],
+        counting.filter(card=None, customer__tokens__card_id__in=pks).aggregate(at=Max("attempted_at"))["at"],
         ImportedMark.objects.filter(card_id__in=pks).aggregate(at=Max("at"))["at"],
     )
     known = [at for at in newest if at is not None]

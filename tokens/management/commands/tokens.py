@@ -1,4 +1,4 @@
-"""`tokens budget|when|rebuild|import|export|limit|unlock`: what people do with cards, tokens and slots.
+"""`tokens budget|when|rebuild|import|export|limit|link|unlock`: what people do with cards, tokens and slots.
 
 budget CARD_OR_TOKEN [--amount MINOR --currency CODE] [--at T]   which rule applies now, what is left, and why
 when CUSTOMER --amount MINOR --currency CODE [--at T]            which token could be charged, and from when
@@ -6,6 +6,7 @@ rebuild [--merchant NAME]                                        write Redis aga
 import FILE --connection ID [--source NAME] [--hourly] [--at T]  take in token history
 export --connection ID [--output FILE] [--days N] [--at T]       write token history
 limit --merchant NAME [NETWORK RULE NUMBER|none]                 a merchant's own stricter limits
+link CARD CARD --reason TEXT                                     count two cards together: they are one account
 unlock CUSTOMER --reason TEXT [--connection ID]                  free a slot by hand, audited
 """
 
@@ -30,7 +31,7 @@ from tokens.card_budgets import card_budget, card_find
 from tokens.mirror import mirror_rebuild, slot_keeper, tokens_select
 from tokens.models import Token
 from tokens.selectors import merchant_limits
-from tokens.services import retry_limit_set
+from tokens.services import cards_link, retry_limit_set
 from tokens.transfer import history_export, history_import
 
 _ACTOR = "command:tokens"
@@ -77,6 +78,11 @@ class Command(RecoveryCommand):
         one.add_argument("rule", nargs="?", help="max_retries_per_day or max_retry_count_for_thirty_day")
         one.add_argument("number", nargs="?", help="the limit, or none to lift it")
         self.add_at(one)
+        one = action("link", "Count two cards together: one account that two connections name differently.")
+        one.add_argument("card", metavar="CARD")
+        one.add_argument("other", metavar="CARD")
+        one.add_argument("--reason", required=True)
+        self.add_at(one)
         one = action("unlock", "Take the slot of a customer from its holder. Nothing should ever need it.")
         one.add_argument("customer", metavar="CUSTOMER", help="our id (cus_...) or the provider's")
         one.add_argument("--reason", required=True)
@@ -91,6 +97,7 @@ class Command(RecoveryCommand):
             "import": self._import,
             "export": self._export,
             "limit": self._limit,
+            "link": self._link,
             "unlock": self._unlock,
         }
         return actions[options["action"]](options)
@@ -200,6 +207,11 @@ class Command(RecoveryCommand):
             )
         limits = merchant_limits(merchant.pk)
         return {"limits": [{"network": one.network, "rule": one.name, "limit": one.limit} for one in limits]}
+
+    def _link(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        card, other = card_find(options["card"]), card_find(options["other"])
+        cards_link(card=card, other=other, actor=_ACTOR, reason=options["reason"])
+        return card_budget(card_find(card.public_id), self.now(options)).as_dict()
 
     def _unlock(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         customer = _customer(options["customer"], options["connection"])
