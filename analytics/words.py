@@ -11,7 +11,7 @@ from notifications.states import MessageStatus
 from providers.categories import Category
 from retries.states import CaseStatus, JobStatus, NextStep
 from tokens.states import TokenStatus
-from webhooks.states import InboxStatus
+from webhooks.states import DeliveryStatus, InboxStatus
 
 CHOICES: Final[Mapping[str, type[TextChoices]]] = MappingProxyType(
     {
@@ -25,6 +25,7 @@ CHOICES: Final[Mapping[str, type[TextChoices]]] = MappingProxyType(
         "token": TokenStatus,
         "inbox": InboxStatus,
         "message": MessageStatus,
+        "delivery": DeliveryStatus,
     }
 )
 
@@ -92,6 +93,11 @@ TONES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             InboxStatus.RECEIVED: "info",
             InboxStatus.PROCESSED: "success",
             InboxStatus.FAILED: "danger",
+        },
+        "delivery": {
+            DeliveryStatus.PENDING: "info",
+            DeliveryStatus.DELIVERED: "success",
+            DeliveryStatus.DEAD: "danger",
         },
     }
 )

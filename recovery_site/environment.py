@@ -97,10 +97,10 @@ class Env(environ.Env):
                 )
         return hosts
 
-    def networks(self, name: str) -> list[IPv4Network | IPv6Network]:
-        """A comma list of IP networks or single addresses; empty when the variable is absent."""
+    def networks(self, name: str, default: list[str]) -> list[IPv4Network | IPv6Network]:
+        """A comma list of IP networks or single addresses."""
         try:
-            return [ip_network(item) for item in self.items(name)]
+            return [ip_network(item) for item in self.items(name) or default]
         except ValueError:
             raise ImproperlyConfigured(
                 f"{name} is {self.text(name)!r}: list networks separated by commas, such as 10.1.0.0/16, 127.0.0.1."

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from accounts.models import Merchant
 from recovery_site.common.errors import NotFound
 from webhooks.models import InboxEvent, WebhookEndpoint
 
 
-def inbox_find(
-    *,
-    merchant: Merchant | None = None,
-    statuses: Sequence[str] = (),
-    event_type: str = "",
-    limit: int,
-) -> list[InboxEvent]:
-    """The newest items first, without their bodies; no more than `limit`."""
+def inbox_events(
+    *, merchant: Merchant | None = None, statuses: Sequence[str] = (), event_type: str = ""
+) -> QuerySet[InboxEvent]:
+    """Items without their bodies, newest first; the caller limits how many."""
     found = InboxEvent.objects.select_related("merchant").defer("body").order_by("-pk")
     if merchant is not None:
         found = found.filter(merchant=merchant)
@@ -23,7 +21,7 @@ def inbox_find(
         found = found.filter(status__in=statuses)
     if event_type:
         found = found.filter(event_type=event_type)
-    return list(found[:limit])
+    return found
 
 
 def endpoint_require(endpoint_uuid: UUID) -> WebhookEndpoint:

@@ -8,11 +8,13 @@ from typing import Any
 
 import structlog
 from django.db import connection as database
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from invoices import outbox
 from invoices.models import Event, OutboxMessage
+from recovery_site.common.clock import database_now
 from recovery_site.common.db import DatabaseClock
+from recovery_site.common.purging import purge
 from recovery_site.common.scrubbing import scrub_text
 
 log = structlog.get_logger()
@@ -142,3 +144,9 @@ def _keep(message: OutboxMessage) -> None:
 
 def _open(message: OutboxMessage) -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.filter(pk=message.pk, done_at=None, dead_at=None)
+
+
+def outbox_purge(*, now: datetime, keep: timedelta, keep_going: Callable[[], bool] = lambda: True) -> int:
+    """Delete messages that were handled more than `keep` ago; returns how many. What is dead stays and is listed."""
+    old = OutboxMessage.objects.filter(event__recorded_at__lt=database_now() - keep)
+    return purge(old, Q(done_at__lt=now - keep), keep_going)

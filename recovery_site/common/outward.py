@@ -1,18 +1,21 @@
-"""POST to addresses that people typed in: https only, never into private networks, small answers, short patience."""
+"""POST to addresses that people typed in: checked ones only (targets.py), no redirects, small answers, a deadline."""
 
 import http.client
-import ipaddress
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
-from recovery_site.common.errors import InvalidInput, RecoveryError
+from recovery_site.common.errors import RecoveryError
+from recovery_site.common.targets import Target, TargetRefused, TargetUnknown, resolve, target_of
 
+# From the first packet to the end of the answer, however the receiver spreads it.
 TIMEOUT_SECONDS = 10.0
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+ANSWER_BYTES = 4096
 
 
 class Undelivered(RecoveryError):
@@ -23,64 +26,115 @@ class Undelivered(RecoveryError):
     retryable = True
 
 
-def address_check(url: str, *, allow_loopback: bool = False) -> str:
-    """`url` if it may be posted to at all; raises InvalidInput in words. Where its name leads is asked when sending.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the receiver said, whatever the status; `body` is cut at ANSWER_BYTES."""
 
-    `allow_loopback` lets development and tests use http on this machine.
-    """
-    parts = urlsplit(url.strip())
-    host = (parts.hostname or "").lower()
-    if parts.username or parts.password:
-        raise InvalidInput("The address must not hold a user name or password.")
-    if allow_loopback and host in _LOOPBACK:
-        return url.strip()
-    if parts.scheme != "https" or "." not in host:
-        raise InvalidInput("Give an https address with a full host name.")
-    return url.strip()
+    status: int
+    body: bytes
+    retry_after: str
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.status < 300
 
 
-def post_json(url: str, body: Mapping[str, Any], *, allow_loopback: bool = False) -> int:
-    """POST `body` as JSON and return the status, a 2xx. Follows no redirect. Raises Undelivered, InvalidInput."""
-    parts = urlsplit(address_check(url, allow_loopback=allow_loopback))
-    host = (parts.hostname or "").lower()
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_seconds: float = TIMEOUT_SECONDS) -> Answer:
+    """POST `body` and return the answer, also a redirect, which is not followed. Raises Undelivered, InvalidInput."""
+    target = target_of(url)
+    ends = time.monotonic() + timeout_seconds
     try:
-        target = _resolve(host, port, allow_loopback=allow_loopback)
-        connection = _Connection(host, port, target, secure=secure)
+        connection = _Connection(target, resolve(target), ends)
         try:
-            connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            connection.request("POST", target.path, body, {"Host": target.host_header, **headers})
             answer = connection.getresponse()
-            answer.read(4096)
+            return Answer(answer.status, answer.read(ANSWER_BYTES), answer.getheader("Retry-After", ""))
         finally:
             connection.close()
+    except (TargetRefused, TargetUnknown) as error:
+        raise Undelivered(error.message) from error
     except (OSError, http.client.HTTPException) as error:
         raise Undelivered(f"The receiver could not be reached ({type(error).__name__}).") from error
-    if not 200 <= answer.status < 300:
+
+
+def post_json(url: str, body: Mapping[str, Any]) -> int:
+    """POST `body` as JSON and return the status, a 2xx. Raises Undelivered, InvalidInput."""
+    answer = post(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    if not answer.accepted:
         raise Undelivered(f"The receiver answered {answer.status}.", status=answer.status)
     return answer.status
 
 
-def _resolve(host: str, port: int, *, allow_loopback: bool) -> str:
-    """The IP address to connect to. All of a name's addresses must be public, so that none can be smuggled in."""
-    found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    if not (allow_loopback and host in _LOOPBACK):
-        for address in found:
-            if not ipaddress.ip_address(address.partition("%")[0]).is_global:
-                raise Undelivered("The address leads into a private network, where nothing is sent.")
-    return min(found)
+def _left(ends: float) -> float:
+    """Seconds until `ends`. Raises TimeoutError when there are none."""
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+class _PlainSocket(socket.socket):
+    """Reads until a deadline: an ordinary time-out starts again with every byte, and a receiver that sends one every
+    few seconds would hold a worker for hours."""
+
+    ends = 0.0
+
+    def recv_into(self, *args: Any, **known: Any) -> int:
+        self.settimeout(_left(self.ends))
+        return super().recv_into(*args, **known)
+
+
+class _SecureSocket(ssl.SSLSocket):
+    """The same under TLS."""
+
+    ends = 0.0
+
+    def recv_into(self, *args: Any, **known: Any) -> int:
+        self.settimeout(_left(self.ends))
+        return super().recv_into(*args, **known)
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """The system's certificate authorities, read once: that takes longer than a request."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = _SecureSocket
+    return context
 
 
 class _Connection(http.client.HTTPConnection):
-    """Connects to the address that was checked, not to whatever the name leads to a moment later."""
+    """Connects to an address that was checked, not to whatever the name leads to a moment later; the certificate must
+    be the name's."""
 
-    def __init__(self, host: str, port: int, target: str, *, secure: bool) -> None:
-        super().__init__(host, port, timeout=TIMEOUT_SECONDS)
-        self._target, self._secure = target, secure
+    def __init__(self, target: Target, addresses: list[str], ends: float) -> None:
+        super().__init__(target.host, target.port)
+        self._target, self._addresses, self._ends = target, addresses, ends
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._target, self.port), self.timeout)
-        if self._secure:
-            context = ssl.create_default_context()
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+        sock = self._reach()
+        if self._target.scheme == "https":
+            secure = _tls().wrap_socket(sock, server_hostname=self._target.host, do_handshake_on_connect=False)
+            assert isinstance(secure, _SecureSocket)
+            secure.ends = self._ends
+            secure.settimeout(_left(self._ends))
+            secure.do_handshake()
+            self.sock = secure
+        else:
+            self.sock = sock
+
+    def _reach(self) -> _PlainSocket:
+        """The first address that answers, as a name with several has them for that."""
+        failure: OSError = OSError("no address")
+        for address in self._addresses:
+            sock = _PlainSocket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            sock.ends = self._ends
+            try:
+                sock.settimeout(_left(self._ends) / 2)
+                sock.connect((address, self._target.port))
+            except OSError as error:
+                sock.close()
+                failure = error
+            else:
+                sock.settimeout(_left(self._ends))
+                return sock
+        raise failure

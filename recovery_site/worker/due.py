@@ -18,7 +18,11 @@ SELECT
     EXISTS (SELECT 1 FROM notifications_alertdelivery
             WHERE status = 'PENDING' AND due_at <= %(now)s
               AND (lease_until IS NULL OR lease_until < clock_timestamp()))
-    OR EXISTS (SELECT 1 FROM notifications_message WHERE status = 'PLANNED' AND due_at <= %(now)s)
+    OR EXISTS (SELECT 1 FROM notifications_message WHERE status = 'PLANNED' AND due_at <= %(now)s),
+    EXISTS (SELECT 1 FROM webhooks_outboundendpoint endpoint
+            WHERE enabled AND (rests_until IS NULL OR rests_until <= clock_timestamp())
+              AND EXISTS (SELECT 1 FROM webhooks_delivery WHERE endpoint_id = endpoint.id AND status = 'PENDING'
+                          AND due_at <= clock_timestamp()))
 """
 
 
@@ -26,7 +30,13 @@ def sweeps_due(now: datetime) -> set[str]:
     """Names of the sweeps that would find something to do at `now`."""
     with connection.cursor() as cursor:
         cursor.execute(_WAITING, {"now": now})
-        inbox, outbox, abandoned, people = cursor.fetchone()
+        inbox, outbox, abandoned, people, deliveries = cursor.fetchone()
     retries = abandoned or bool(jobs_due(now=now, limit=1))
-    answers = {"drain_inbox": inbox, "drain_outbox": outbox, "drain_retries": retries, "drain_messages": people}
+    answers = {
+        "drain_inbox": inbox,
+        "drain_outbox": outbox,
+        "drain_retries": retries,
+        "drain_messages": people,
+        "drain_deliveries": deliveries,
+    }
     return {name for name, due in answers.items() if due}

@@ -45,6 +45,7 @@ START_SECONDS = 60.0
 IDLE_STOP_SECONDS = 5.0
 # Dashboards read what the rollups do not tell yet from the ledger: this is about their speed, not about their truth.
 ROLLUPS_EVERY = timedelta(seconds=15)
+PURGE_EVERY = timedelta(hours=1)
 MAIN, INBOX = "recovery", "inbox"
 
 
@@ -63,6 +64,8 @@ def all_sweeps() -> tuple[Sweep, ...]:
         Sweep("drain_outbox", "retries.tasks.drain_outbox", MAIN, interval),
         Sweep("drain_messages", "notifications.tasks.drain_messages", MAIN, interval),
         Sweep("advance_rollups", "analytics.tasks.advance_rollups", MAIN, ROLLUPS_EVERY),
+        Sweep("drain_deliveries", "webhooks.tasks.drain_deliveries", MAIN, interval),
+        Sweep("purge", "webhooks.tasks.purge", MAIN, PURGE_EVERY),
     ]
     if settings.RECONCILE_WORKER_ENABLED:
         every = max(timedelta(seconds=clock.to_real_seconds(settings.RECONCILE_INTERVAL)), timedelta(seconds=5))

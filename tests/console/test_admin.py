@@ -15,12 +15,14 @@ from django.urls import reverse
 
 from accounts.admin.base import LIST_LIMIT, TenantAdmin
 from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
-from invoices.models import Attempt, Connection, Customer, Invoice, ReviewItem
+from invoices.models import Attempt, Connection, Customer, Event, Invoice, ReviewItem
 from providers.base import DisputeFacts, DisputeStatus
 from retries.models import Case, RetryJob
 from tests.console.world import World, kinds
 from tokens.models import Card
-from webhooks.models import InboxEvent
+from webhooks.models import Delivery, DeliveryTry, InboxEvent, OutboundEndpoint
+from webhooks.outbound.deliveries import deliveries_write
+from webhooks.outbound.endpoints import outbound_endpoint_create, signing_secrets
 from webhooks.services import endpoint_create
 
 LogIn = Callable[[User], Client]
@@ -73,6 +75,10 @@ def fill(world: World) -> Invoice:
         body_hash="0" * 64,
         received_at=world.at,
     )
+    outbound_endpoint_create(merchant=world.merchant, url="https://hooks.example.com/", description=world.name)
+    deliveries_write(Event.objects.filter(merchant=world.merchant, kind="case.opened").latest("pk"))
+    delivery = Delivery.objects.get(merchant=world.merchant)
+    DeliveryTry.objects.create(merchant=world.merchant, delivery=delivery, duration_ms=12)
     return invoice
 
 
@@ -115,7 +121,7 @@ class Requester:
         self.user = user
 
 
-WRITABLE = {"Merchant", "Membership", "ApiKey"}
+WRITABLE = {"Merchant", "Membership", "ApiKey", "OutboundEndpoint"}
 
 
 def test_nobody_not_even_a_superuser_can_write_ledger_rows(world: World, rf: Any) -> None:
@@ -377,6 +383,86 @@ def test_inbox_events_are_replayed_with_a_trace(world: World, log_in: LogIn) -> 
     assert (again.status, again.attempts, again.reason) == ("RECEIVED", 0, f"Replayed by user:{ann.pk}")
     page = act(log_in(ann), InboxEvent, "replay", [event], confirmed="yes", reason="again").content.decode()
     assert "already waiting to be processed" in page
+
+
+def test_everything_that_failed_is_replayed_at_once(world: World, log_in: LogIn) -> None:
+    fill(world)
+    first = InboxEvent.objects.get()
+    first.fail()
+    first.save()
+    for number in range(3):
+        more = InboxEvent(
+            merchant=world.merchant,
+            endpoint=first.endpoint,
+            provider_event_id=f"evt_more_{number}",
+            event_type="x",
+            body="{}",
+            body_hash="0" * 64,
+            received_at=world.at,
+        )
+        more.save()
+        if number:
+            more.fail()
+            more.save()
+    page = act(log_in(staff(world, "viewer")), InboxEvent, "replay_failed", [first], confirmed="yes", reason="r")
+    assert InboxEvent.objects.filter(status="FAILED").count() == 3, page.content.decode()
+    act(log_in(staff(world, "support")), InboxEvent, "replay_failed", [first], confirmed="yes", reason="repaired")
+    assert InboxEvent.objects.filter(status="RECEIVED").count() == 4
+
+
+def test_managers_make_outbound_endpoints_and_see_the_secret_once(world: World, log_in: LogIn) -> None:
+    page = "/admin/webhooks/outboundendpoint/add/"
+    assert log_in(staff(world, "support")).post(page, {}).status_code == 403
+    client = log_in(staff(world, "manager"))
+    told = {"merchant": world.merchant.pk, "url": "https://hooks.example.com/in", "event_types": ["retry_success"]}
+    refused = client.post(page, {**told, "url": "https://10.0.0.1/"}).content.decode()
+    assert "leads into a private network" in refused
+    shown = client.post(page, told)
+    endpoint = OutboundEndpoint.objects.get()
+    assert (endpoint.merchant, endpoint.event_types) == (world.merchant, ["retry_success"])
+    (secret,) = re.findall(r"<code>(whsec_[^<]+)</code>", shown.content.decode())
+    assert signing_secrets(endpoint, world.at) == [secret]
+    assert "no-store" in shown["Cache-Control"]
+    assert secret not in client.get(change(endpoint)).content.decode()
+    client.post(change(endpoint), {"url": "https://hooks.example.com/new", "description": "Shop"})
+    endpoint = OutboundEndpoint.objects.get()
+    assert (endpoint.url, str(endpoint), endpoint.event_types) == ("https://hooks.example.com/new", "Shop", [])
+    rotated = act(client, OutboundEndpoint, "new_secret", [endpoint], confirmed="yes", reason="leaked")
+    assert f"<code>{signing_secrets(OutboundEndpoint.objects.get(), world.at)[0]}</code>" in rotated.content.decode()
+    act(client, OutboundEndpoint, "switch_off", [endpoint], confirmed="yes", reason="moving")
+    assert OutboundEndpoint.objects.get().disabled_reason == "moving"
+    act(client, OutboundEndpoint, "switch_on", [endpoint], confirmed="yes", reason="moved")
+    assert OutboundEndpoint.objects.get().enabled is True
+
+
+def test_support_sends_deliveries_again_and_managers_all_that_was_given_up(world: World, log_in: LogIn) -> None:
+    fill(world)
+    delivery = Delivery.objects.get()
+    delivery.give_up()
+    delivery.save()
+    client = log_in(staff(world, "support"))
+    log = client.get(change(delivery)).content.decode()
+    assert "12" in log
+    assert "case_opened" in log
+    act(client, Delivery, "replay", [delivery], confirmed="yes", reason="repaired")
+    again = Delivery.objects.get()
+    assert (again.status, again.tries) == ("PENDING", 0)
+    assert "still on its way" in act(
+        client, Delivery, "replay", [delivery], confirmed="yes", reason="repaired"
+    ).content.decode().replace("&#x27;", "'")
+    again.give_up()
+    again.save()
+    act(client, OutboundEndpoint, "replay_dead", [delivery.endpoint], confirmed="yes", reason="r")
+    assert Delivery.objects.get().status == "DEAD", "not for support"
+    act(
+        log_in(staff(world, "manager")),
+        OutboundEndpoint,
+        "replay_dead",
+        [delivery.endpoint],
+        confirmed="yes",
+        reason="repaired",
+    )
+    assert Delivery.objects.get().status == "PENDING"
 
 
 def test_connections_are_switched_by_managers_only(world: World, log_in: LogIn) -> None:

@@ -192,7 +192,9 @@ def test_one_order_of_each_kind_is_out_however_often_one_looks(monkeypatch: pyte
         ("recovery", "retries.tasks.drain_outbox"),
         ("recovery", "retries.tasks.drain_retries"),
         ("recovery", "retries.tasks.reconcile_sweep"),
+        ("recovery", "webhooks.tasks.drain_deliveries"),
         ("inbox", "webhooks.tasks.drain_inbox"),
+        ("recovery", "webhooks.tasks.purge"),
     ]
     # Done, hence gone from the queue: the inbox still waits and is ordered again, the others are not due yet.
     OrmQ.objects.all().delete()

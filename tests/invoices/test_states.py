@@ -33,8 +33,12 @@ from retries.states import CASE_MOVES, JOB_MOVES, CaseStatus, JobStatus
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
 from tokens.models import ImportedMark
-from webhooks.models import InboxEvent
+from webhooks.models import Delivery, DeliveryTry, InboxEvent
+from webhooks.outbound.deliveries import deliveries_write
+from webhooks.outbound.endpoints import outbound_endpoint_create
+from webhooks.states import DELIVERY_MOVES as WEBHOOK_MOVES
 from webhooks.states import INBOX_MOVES, InboxStatus
+from webhooks.states import DeliveryStatus as WebhookStatus
 
 Moves = tuple[Move, ...]
 MACHINES: dict[type[models.Model], tuple[Moves, type[models.TextChoices], tuple[str, ...]]] = {
@@ -47,6 +51,7 @@ MACHINES: dict[type[models.Model], tuple[Moves, type[models.TextChoices], tuple[
     InboxEvent: (INBOX_MOVES, InboxStatus, ("RECEIVED",)),
     AlertDelivery: (DELIVERY_MOVES, DeliveryStatus, ("PENDING",)),
     Message: (MESSAGE_MOVES, MessageStatus, ("PLANNED",)),
+    Delivery: (WEBHOOK_MOVES, WebhookStatus, ("PENDING",)),
 }
 pytestmark = pytest.mark.django_db
 EVERY = pytest.mark.parametrize("model", MACHINES, ids=lambda model: model.__name__)
@@ -118,6 +123,9 @@ def told(shop: Shop) -> Shop:
     )
     write_to(shop, shop.failed_bill(code="expired_card"))
     alert_write(Event.objects.filter(merchant=shop.merchant, kind="alert.paid_twice").latest("id"))
+    outbound_endpoint_create(merchant=shop.merchant, url="https://hooks.example.com/")
+    deliveries_write(Event.objects.filter(merchant=shop.merchant, kind="case.opened").latest("id"))
+    DeliveryTry.objects.create(merchant=shop.merchant, delivery=row_of(Delivery, shop), duration_ms=1)
     token = shop.token(twice)
     ImportedMark.objects.create(
         merchant=shop.merchant, token=token, card=token.card, at=shop.at, count=1, source=shop.name

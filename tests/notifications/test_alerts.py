@@ -14,10 +14,8 @@ from notifications.services.alert_delivery import BACK_OFF, alert_deliveries_dra
 from notifications.services.alerts import alert_acknowledge, alert_raise, alert_write
 from notifications.states import AlertChannel
 from recovery_site.common.crypto import decrypt_json
-from recovery_site.common.errors import InvalidInput
-from recovery_site.common.outward import Undelivered, address_check, post_json
 from tests.console.world import World
-from tests.notifications.listener import listening
+from tests.support.listener import listening
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 pytestmark = pytest.mark.django_db
@@ -108,30 +106,6 @@ def test_place_that_never_answers_is_given_up(merchant: Merchant) -> None:
     delivery = AlertDelivery.objects.get()
     assert (delivery.status, delivery.tries) == ("FAILED", len(BACK_OFF) + 1)
     assert delivery.last_error == "Undelivered: The receiver could not be reached (ConnectionRefusedError)."
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://hooks.example.com/x",
-        "https://localhost/x",
-        "https://intranet/x",
-        "https://user:pass@hooks.example.com/",
-        "ftp://hooks.example.com/",
-        "",
-    ],
-)
-def test_address_that_is_not_public_https_is_refused(url: str) -> None:
-    with pytest.raises(InvalidInput):
-        address_check(url)
-
-
-@pytest.mark.parametrize("address", ["10.0.0.7", "127.0.0.1", "169.254.169.254", "::1", "fd00::1"])
-def test_name_that_leads_into_a_private_network_is_not_posted_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = [(None, None, None, "", (address, 443))]
-    monkeypatch.setattr("recovery_site.common.outward.socket.getaddrinfo", lambda *_, **__: family)
-    with pytest.raises(Undelivered, match="private network"):
-        post_json("https://hooks.example.com/x", {})
 
 
 def test_ledger_alerts_of_one_invoice_count_up_however_often_they_are_handed_over() -> None:

@@ -5,7 +5,7 @@ other; docs/webhooks_out.md shows each with an example, and a test holds the two
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.db import models
 
@@ -44,7 +44,6 @@ _TYPES: Final[Mapping[str, EventType]] = {
     "dispute.opened": EventType.DISPUTE_OPENED,
     "alert.limits_exhausted": EventType.LIMITS_EXHAUSTED,
 }
-# Kinds that are public only in some cases, told from the event itself.
 PUBLIC_KINDS: Final = tuple(_TYPES)
 
 
@@ -53,14 +52,15 @@ def kind_wanted(kind: str) -> bool:
     return kind in _TYPES
 
 
+def kinds_of(event_type: EventType) -> frozenset[str]:
+    """The ledger events that a public type may come from."""
+    return frozenset(kind for kind, public in _TYPES.items() if public is event_type)
+
+
 def public_type(event: Event) -> EventType | None:
     """The public type of a ledger event, None for one that is nobody else's business."""
-    if event.kind == "case.planned" and _word(event.data, "step") != NextStep.BOOKED:
+    if event.kind == "case.planned" and event.data.get("step") != NextStep.BOOKED:
         return None
     if event.kind == "case.closed" and event.to_state != CaseStatus.RECOVERED:
         return None
     return _TYPES.get(event.kind)
-
-
-def _word(data: Mapping[str, Any], name: str) -> str:
-    return str(data.get(name, ""))

@@ -14,9 +14,9 @@ from accounts.models import Merchant
 from recovery_site.common.crypto import decrypt_json, encrypt_json
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, InvalidInput, NotFound
+from recovery_site.common.targets import url_check
 from webhooks.models import OutboundEndpoint
 from webhooks.outbound.catalogue import EventType
-from webhooks.outbound.targets import url_check
 
 log = structlog.get_logger()
 # While a secret is being replaced, both sign: no receiver has to change in the same second.

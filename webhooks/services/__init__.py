@@ -2,8 +2,9 @@
 
 from webhooks.services.draining import InboxCounts, inbox_drain
 from webhooks.services.endpoints import endpoint_create, endpoint_rotate, endpoint_secrets
+from webhooks.services.purging import inbox_purge
 from webhooks.services.receiving import inbox_receive
-from webhooks.services.replaying import inbox_replay
+from webhooks.services.replaying import inbox_replay, inbox_replay_all
 
 __all__ = [
     "InboxCounts",
@@ -11,6 +12,8 @@ __all__ = [
     "endpoint_rotate",
     "endpoint_secrets",
     "inbox_drain",
+    "inbox_purge",
     "inbox_receive",
     "inbox_replay",
+    "inbox_replay_all",
 ]

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db.models import QuerySet
 
 from accounts.services import merchant_require
 from invoices.services.ledger import Stamp
 from recovery_site.common.commands import RecoveryCommand
 from recovery_site.common.errors import Conflict
 from webhooks.models import InboxEvent
-from webhooks.selectors import inbox_find
-from webhooks.services import inbox_replay
+from webhooks.selectors import inbox_events
+from webhooks.services import inbox_replay, inbox_replay_all
 from webhooks.states import InboxStatus
-
-_FINISHED = (InboxStatus.PROCESSED, InboxStatus.IGNORED, InboxStatus.FAILED)
 
 
 class Command(RecoveryCommand):
@@ -30,7 +29,7 @@ class Command(RecoveryCommand):
         parser.add_argument("--type", default="", help="items of one event type, such as charge.failed")
         parser.add_argument("--status", choices=[str(status) for status in InboxStatus], help="list: only these")
         parser.add_argument("--merchant", metavar="NAME", help="only this merchant's (name or id)")
-        parser.add_argument("--limit", type=int, default=50, help="at most so many, newest first (default: 50)")
+        parser.add_argument("--limit", type=int, default=50, help="list: at most so many, newest first (default: 50)")
 
     def run(self, **options: Any) -> Mapping[str, Any]:
         if options["limit"] < 1:
@@ -41,19 +40,19 @@ class Command(RecoveryCommand):
         if options["id"]:
             raise CommandError("inbox list takes --status, --type, --failed and --merchant; --id is for replay.")
         statuses = [InboxStatus.FAILED] if options["failed"] else [options["status"]] if options["status"] else []
-        return {"items": [_shown(event) for event in self._found(options, statuses)]}
+        return {"items": [_shown(event) for event in self._found(options, statuses)[: options["limit"]]]}
 
     def _replay(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         if options["status"]:
             raise CommandError("inbox replay takes --id, --failed or --type; --status is for list.")
         if bool(options["id"]) == bool(options["failed"] or options["type"]):
             raise CommandError("Say what to replay: --id NUMBER, or --failed and/or --type TYPE.")
-        chosen = options["id"] or [
-            event.pk for event in self._found(options, [InboxStatus.FAILED] if options["failed"] else _FINISHED)
-        ]
         stamp = Stamp(actor="operator", cause="inbox replay", now=self.now(options))
+        if not options["id"]:
+            found = self._found(options, [InboxStatus.FAILED] if options["failed"] else ())
+            return {"replayed": inbox_replay_all(events=found, stamp=stamp), "already_waiting": []}
         replayed, waiting = [], []
-        for pk in sorted(chosen):
+        for pk in sorted(options["id"]):
             try:
                 inbox_replay(event_pk=pk, stamp=stamp)
             except Conflict:
@@ -62,9 +61,9 @@ class Command(RecoveryCommand):
                 replayed.append(pk)
         return {"replayed": replayed, "already_waiting": waiting}
 
-    def _found(self, options: Mapping[str, Any], statuses: Any) -> list[InboxEvent]:
+    def _found(self, options: Mapping[str, Any], statuses: Any) -> QuerySet[InboxEvent]:
         merchant = merchant_require(options["merchant"]) if options["merchant"] else None
-        return inbox_find(merchant=merchant, statuses=statuses, event_type=options["type"], limit=options["limit"])
+        return inbox_events(merchant=merchant, statuses=statuses, event_type=options["type"])
 
     def human(self, result: Mapping[str, Any]) -> str:
         if "items" in result:

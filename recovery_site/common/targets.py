@@ -1,8 +1,8 @@
-"""Which addresses a webhook may be sent to. Anybody who may enter a URL could otherwise reach what only this machine
-can: metadata services, databases, the admin of a router (server-side request forgery).
+"""Which addresses people may have something posted to. Whoever enters a URL could otherwise reach what only this
+machine can: metadata services, databases, the admin of a router (server-side request forgery).
 
-A name is resolved once per try, every address it has is checked, and the request goes to a checked address: there is no
-second look-up that a changed DNS record could win. Redirects are not followed (sending.py).
+A name is resolved once per request, every address it has is checked, and the request goes to a checked address: there
+is no second look-up that a changed DNS record could win. Redirects are not followed (outward.py).
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ _NEVER: Final = tuple(
 
 
 class TargetRefused(RecoveryError):
-    """The address is one that webhooks are not sent to."""
+    """The address is one that nothing is sent to."""
 
     code = "target_refused"
 
@@ -43,7 +43,7 @@ class TargetUnknown(RecoveryError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a URL points to; `host` as it stands in the certificate, `path` with its query."""
+    """Where a URL points to: `host` as it stands in the certificate, `path` with its query."""
 
     scheme: str
     host: str
@@ -57,19 +57,19 @@ class Target:
 
 
 def target_of(url: str) -> Target:
-    """The parts of a webhook URL. Raises InvalidInput for one that could not be meant: another scheme, a password in
-    it, a fragment, blanks."""
+    """The parts of a URL that people typed in. Raises InvalidInput for one that could not be meant: another scheme, a
+    password in it, a fragment, blanks."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InvalidInput("This is no web address; write it like https://example.com/webhooks.") from error
+        raise InvalidInput("This is no web address; write it like https://example.com/path.") from error
     if len(url) > _MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise InvalidInput(f"A webhook address has at most {_MAX_URL} printable ASCII characters and no blanks.")
+        raise InvalidInput(f"A web address has at most {_MAX_URL} printable ASCII characters and no blanks.")
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
-        raise InvalidInput("A webhook address starts with https:// and a host, like https://example.com/webhooks.")
+        raise InvalidInput("Give an https address with a host name, like https://example.com/path.")
     if parts.username is not None or parts.password is not None or parts.fragment:
-        raise InvalidInput("A webhook address has no user, password or fragment; the signature says who sends.")
+        raise InvalidInput("The address must not hold a user name, a password or a fragment.")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path)
 
@@ -80,12 +80,14 @@ def url_check(url: str) -> Target:
     try:
         literal = ipaddress.ip_address(target.host)
     except ValueError:
+        if not settings.PRIVATE_TARGETS and (target.scheme != "https" or "." not in target.host):
+            raise InvalidInput("Give an https address with a full host name.") from None
         return target
     _check(target, [literal])
     return target
 
 
-def resolve(target: Target) -> list[Address]:
+def resolve(target: Target) -> list[str]:
     """Every address of the target, all of them allowed. Raises TargetRefused, TargetUnknown."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
@@ -93,21 +95,23 @@ def resolve(target: Target) -> list[Address]:
         raise TargetUnknown(f"{target.host} has no address: check its DNS record.") from error
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     _check(target, addresses)
-    return list(dict.fromkeys(addresses))
+    return [str(address) for address in dict.fromkeys(addresses)]
 
 
 def _check(target: Target, addresses: Iterable[Address]) -> None:
-    """One forbidden address is enough: which one a connection would take is not ours to decide."""
-    allowed: list[Network] = settings.WEBHOOK_OUT_PRIVATE_TARGETS
+    """One forbidden address is enough: which one a connection would take is not ours to decide. Only what the operator
+    has allowed by name may be private, or be spoken to in the clear."""
+    allowed: list[Network] = settings.PRIVATE_TARGETS
     for address in addresses:
-        listed = any(address in network for network in allowed)
-        if not listed and not is_public(address):
+        if any(address in network for network in allowed):
+            continue
+        if not is_public(address):
             raise TargetRefused(
-                f"{target.host} is {address}, which is not a public address: use a public one, or have the operator"
-                " allow its network in WEBHOOK_OUT_PRIVATE_TARGETS."
+                f"{target.host} leads into a private network, where nothing is sent: use a public address, or have the"
+                " operator allow its network in PRIVATE_TARGETS."
             )
-        if not listed and target.scheme == "http" and settings.PRODUCTION:
-            raise TargetRefused("Webhooks leave this service encrypted: use an https address.")
+        if target.scheme == "http":
+            raise TargetRefused("What leaves this service is encrypted: use an https address.")
 
 
 def is_public(address: Address) -> bool:

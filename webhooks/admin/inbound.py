@@ -2,7 +2,7 @@
 
 import json
 
-from django.contrib import admin
+from django.contrib import admin, messages
 
 from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
 from accounts.states import Role
@@ -10,7 +10,8 @@ from invoices.services.ledger import Stamp
 from recovery_site.common import clock
 from recovery_site.common.errors import RecoveryError
 from webhooks.models import InboxEvent, WebhookEndpoint
-from webhooks.services import inbox_replay
+from webhooks.selectors import inbox_events
+from webhooks.services import inbox_replay, inbox_replay_all
 from webhooks.states import InboxStatus
 
 
@@ -36,7 +37,7 @@ class InboxEventAdmin(TenantAdmin):
     exclude = ("body",)
     readonly_fields = ("body_shown",)
     search_exact = ("provider_event_id", "order_key")
-    actions = ("replay",)
+    actions = ("replay", "replay_failed")
 
     @column("Status")
     def state(self, event):
@@ -79,4 +80,31 @@ class InboxEventAdmin(TenantAdmin):
                 self.log_change(request, event, f"Replayed: {reason_of(request)}")
                 done += 1
         report(self, request, done, refused)
+        return None
+
+    @admin.action(description="Replay everything that failed at these merchants …", permissions=["act"])
+    def replay_failed(self, request, queryset):
+        """However many there are; the selected rows only say of which merchants."""
+        rows = self.few(request, queryset, Role.SUPPORT)
+        if rows is None:
+            return None
+        merchants = list({event.merchant_id: event.merchant for event in rows}.values())
+        page = self.confirm(
+            request,
+            rows,
+            action="replay_failed",
+            title="Replay everything that failed",
+            button="Replay it all",
+            describe=lambda event: f"Every FAILED item of {event.merchant} runs again.",
+        )
+        if page is not None:
+            return page
+        stamp = Stamp(actor=f"user:{request.user.pk}", cause=f"staff: {reason_of(request)}", now=clock.now())
+        count = 0
+        for merchant in merchants:
+            failed = inbox_events(merchant=merchant, statuses=[InboxStatus.FAILED])
+            count += len(inbox_replay_all(events=failed, stamp=stamp))
+        for event in rows:
+            self.log_change(request, event, f"Replayed all that failed: {reason_of(request)}")
+        self.message_user(request, f"{count} items run again.", messages.SUCCESS)
         return None

@@ -1,0 +1,2 @@
+from webhooks.admin import inbound as inbound
+from webhooks.admin import outbound as outbound
