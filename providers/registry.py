@@ -38,24 +38,28 @@ PROVIDERS: Mapping[str, Provider] = {
             name="hyperswitch",
             title="Hyperswitch",
             guide="providers.hyperswitch.config:GUIDE",
+            dialect="providers.hyperswitch.dialect:HyperswitchDialect",
             client="providers.hyperswitch.client:HyperswitchClient",
         ),
         Provider(
             name="adyen",
             title="Adyen",
             guide="providers.adyen.config:GUIDE",
+            dialect="providers.adyen.dialect:AdyenDialect",
             client="providers.adyen.client:AdyenClient",
         ),
         Provider(
             name="braintree",
             title="Braintree",
             guide="providers.braintree.config:GUIDE",
+            dialect="providers.braintree.dialect:BraintreeDialect",
             client="providers.braintree.client:BraintreeClient",
         ),
         Provider(
             name="paddle",
             title="Paddle",
             guide="providers.paddle.config:GUIDE",
+            dialect="providers.paddle.dialect:PaddleDialect",
         ),
         Provider(
             name="chargebee",

@@ -6,15 +6,15 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
-from providers.base import BodyMalformed, InboundRequest
+from providers.base import AnswersChallenge, BodyMalformed, InboundRequest
+from providers.registry import PROVIDERS, dialect
 from recovery_site.common import clock
 from recovery_site.common.errors import NotFound, RecoveryError
 from webhooks.models import WebhookEndpoint
-from webhooks.services import inbox_receive
+from webhooks.services import endpoint_secrets, inbox_receive
 
 log = structlog.get_logger()
 _CHUNK = 65_536
@@ -30,7 +30,6 @@ class EndpointUnknown(NotFound):
 
 
 @csrf_exempt
-@require_POST
 def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> HttpResponse:
     """`POST /webhooks/<provider>/<uuid>/`: 200 stored or known, 400 not signed or not readable, 404, 413.
 
@@ -38,6 +37,10 @@ def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> Ht
     sender tries again.
     """
     where = {"provider": provider, "endpoint": str(endpoint_uuid)}
+    if request.method == "GET" and (challenger := _challenger(provider)) is not None:
+        return _answer_challenge(challenger, request, provider, endpoint_uuid, where)
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
     try:
         body = _body(request)
         new = inbox_receive(
@@ -55,6 +58,24 @@ def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> Ht
         return _refuse(error, where)
     log.info("webhook_received", **where, new_items=new)
     return JsonResponse({"received": True, "new": new})
+
+
+def _challenger(provider: str) -> AnswersChallenge | None:
+    known = PROVIDERS.get(provider)
+    spoken: object = dialect(provider) if known is not None and known.dialect else None
+    return spoken if isinstance(spoken, AnswersChallenge) else None
+
+
+def _answer_challenge(
+    challenger: AnswersChallenge, request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID, where: dict[str, str]
+) -> HttpResponse:
+    """By GET a provider asks whether the endpoint knows its secret; nothing is stored."""
+    asked = InboundRequest(body=b"", headers={}, query={name: str(value) for name, value in request.GET.items()})
+    try:
+        answer = challenger.challenge_answer(asked, endpoint_secrets(_endpoint(provider, endpoint_uuid)))
+    except RecoveryError as error:
+        return _refuse(error, where)
+    return HttpResponse(answer, content_type="text/plain")
 
 
 def _body(request: HttpRequest) -> bytes:

@@ -1,0 +1,245 @@
+"""What Hyperswitch's events mean here: payments with their tries, refunds, disputes, mandates."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from providers.base import (
+    CardFacts,
+    CustomerFacts,
+    DeclineFacts,
+    DisputeFacts,
+    DisputeStatus,
+    EventKind,
+    Ignored,
+    InboundItem,
+    MethodFacts,
+    PaymentEvent,
+    PaymentFacts,
+    RefundFacts,
+    RefundStatus,
+)
+from providers.countries import country_code
+from providers.hyperswitch.reading import Node
+from providers.hyperswitch.results import REFERENCE_KEY
+
+PROVIDER = "hyperswitch"
+# The type under which an earlier try of a payment is stored beside the payment's own event.
+EARLIER_TRY = "payment_failed.attempt"
+Meaning = PaymentEvent | Ignored
+_UMBRELLAS = frozenset({"", "card_declined", "NO_ERROR_CODE", "No error code"})
+_DISPUTES = {
+    "dispute_won": DisputeStatus.WON,
+    "dispute_cancelled": DisputeStatus.WON,
+    "dispute_lost": DisputeStatus.LOST,
+    "dispute_accepted": DisputeStatus.LOST,
+    "dispute_expired": DisputeStatus.LOST,
+}
+_BANKS = {"ach": "ach", "sepa": "sepa", "bacs": "bacs", "becs": "becs"}
+
+
+def meaning(item: InboundItem) -> Meaning:
+    """The meaning of one event body. Raises InvalidInput where a field that is needed is impossible."""
+    handler = _HANDLERS.get(item.event_type)
+    if handler is None:
+        return Ignored(_IGNORED.get(item.event_type, "This event type carries nothing that a payment recovery needs."))
+    envelope = Node(item.payload, "event")
+    return handler(item, envelope, Node(envelope.node("content").node("object").values, "object"))
+
+
+def _told(item: InboundItem, occurred_at: datetime, kind: EventKind, **known: Any) -> PaymentEvent:
+    return PaymentEvent(
+        kind=kind,
+        provider=PROVIDER,
+        event_id=item.event_id,
+        event_type=item.event_type,
+        occurred_at=occurred_at,
+        **known,
+    )
+
+
+def _at(envelope: Node, shown: Node) -> datetime:
+    """When this state came to be: events are ordered by the object's own time."""
+    return shown.moment("updated") or shown.moment("updated_at") or envelope.required_moment("timestamp")
+
+
+def _payer(shown: Node) -> CustomerFacts | None:
+    inner = shown.node("customer")
+    customer = shown.identifier("customer_id") or inner.identifier("id")
+    if not customer:
+        return None
+    return CustomerFacts(id=customer, email=inner.text("email", 254), name=inner.text("name", 200))
+
+
+def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    currency = shown.currency()
+    payment_id = shown.required_identifier("payment_id")
+    settled = kind is EventKind.PAYMENT_SUCCEEDED
+    payment = PaymentFacts(
+        charge_id=_try_id(shown, payment_id),
+        payment_id=payment_id,
+        amount_minor=shown.required_amount("amount", currency),
+        currency=currency,
+        captured_minor=shown.amount("amount_received", currency) if settled else None,
+        invoice_id=_invoice_id(shown),
+        reference=shown.node("metadata").identifier(REFERENCE_KEY),
+        method=_method(shown),
+        decline=_decline(shown) if kind is EventKind.PAYMENT_FAILED else None,
+        occurred_at=shown.first("attempts").moment("created_at") or shown.moment("created"),
+    )
+    return _told(item, _at(envelope, shown), kind, customer=_payer(shown), payment=payment)
+
+
+def _earlier_try(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    """A try that failed before Hyperswitch went on by itself; networks count it like any other."""
+    tried = envelope.node("attempt")
+    currency = shown.currency()
+    payment = PaymentFacts(
+        charge_id=tried.required_identifier("attempt_id"),
+        payment_id=shown.required_identifier("payment_id"),
+        amount_minor=tried.amount("amount", currency) or shown.required_amount("amount", currency),
+        currency=currency,
+        invoice_id=_invoice_id(shown),
+        method=_method(shown),
+        decline=DeclineFacts(
+            raw_code=tried.code("error_code") or tried.code("unified_code"),
+            message=tried.text("error_message"),
+            gateway=tried.text("connector", 40).lower(),
+        ),
+        occurred_at=tried.moment("created_at"),
+    )
+    occurred_at = tried.moment("modified_at") or tried.moment("created_at") or _at(envelope, shown)
+    return _told(item, occurred_at, EventKind.PAYMENT_FAILED, customer=_payer(shown), payment=payment)
+
+
+def _try_id(shown: Node, payment_id: str) -> str:
+    """Each try has an id made of the payment's and its number; refunds and disputes name it so."""
+    named = shown.first("attempts").identifier("attempt_id")
+    number = shown.integer("attempt_count")
+    return named or (f"{payment_id}_{number}" if number else payment_id)
+
+
+def _invoice_id(shown: Node) -> str:
+    metadata = shown.node("metadata")
+    named = shown.identifier("merchant_order_reference_id")
+    return named or metadata.identifier("invoice_id") or metadata.identifier("invoice")
+
+
+def _method(shown: Node) -> MethodFacts | None:
+    token = (
+        shown.identifier("payment_method_id")
+        or shown.identifier("mandate_id")
+        or shown.identifier("connector_mandate_id")
+    )
+    if not token:
+        return None
+    kind = shown.text("payment_method", 20)
+    face = shown.node("payment_method_data").node("card")
+    if kind == "bank_debit":
+        kind = _BANKS.get(shown.text("payment_method_type", 20), kind)
+    return MethodFacts(token=token, kind=kind, card=_card(face, shown.identifier("fingerprint")))
+
+
+def _card(face: Node, fingerprint: str) -> CardFacts | None:
+    if not face:
+        return None
+    year = face.integer("card_exp_year", maximum=9999)
+    return CardFacts(
+        fingerprint=fingerprint,
+        network=face.text("card_network", 40).lower(),
+        last4=face.text("last4", 4),
+        exp_month=face.integer("card_exp_month", minimum=1, maximum=12),
+        exp_year=year + 2000 if year is not None and year < 100 else year,
+        funding=face.text("card_type", 20).lower(),
+        country=country_code(face.text("card_issuing_country", 60)),
+    )
+
+
+def _decline(shown: Node) -> DeclineFacts:
+    """The connector's own code where the outer one is only an umbrella, with the issuer's and the network's words."""
+    details = shown.node("error_details")
+    issuer, unified = details.node("issuer_details"), details.node("unified_details")
+    outer = shown.code("error_code")
+    inner = details.node("connector_details").code("code") or unified.code("standardised_code")
+    return DeclineFacts(
+        raw_code=(inner if outer in _UMBRELLAS else outer) or outer or shown.code("unified_code"),
+        network_code=shown.text("issuer_error_code", 40) or issuer.text("code", 40),
+        advice_code=shown.node("network_details").text("network_advice_code", 40)
+        or issuer.node("network_details").text("advice_code", 40),
+        provider_advice=unified.text("recommended_action", 40),
+        message=shown.text("error_message"),
+        gateway=shown.text("connector", 40).lower(),
+    )
+
+
+def _action_required(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    if shown.flag("off_session") is not True:
+        return Ignored("The payer is being asked to authenticate, as any payment at a checkout may.")
+    event = _payment(EventKind.PAYMENT_FAILED, item, envelope, shown)
+    assert isinstance(event, PaymentEvent)
+    assert event.payment is not None
+    wanted = DeclineFacts(raw_code="authentication_required", gateway=shown.text("connector", 40).lower())
+    values = {name: getattr(event.payment, name) for name in PaymentFacts.__slots__} | {"decline": wanted}
+    return _told(item, event.occurred_at, event.kind, customer=event.customer, payment=PaymentFacts(**values))
+
+
+def _refund(status: RefundStatus, item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    currency = shown.currency()
+    refund = RefundFacts(
+        id=shown.required_identifier("refund_id"),
+        amount_minor=shown.required_amount("amount", currency),
+        currency=currency,
+        status=status,
+        payment_id=shown.identifier("payment_id"),
+        reference=shown.node("metadata").identifier(REFERENCE_KEY),
+        reason=shown.text("reason"),
+        failure_reason=shown.code("error_code") or shown.text("error_message"),
+    )
+    return _told(item, _at(envelope, shown), EventKind.REFUND_UPDATED, refunds=(refund,))
+
+
+def _dispute(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    currency = shown.currency()
+    dispute = DisputeFacts(
+        id=shown.required_identifier("dispute_id"),
+        amount_minor=shown.required_amount("amount", currency),
+        currency=currency,
+        status=_DISPUTES.get(item.event_type, DisputeStatus.OPEN),
+        charge_id=shown.identifier("attempt_id"),
+        payment_id=shown.identifier("payment_id"),
+        reason_code=shown.text("connector_reason_code", 60) or shown.text("connector_reason", 60),
+    )
+    return _told(item, envelope.required_moment("timestamp"), EventKind.DISPUTE_UPDATED, dispute=dispute)
+
+
+def _mandate_revoked(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
+    token = shown.identifier("mandate_id")
+    if not token:
+        return Ignored("The event names no mandate.")
+    method = MethodFacts(token=token, kind=shown.text("payment_method", 20))
+    return _told(
+        item, envelope.required_moment("timestamp"), EventKind.METHOD_REMOVED, customer=_payer(shown), method=method
+    )
+
+
+_HANDLERS: Mapping[str, Callable[[InboundItem, Node, Node], Meaning]] = {
+    "payment_failed": partial(_payment, EventKind.PAYMENT_FAILED),
+    "payment_succeeded": partial(_payment, EventKind.PAYMENT_SUCCEEDED),
+    "payment_captured": partial(_payment, EventKind.PAYMENT_SUCCEEDED),
+    "payment_processing": partial(_payment, EventKind.PAYMENT_PENDING),
+    "payment_authorized": partial(_payment, EventKind.PAYMENT_PENDING),
+    EARLIER_TRY: _earlier_try,
+    "action_required": _action_required,
+    "refund_succeeded": partial(_refund, RefundStatus.SUCCEEDED),
+    "refund_failed": partial(_refund, RefundStatus.FAILED),
+    **dict.fromkeys(("dispute_opened", "dispute_challenged", *_DISPUTES), _dispute),
+    "mandate_revoked": _mandate_revoked,
+}
+_IGNORED: Mapping[str, str] = {
+    "payment_cancelled": "Cancelled on purpose: no money moves.",
+    "payment_expired": "Nobody went on with the payment; none was tried.",
+    "mandate_active": "A payment with the mandate tells of it.",
+    "recovery_retry_scheduled": "Hyperswitch plans a retry of its own; the payment tells how it ends.",
+    "recovery_limits_exhausted": "Hyperswitch has given up; the last payment told why.",
+}
