@@ -7,6 +7,7 @@ from analytics import message_views, views
 urlpatterns = [
     path("", views.dashboard, name="dashboard"),
     path("live/", views.live, name="dashboard-live"),
+    path("board/", views.board, name="dashboard-board"),
     path("reports/<slug:name>/", views.report, name="dashboard-report"),
     path("reports/<slug:name>/<slug:key>.csv", views.report_export, name="dashboard-report-export"),
     path("invoices/", views.invoices, name="dashboard-invoices"),

@@ -11,6 +11,7 @@ from accounts.models import User
 from accounts.services import membership_set
 from accounts.states import Role
 from analytics.definitions import DEFINITIONS
+from analytics.reports import REPORTS
 from retries.models import RetryJob
 from tests.analytics.history import month
 from tests.console.world import World
@@ -19,6 +20,10 @@ LogIn = Callable[[User], Client]
 PAGES = (
     "/dashboard/",
     "/dashboard/live/",
+    "/dashboard/board/",
+    "/dashboard/reports/failures/",
+    "/dashboard/reports/retries/",
+    "/dashboard/reports/policies/",
     "/dashboard/invoices/",
     "/dashboard/invoices/export.csv",
     "/dashboard/alerts/",
@@ -116,7 +121,14 @@ def test_figures_of_a_small_history(world: World, as_user: LogIn) -> None:
 
 
 def test_every_figure_shows_its_definition(world: World, as_user: LogIn) -> None:
-    text = text_of(as_user(world.person()).get("/dashboard/"))
+    client = as_user(world.person())
+    pages = (
+        "/dashboard/",
+        "/dashboard/board/",
+        *(f"/dashboard/reports/{name}/" for name in REPORTS),
+        "/dashboard/messages/",
+    )
+    text = " ".join(text_of(client.get(page)) for page in pages)
     missing = [key for key, definition in DEFINITIONS.items() if definition.sentence not in text]
     assert missing == []
 
@@ -125,7 +137,7 @@ def test_broken_promise_is_red_and_leads_to_its_invoices(world: World, as_user: 
     invoice = world.fail(number="INV-BROKEN")
     RetryJob.objects.filter(invoice=invoice).update(status="CANCELED")
     client = as_user(world.person())
-    page = client.get("/dashboard/?days=7").content.decode()
+    page = client.get("/dashboard/board/?days=7").content.decode()
     link = '<a class="badge" data-tone="danger" href="/dashboard/invoices/?check=without_next_step&amp;failed=7">1</a>'
     assert link in page
     rows = client.get("/dashboard/invoices/?check=without_next_step&failed=7")

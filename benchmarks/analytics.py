@@ -1,0 +1,202 @@
+"""Dashboards over millions of attempts: what the pages cost, and what the rollups save.
+
+`page_ms_5m`: the slowest of the dashboard pages at 90 days over 5,000,000 attempts, server time; the floor is the same
+page of a merchant without any. `rollup_vs_direct`: reading 90 days of failures from the rollups against the best direct
+query over the attempts. `advance_day_ms`: bringing one busy day up to date after it changed.
+
+    python benchmarks/analytics.py [--quick]
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from _common import Result, at_most, own_database, quick, report, unguard
+
+DAYS = 90
+PAGES = (
+    "/dashboard/?days=90",
+    "/dashboard/reports/failures/?days=90",
+    "/dashboard/reports/retries/?days=90",
+    "/dashboard/reports/policies/?days=90",
+    "/dashboard/invoices/",
+)
+PAGE_LIMIT_MS = 300
+# Four attempts a case, one case an invoice, two cases a customer and card; 4 % of the cases are open.
+_CUSTOMERS = """
+INSERT INTO invoices_customer (id, merchant_id, connection_id, public_id, connector_customer_id, email, name, country,
+    timezone, locale, first_seen_at)
+SELECT n, %(merchant)s, %(connection)s, 'cus_' || n, 'c' || n, '', '', '', '', '', %(start)s
+FROM generate_series(1, %(cards)s) n
+"""
+_CARDS = """
+INSERT INTO tokens_card (id, merchant_id, connection_id, public_id, fingerprint, budget_group, kind, network, last4,
+    funding, country, stop_code, stop_revivable)
+SELECT n, %(merchant)s, %(connection)s, 'crd_' || n, 'f' || n, gen_random_uuid(), 'card',
+    (ARRAY['visa', 'visa', 'visa', 'mastercard', 'mastercard', 'amex'])[1 + n %% 6], '4242', '',
+    (ARRAY['US', 'DE', 'FR', 'GB', 'ES', 'IT', 'NL', 'SE'])[1 + n * 7 %% 8], '', true
+FROM generate_series(1, %(cards)s) n
+"""
+_INVOICES = """
+INSERT INTO invoices_invoice (id, merchant_id, connection_id, customer_id, public_id, number, description, status,
+    amount_minor, currency, paid_minor, refunded_minor, credited_minor, subscription_id, plan, interval,
+    provider_attempt_count, collection_stopped, cancel_reason, issued_at, last_seq, last_hash)
+SELECT n, %(merchant)s, %(connection)s, 1 + n %% %(cards)s, 'inv_' || n, '', '',
+    CASE WHEN n %% 25 = 0 THEN 'PROCESSING' WHEN n %% 10 < 6 THEN 'SETTLED' ELSE 'PROCESS_FAILED' END,
+    2900, CASE WHEN n %% 3 = 0 THEN 'EUR' ELSE 'USD' END,
+    CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 2900 ELSE 0 END, 0, 0, '', '', '', 0, '', '',
+    %(start)s + make_interval(secs => n::float8 * %(seconds)s / %(invoices)s), 0, ''
+FROM generate_series(%(first)s + 1, %(last)s) n
+"""
+_CASES = """
+INSERT INTO retries_case (id, merchant_id, connection_id, customer_id, invoice_id, policy_version_id, public_id, status,
+    segment, category, code, first_category, first_code, failure, amount_minor, currency, next_step, next_step_at, why,
+    automatic_barred, paused_by, opened_at, closed_at, close_reason, recovered_minor, recovered_by)
+SELECT n, %(merchant)s, %(connection)s, 1 + n %% %(cards)s, n, %(policy)s, 'cas_' || n,
+    CASE WHEN n %% 25 = 0 THEN 'OPEN' WHEN n %% 10 < 6 THEN 'RECOVERED' ELSE 'LOST' END,
+    (ARRAY['standard', 'high_value', 'low_value', 'new_customer'])[1 + n * 3 %% 4],
+    (ARRAY['INSUFFICIENT_FUNDS', 'SOFT_DECLINE', 'HARD_DECLINE'])[1 + n %% 3], 'code_' || n * 13 %% 60,
+    (ARRAY['INSUFFICIENT_FUNDS', 'SOFT_DECLINE', 'HARD_DECLINE'])[1 + n %% 3], 'code_' || n * 13 %% 60, '{}', 2900,
+    CASE WHEN n %% 3 = 0 THEN 'EUR' ELSE 'USD' END, CASE WHEN n %% 25 = 0 THEN 'customer' ELSE 'none' END,
+    %(now)s, '', false, '', at,
+    CASE WHEN n %% 25 = 0 THEN NULL ELSE at + make_interval(hours => (n * 17 %% 700)::int) END, '',
+    CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 2900 ELSE 0 END,
+    CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 'retry' ELSE '' END
+FROM (SELECT n, %(start)s + make_interval(secs => n::float8 * %(seconds)s / %(invoices)s) AS at
+      FROM generate_series(%(first)s + 1, %(last)s) n) made
+"""
+_ATTEMPTS = """
+INSERT INTO invoices_attempt (merchant_id, connection_id, customer_id, invoice_id, transaction_id, card_id, public_id,
+    kind, origin, trigger, number, status, amount_minor, currency, captured_minor, idempotency_key, provider_payment_id,
+    raw_code, network_code, advice_code, message, category, explanation, counts, decision, attempted_at, finished_at,
+    resends, extended, collected)
+SELECT %(merchant)s, %(connection)s, 1 + n %% %(cards)s, n, n, 1 + n %% %(cards)s, 'att_' || n || '_' || k, 'CHARGE',
+    CASE WHEN k = 1 THEN 'PROVIDER' ELSE 'OURS' END, 'automatic', k,
+    CASE WHEN k = 4 AND n %% 25 <> 0 AND n %% 10 < 6 THEN 'SUCCEEDED' ELSE 'DECLINED' END, 2900,
+    CASE WHEN n %% 3 = 0 THEN 'EUR' ELSE 'USD' END, CASE WHEN k = 4 AND n %% 25 <> 0 AND n %% 10 < 6 THEN 2900 END,
+    'k' || n || '_' || k, '',
+    CASE WHEN k = 4 AND n %% 10 < 6 THEN '' ELSE 'code_' || (n * 13 + k) %% 60 END, '', '', '',
+    CASE WHEN k = 4 AND n %% 10 < 6 THEN ''
+         ELSE (ARRAY['INSUFFICIENT_FUNDS', 'SOFT_DECLINE', 'SOFT_DECLINE'])[1 + n %% 3] END,
+    '', true, '{}', at + make_interval(hours => k * 24), at + make_interval(hours => k * 24), 0, false, false
+FROM (SELECT n, k, %(start)s + make_interval(secs => n::float8 * %(seconds)s / %(invoices)s) AS at
+      FROM generate_series(%(first)s + 1, %(last)s) n, generate_series(1, 4) k) made
+"""
+_DIRECT = """
+SELECT (attempted_at AT TIME ZONE 'UTC')::date AS day, category, count(*) FROM invoices_attempt
+WHERE merchant_id = %(merchant)s AND kind = 'CHARGE' AND status IN ('DECLINED', 'ERRORED') AND attempted_at >= %(start)s
+GROUP BY 1, 2
+"""
+
+
+def milliseconds(call: Callable[[], object], times: int) -> float:
+    call()
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
+
+
+def fill(merchant_pk: int, connection_pk: int, policy_pk: int, now: datetime, attempts: int) -> None:
+    from django.db import connection
+
+    invoices = attempts // 4
+    values: dict[str, Any] = {
+        "merchant": merchant_pk,
+        "connection": connection_pk,
+        "policy": policy_pk,
+        "now": now,
+        "start": now - timedelta(days=DAYS - 1),
+        "seconds": (DAYS - 5) * 86400,
+        "invoices": invoices,
+        "cards": max(1, invoices // 2),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_CUSTOMERS, values)
+        cursor.execute(_CARDS, values)
+        for first in range(0, invoices, 125_000):
+            part = values | {"first": first, "last": min(first + 125_000, invoices)}
+            for statement in (_INVOICES, _CASES, _ATTEMPTS):
+                cursor.execute(statement, part)
+            print(f"filled {part['last'] * 4:,} of {attempts:,} attempts", file=sys.stderr)
+        cursor.execute("CREATE STATISTICS bench_day ON ((attempted_at AT TIME ZONE 'UTC')::date) FROM invoices_attempt")
+        for table in ("invoices_attempt", "invoices_invoice", "retries_case", "tokens_card", "invoices_customer"):
+            cursor.execute(f"VACUUM ANALYZE {table}")
+
+
+def measure(attempts: int, times: int) -> list[Result]:
+    from django.db import connection
+    from django.test import Client
+
+    from accounts.models import User
+    from accounts.services import membership_set, merchant_create
+    from accounts.states import Role
+    from analytics.models import AttemptRollup
+    from analytics.period import period_of, zone_of
+    from analytics.rollups import advance
+    from analytics.rollups.reading import Figures
+    from analytics.rollups.sql import ROLLUPS
+    from invoices.services.parties import connection_create
+    from retries.services.cases import policy_version_current
+
+    now = datetime.now(UTC)
+    full, empty = (merchant_create(name=name).merchant for name in ("Full", "Empty"))
+    account = connection_create(merchant=full, provider="simulator", config={})
+    policy = policy_version_current(full.pk)
+    unguard()
+    fill(full.pk, account.pk, policy.pk, now, attempts)
+    advance.rollups_advance()
+    with connection.cursor() as cursor:
+        for rollup in ROLLUPS:
+            cursor.execute(f"VACUUM ANALYZE {rollup.table}")
+    user = User.objects.create_user("bench", password="not a secret of anybody")
+    for merchant in (full, empty):
+        membership_set(user=user, merchant=merchant, role=Role.OWNER)
+    client = Client(headers={"host": "localhost"})
+    client.force_login(user)
+
+    def page(path: str, merchant: Any) -> Callable[[], object]:
+        address = f"{path}{'&' if '?' in path else '?'}merchant={merchant.public_id}"
+
+        def get() -> None:
+            assert client.get(address).status_code == 200
+
+        return get
+
+    taken = {path: (milliseconds(page(path, full), times), milliseconds(page(path, empty), times)) for path in PAGES}
+    for path, (value, floor) in taken.items():
+        print(f"{path:44} {value:8.1f} ms, empty {floor:6.1f} ms", file=sys.stderr)
+    worst = max(taken, key=lambda path: taken[path][0])
+    value, floor = taken[worst]
+
+    def direct() -> object:
+        with connection.cursor() as cursor:
+            cursor.execute(_DIRECT, {"merchant": full.pk, "start": now - timedelta(days=DAYS)})
+            return cursor.fetchall()
+
+    period = period_of(DAYS, now, zone_of("UTC"))
+    kept = milliseconds(lambda: Figures(full, period).attempts, times)
+    slow = milliseconds(direct, max(3, times // 2))
+    day = AttemptRollup.objects.filter(merchant=full).order_by("day").values_list("day", flat=True)[2000]
+    one = [advance._Day(full.pk, day, "UTC")]
+    again = milliseconds(lambda: [advance._refresh(rollup, one) for rollup in ROLLUPS], times)
+    return [
+        Result("page_ms_5m", value, f"ms {worst}", floor, value / floor, PAGE_LIMIT_MS, value <= PAGE_LIMIT_MS),
+        at_most("rollup_vs_direct", kept, "ms", floor=slow, target=0.1),
+        Result("advance_day_ms", again, "ms", slow, again / slow, None, None),
+    ]
+
+
+def main() -> None:
+    small = quick(__doc__ or "")
+    with own_database("analytics"):
+        report("analytics", measure(500_000 if small else 5_000_000, 5 if small else 9))
+
+
+if __name__ == "__main__":
+    main()
