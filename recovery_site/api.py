@@ -2,10 +2,18 @@
 
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularJSONAPIView
 
 from accounts.api import converters, problems
 
 converters.register()
+
+
+class OpenApi(SpectacularJSONAPIView):
+    """The OpenAPI 3.1 document; it says nothing about anybody, so it needs no key."""
+
+    authentication_classes = ()
+    permission_classes = ()
 
 
 class _SameRequest(HttpResponsePermanentRedirect):
@@ -23,7 +31,11 @@ def unknown(request: HttpRequest, rest: str = "") -> JsonResponse:
 
 
 v1: list[URLPattern | URLResolver] = [
+    path("", include("invoices.api.urls")),
+    path("", include("tokens.api.urls")),
     path("", include("retries.api.urls")),
+    path("", include("webhooks.api.urls")),
+    path("openapi.json", OpenApi.as_view(), name="openapi"),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

@@ -373,7 +373,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["accounts.api.parsing.StrictJSONParser"],
     "DEFAULT_FILTER_BACKENDS": ["accounts.api.filters.StrictFilterBackend"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "accounts.api.schema.ApiSchema",
     "EXCEPTION_HANDLER": "accounts.api.problems.handle",
     "UNAUTHENTICATED_USER": None,
 }
@@ -392,6 +392,12 @@ SPECTACULAR_SETTINGS = {
         "TransactionKind": "invoices.states.TransactionKind",
         "AttemptStatus": "invoices.states.AttemptStatus",
         "CaseStatus": "retries.states.CaseStatus",
+        "JobStatus": "retries.states.JobStatus",
+        "DisputeStatus": "invoices.states.DisputeStatus",
+        "DisputeKind": "invoices.states.DisputeKind",
+        "TokenStatus": "tokens.states.TokenStatus",
+        "InboxStatus": "webhooks.states.InboxStatus",
+        "DeliveryStatus": "webhooks.states.DeliveryStatus",
         "RetryStatusValue": "retries.api.serializers.RETRY_STATUSES",
     },
 }

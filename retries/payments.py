@@ -1,12 +1,14 @@
 """A payment as an integrator asks for it: found by any of its ids, its retry's state as one value."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 
 from accounts.models import Merchant
-from invoices.models import Attempt, Connection, Invoice, ProviderPayment, Transaction
+from invoices.models import Attempt, Connection, Customer, Invoice, ProviderPayment, Transaction
 from invoices.states import INVOICE_PAID, TransactionKind
 from recovery_site.common.errors import Conflict, NotFound
 from retries.models import Case, RetryJob
@@ -170,3 +172,30 @@ def _payment_intent(invoice: Invoice, last: Attempt | None) -> str:
         return last.provider_payment_id
     link = ProviderPayment.objects.filter(invoice=invoice).order_by("-id").first()
     return link.provider_payment_id if link else ""
+
+
+_SHOWN = 50
+
+
+def customer_payments(customers: Sequence[Customer]) -> list[Payment]:
+    """The customers' newest payments that have failed at some time, by their own names."""
+    failed = Case.objects.filter(invoice=OuterRef("pk"))
+    invoices = _invoices().filter(Exists(failed), customer__in=customers).order_by("-pk")[:_SHOWN]
+    charges = Transaction.objects.filter(kind=TransactionKind.CHARGE).order_by("-pk")
+    found = []
+    for invoice in invoices:
+        charge = charges.filter(invoice=invoice).first()
+        name = invoice.provider_invoice_id or (charge.public_id if charge else invoice.public_id)
+        found.append(Payment(name, invoice, charge))
+    return found
+
+
+def retry_stats(merchant: Merchant) -> dict[str, Any]:
+    """Open cases of the merchant: how many, how many with a retry to come, what is due, and why they failed."""
+    cases = Case.objects.filter(merchant=merchant, status=CaseStatus.OPEN)
+    counts = cases.aggregate(
+        total=Count("pk"), pending=Count("pk", filter=Q(next_step__in=(NextStep.BOOKED, NextStep.QUEUED)))
+    )
+    amounts = cases.order_by().values_list("currency").annotate(total=Sum("amount_minor"))
+    codes = cases.order_by().values_list("code").annotate(total=Count("pk"))
+    return {**counts, "amounts": dict(amounts), "by_error_code": {code or "unknown": total for code, total in codes}}

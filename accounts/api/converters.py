@@ -6,7 +6,7 @@ from django.urls import register_converter
 class PublicIdConverter:
     """One of our public ids (recovery_site.common.ids)."""
 
-    regex = "[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}"
+    regex = "[a-z]{3,5}_[0-9a-hjkmnp-tv-z]{26}"
 
     def to_python(self, value: str) -> str:
         return value

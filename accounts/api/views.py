@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
 import structlog
 from django.conf import settings
+from django.db import transaction
 from django.db.models import QuerySet
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.generics import GenericAPIView
@@ -17,6 +19,7 @@ from rest_framework.response import Response
 
 from accounts.api.authentication import BearerAuthentication
 from accounts.api.caller import Caller, caller_of
+from accounts.api.filters import StrictFilterBackend
 from accounts.api.pagination import KeysetPagination
 from accounts.api.parsing import JsonAlways, ProblemRenderer, StrictJSONParser
 from accounts.api.permissions import ScopePermission
@@ -85,7 +88,9 @@ class ApiView(GenericAPIView):
     def _once(self, handler: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get("Idempotency-Key")
         if key is None:
-            return handler(request, *args, **kwargs)
+            # A refusal leaves nothing behind, however far the work had come.
+            with nullcontext() if self.calls_out else transaction.atomic():
+                return handler(request, *args, **kwargs)
         if not 1 <= len(key) <= 255 or not key.isprintable():
             raise IdempotencyKeyInvalid("An Idempotency-Key has 1 to 255 printable characters.")
         answer = run_once(
@@ -160,6 +165,10 @@ class ListView(ResourceView):
     pagination_class = KeysetPagination
     orderings: ClassVar[Mapping[str, str]] = {"created_at": "pk"}
     filterset_class: Any = None
+    filter_backends: Any = (StrictFilterBackend,)
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.page()
 
     def page(self) -> Response:
         rows = self.filtered(self.get_queryset())
@@ -184,6 +193,9 @@ class DetailView(ResourceView):
         if found is None:
             raise NotFound(f"There is no such {self.what} among yours.")
         return found
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.one()
 
     def one(self) -> Response:
         return Response(self.get_serializer(self.row()).data)

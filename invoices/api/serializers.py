@@ -2,9 +2,12 @@
 
 from rest_framework import serializers
 
-from invoices.models import Attempt, Invoice, Transaction
+from invoices.models import Attempt, Connection, Customer, Dispute, Event, Invoice, Transaction
 from invoices.states import (
     AttemptStatus,
+    ConnectionMode,
+    DisputeKind,
+    DisputeStatus,
     InvoiceStatus,
     Origin,
     TransactionKind,
@@ -126,5 +129,94 @@ class AttemptSerializer(serializers.ModelSerializer):
             "finished_at",
             "expected_by",
             "created_at",
+        )
+        read_only_fields = fields
+
+
+class CustomerSerializer(serializers.ModelSerializer):
+    """The payer at one connection."""
+
+    id = serializers.CharField(source="public_id", help_text="`cus_...`")
+    connection = serializers.CharField(source="connection.public_id")
+
+    class Meta:
+        model = Customer
+        fields = (
+            "id",
+            "connection",
+            "connector_customer_id",
+            "email",
+            "name",
+            "country",
+            "timezone",
+            "locale",
+            "first_seen_at",
+            "created_at",
+        )
+        read_only_fields = fields
+
+
+class ConnectionSerializer(serializers.ModelSerializer):
+    """An account at one provider; its secrets are never shown."""
+
+    id = serializers.CharField(source="public_id", help_text="`con_...`")
+    mode = serializers.ChoiceField(choices=ConnectionMode.choices)
+
+    class Meta:
+        model = Connection
+        fields = ("id", "provider", "name", "mode", "enabled", "paused_reason", "take_over_after", "created_at")
+        read_only_fields = fields
+
+
+class DisputeSerializer(serializers.ModelSerializer):
+    """A card dispute or a bank return of one attempt."""
+
+    id = serializers.CharField(source="public_id", help_text="`dsp_...`")
+    invoice = serializers.CharField(source="invoice.public_id")
+    attempt = serializers.CharField(source="attempt.public_id")
+    kind = serializers.ChoiceField(choices=DisputeKind.choices)
+    status = serializers.ChoiceField(choices=DisputeStatus.choices)
+
+    class Meta:
+        model = Dispute
+        fields = (
+            "id",
+            "invoice",
+            "attempt",
+            "provider_id",
+            "kind",
+            "status",
+            "currency",
+            "amount_minor",
+            "reason_code",
+            "opened_at",
+            "closed_at",
+            "applied_at",
+        )
+        read_only_fields = fields
+
+
+class EventSerializer(serializers.ModelSerializer):
+    """One entry of an invoice's history; `seq` counts from 1 within the invoice, `hash` covers the one before."""
+
+    invoice = serializers.CharField(source="invoice.public_id")
+    data = serializers.JSONField()  # type: ignore[assignment]  # the metaclass takes fields out
+
+    class Meta:
+        model = Event
+        fields = (
+            "invoice",
+            "seq",
+            "subject_type",
+            "subject_id",
+            "kind",
+            "from_state",
+            "to_state",
+            "actor",
+            "cause",
+            "data",
+            "occurred_at",
+            "recorded_at",
+            "hash",
         )
         read_only_fields = fields

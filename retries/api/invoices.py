@@ -1,12 +1,9 @@
 """`/invoices`: the ledger's view, with the recovery case that says what happens next."""
 
 from django.db.models import Prefetch
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.request import Request
-from rest_framework.response import Response
 
-from accounts.api.filters import StrictFilterBackend
 from accounts.api.views import DetailView, ListView
 from invoices.api.filters import InvoiceFilters
 from invoices.api.serializers import AttemptSerializer, InvoiceSerializer, TransactionSerializer
@@ -71,20 +68,18 @@ class InvoiceDetailSerializer(InvoiceSerializer):
 
 
 class InvoiceListView(ListView):
+    """Invoices, newest first."""
+
     serializer_class = InvoiceSerializer
-    filter_backends = (StrictFilterBackend,)
     filterset_class = InvoiceFilters
 
     def rows(self):
         return Invoice.objects.select_related("connection", "customer")
 
-    @extend_schema(operation_id="invoices_list", tags=["invoices"])
-    def get(self, request: Request) -> Response:
-        """Invoices, newest first."""
-        return self.page()
-
 
 class InvoiceView(DetailView):
+    """One invoice with its transactions, attempts and newest case."""
+
     serializer_class = InvoiceDetailSerializer
     what = "invoice"
 
@@ -98,8 +93,3 @@ class InvoiceView(DetailView):
             Prefetch("attempts", attempts),
             Prefetch("cases", cases, to_attr="newest_cases"),
         )
-
-    @extend_schema(operation_id="invoices_read", tags=["invoices"])
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002  (the name in the address)
-        """One invoice with its transactions, attempts and newest case."""
-        return self.one()

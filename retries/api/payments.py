@@ -3,19 +3,25 @@
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.api.fields import minor_units
+from accounts.api.fields import NameField, StrictSerializer, minor_units
 from accounts.api.views import ApiView
 from accounts.scopes import Scope
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_require
+from invoices.states import INVOICE_PAID
 from recovery_site.common import clock
+from recovery_site.common.errors import NotFound
 from retries.api.serializers import RetryRequestSerializer, RetryStatusSerializer
-from retries.payments import Payment, RetryStatus, payment_require, retry_status
+from retries.engine.drain import job_work
+from retries.payments import Payment, RetryStatus, customer_payments, payment_require, retry_stats, retry_status
 from retries.services.cancel import retry_cancel
-from retries.services.reports import FailureReport, failure_report
+from retries.services.manual import retry_now
+from retries.services.reports import FailureReport, customer_named, failure_report
+from retries.states import NextStep
 
 
 def status_body(status: RetryStatus) -> dict[str, Any]:
@@ -100,3 +106,111 @@ class PaymentRetryView(ApiView):
         stamp = Stamp(actor=self.caller.actor, cause="api", now=clock.now())
         retry_cancel(invoice=payment.invoice, stamp=stamp, reason="canceled through the API")
         return self._told(payment_require(merchant=self.merchant, name=transaction_id))
+
+
+class PaymentSerializer(serializers.Serializer):
+    """One payment: how its invoice stands, and its retries."""
+
+    transaction_id = serializers.CharField()
+    status = serializers.CharField(help_text="Of the invoice.")
+    currency = serializers.CharField()
+    amount_minor = serializers.IntegerField()
+    paid_minor = serializers.IntegerField()
+    due_minor = serializers.IntegerField()
+    refunded_minor = serializers.IntegerField()
+    settled_at = serializers.DateTimeField(allow_null=True)
+    retry = RetryStatusSerializer()
+
+
+class PaymentView(ApiView):
+    """One payment by our id (`txn_...`) or yours."""
+
+    serializer_class = PaymentSerializer
+
+    def get(self, request: Request, transaction_id: str) -> Response:
+        payment = payment_require(merchant=self.merchant, name=transaction_id)
+        names = "status currency amount_minor paid_minor due_minor refunded_minor settled_at".split()
+        body = {name: getattr(payment.invoice, name) for name in names}
+        body |= {"transaction_id": payment.name, "retry": status_body(retry_status(payment))}
+        return Response(self.get_serializer(body).data)
+
+
+class UserRetriesSerializer(serializers.Serializer):
+    data = RetryStatusSerializer(many=True)  # type: ignore[assignment]  # the metaclass takes fields out
+
+
+class UserRetriesView(ApiView):
+    """The newest payments of a customer (`cus_...` or your id) that have failed, and where their retries stand."""
+
+    serializer_class = UserRetriesSerializer
+
+    def get(self, request: Request, customer_id: str) -> Response:
+        customers = customer_named(merchant=self.merchant, name=customer_id)
+        if not customers:
+            raise NotFound("There is no such customer among yours.")
+        found = [status_body(retry_status(payment)) for payment in customer_payments(customers)]
+        return Response(self.get_serializer({"data": found}).data)
+
+
+class RetryStatsSerializer(serializers.Serializer):
+    """What is being recovered now; amounts in minor units per currency."""
+
+    total = serializers.IntegerField(help_text="Open cases.")
+    pending = serializers.IntegerField(help_text="Of these, with a retry booked or queued.")
+    amounts = serializers.DictField(child=serializers.IntegerField())
+    by_error_code = serializers.DictField(child=serializers.IntegerField())
+
+
+class RetryStatsView(ApiView):
+    """How much is being recovered now: total, pending, amounts per currency, by error code."""
+
+    serializer_class = RetryStatsSerializer
+
+    def get(self, request: Request) -> Response:
+        return Response(self.get_serializer(retry_stats(self.merchant)).data)
+
+
+class ProcessRequestSerializer(StrictSerializer):
+    transaction_id = NameField(help_text="Ours (`txn_...`) or yours, of a payment that is known.")
+
+
+class ProcessSerializer(serializers.Serializer):
+    success = serializers.BooleanField()
+    should_retry = serializers.BooleanField(help_text="True while a machine goes on by itself.")
+    next_retry_at = serializers.DateTimeField(allow_null=True)
+    reason = serializers.CharField()
+    retry = RetryStatusSerializer()
+
+
+_GOES_ON = {step.value for step in (NextStep.BOOKED, NextStep.QUEUED, NextStep.SENDING, NextStep.RESOLVING)}
+
+
+class PaymentProcessView(ApiView):
+    """Charge what is due of a payment now, with automatic retries after it. A payment that is paid stays as it is."""
+
+    serializer_class = ProcessSerializer
+    scopes = {"POST": Scope.PAYMENTS}
+    calls_out = True
+
+    @extend_schema(request=ProcessRequestSerializer, responses=ProcessSerializer)
+    def post(self, request: Request) -> Response:
+        body = ProcessRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        name = body.validated_data["transaction_id"]
+        payment = payment_require(merchant=self.merchant, name=name)
+        if payment.invoice.status not in INVOICE_PAID:
+            now = clock.now()
+            stamp = Stamp(actor=self.caller.actor, cause="api", now=now)
+            job = retry_now(invoice_pk=payment.invoice.pk, stamp=stamp, reason="asked through the API")
+            job_work(job.pk, now=now)
+            payment = payment_require(merchant=self.merchant, name=name)
+        status = retry_status(payment)
+        paid = payment.invoice.status in INVOICE_PAID
+        told = {
+            "success": paid,
+            "should_retry": not paid and status.status in _GOES_ON,
+            "next_retry_at": status.next_retry_at,
+            "reason": status.reason or ("The payment is settled." if paid else ""),
+            "retry": status_body(status),
+        }
+        return Response(self.get_serializer(told).data)

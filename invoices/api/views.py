@@ -1,0 +1,139 @@
+"""The ledger to read: customers, connections, transactions, refunds, attempts, disputes, events."""
+
+from accounts.api.views import DetailView, ListView, ResourceView
+from invoices.api import filters
+from invoices.api.serializers import (
+    AttemptSerializer,
+    ConnectionSerializer,
+    CustomerSerializer,
+    DisputeSerializer,
+    EventSerializer,
+    TransactionSerializer,
+)
+from invoices.models import Attempt, Connection, Customer, Dispute, Event, Transaction
+from invoices.states import TransactionKind
+
+_BY_CREATION = {"created_at": "pk"}
+
+
+class _Customers(ResourceView):
+    serializer_class = CustomerSerializer
+
+    def rows(self):
+        return Customer.objects.select_related("connection")
+
+
+class CustomerListView(_Customers, ListView):
+    """Customers, newest first."""
+
+    filterset_class = filters.CustomerFilters
+
+
+class CustomerView(_Customers, DetailView):
+    """One customer."""
+
+    what = "customer"
+
+
+class _Connections(ResourceView):
+    serializer_class = ConnectionSerializer
+
+    def rows(self):
+        return Connection.objects.all()
+
+
+class ConnectionListView(_Connections, ListView):
+    """Connections, newest first."""
+
+    filterset_class = filters.ConnectionFilters
+
+
+class ConnectionView(_Connections, DetailView):
+    """One connection."""
+
+    what = "connection"
+
+
+class _Transactions(ResourceView):
+    serializer_class = TransactionSerializer
+
+    def rows(self):
+        return Transaction.objects.select_related("invoice", "refund_of", "duplicate_of")
+
+
+class TransactionListView(_Transactions, ListView):
+    """Charges and refunds, newest first."""
+
+    filterset_class = filters.TransactionFilters
+
+
+class TransactionView(_Transactions, DetailView):
+    """One transaction."""
+
+    what = "transaction"
+
+
+class _Refunds(_Transactions):
+    def rows(self):
+        return super().rows().filter(kind=TransactionKind.REFUND)
+
+
+class RefundListView(_Refunds, ListView):
+    """Refunds, newest first."""
+
+    filterset_class = filters.RefundFilters
+
+
+class RefundView(_Refunds, DetailView):
+    """One refund."""
+
+    what = "refund"
+
+
+class _Attempts(ResourceView):
+    serializer_class = AttemptSerializer
+
+    def rows(self):
+        return Attempt.objects.select_related("invoice", "transaction", "token", "card")
+
+
+class AttemptListView(_Attempts, ListView):
+    """Attempts of ours and of others, newest first."""
+
+    filterset_class = filters.AttemptFilters
+    orderings = {**_BY_CREATION, "attempted_at": "attempted_at"}
+
+
+class AttemptView(_Attempts, DetailView):
+    """One attempt."""
+
+    what = "attempt"
+
+
+class _Disputes(ResourceView):
+    serializer_class = DisputeSerializer
+
+    def rows(self):
+        return Dispute.objects.select_related("invoice", "attempt")
+
+
+class DisputeListView(_Disputes, ListView):
+    """Card disputes and bank returns, newest first."""
+
+    filterset_class = filters.DisputeFilters
+
+
+class DisputeView(_Disputes, DetailView):
+    """One dispute."""
+
+    what = "dispute"
+
+
+class EventListView(ListView):
+    """The invoices' histories, newest entry first."""
+
+    serializer_class = EventSerializer
+    filterset_class = filters.EventFilters
+
+    def rows(self):
+        return Event.objects.select_related("invoice")

@@ -1,0 +1,15 @@
+"""Addresses of webhooks in and out, under /api/v1/."""
+
+from django.urls import path
+
+from webhooks.api import views
+
+urlpatterns = [
+    path("webhook-endpoints/in", views.InboundEndpointListView.as_view(), name="inbound-endpoints"),
+    path("webhook-endpoints/in/<uuid:id>", views.InboundEndpointView.as_view(), name="inbound-endpoint"),
+    path("webhook-endpoints/out", views.OutboundEndpointListView.as_view(), name="outbound-endpoints"),
+    path("webhook-endpoints/out/<public_id:id>", views.OutboundEndpointView.as_view(), name="outbound-endpoint"),
+    path("inbox-events", views.InboxListView.as_view(), name="inbox-events"),
+    path("deliveries", views.DeliveryListView.as_view(), name="deliveries"),
+    path("deliveries/<public_id:id>", views.DeliveryView.as_view(), name="delivery"),
+]
