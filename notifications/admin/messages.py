@@ -2,6 +2,7 @@
 
 from django import forms
 from django.contrib import admin
+from django.db import models
 from django.http import Http404
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -242,6 +243,7 @@ class MessageTemplateAdmin(ManagedAdmin):
 
 @admin.register(MessageSettings)
 class MessageSettingsAdmin(ManagedAdmin):
+    formfield_overrides = {models.URLField: {"assume_scheme": "https"}}
     list_display = ("merchant", "sender", "default_locale", "cap_count", "cap_days", "gap_hours", "card_notes")
     list_select_related = ("merchant",)
 

@@ -26,7 +26,7 @@ from recovery_site.common.errors import RecoveryError
 
 log = structlog.get_logger()
 # Shares of the messages that arrive.
-OPENS, MENDS, OBJECTS, BOUNCES = 0.46, 0.62, 0.02, 0.02
+OPENS, MENDS, OBJECTS, BOUNCES = 0.38, 0.55, 0.02, 0.02
 # Nobody answers a message after so long.
 PATIENCE = timedelta(days=4)
 _POLL_SECONDS = 2.0
