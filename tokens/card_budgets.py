@@ -1,9 +1,12 @@
 """What a card has left, rule by rule, for people: which rule applies now, what is used up, when it comes back."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from django.conf import settings
 
 from invoices.models import Attempt, Customer
 from invoices.states import INVOICE_OPEN, TransactionKind
@@ -11,7 +14,7 @@ from recovery_site.common.errors import Conflict, NotFound
 from recovery_site.common.money import format_money
 from tokens.budgets import AttemptMark, RuleState, budget
 from tokens.models import Card, Token
-from tokens.rules import Key, Rule
+from tokens.rules import Key, Rule, load_rules
 from tokens.selectors import (
     card_expires_at,
     card_marks,
@@ -111,6 +114,33 @@ def _iso(at: datetime | None) -> str | None:
     return at.isoformat() if at is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class RuleLine:
+    """A rule of the file for people. `state`: in force, from when, until when, or that another limit was chosen."""
+
+    rule: Rule
+    state: str
+
+    @property
+    def in_force(self) -> bool:
+        return self.state == "in force"
+
+
+def rule_lines(now: datetime) -> list[RuleLine]:
+    """Every rule of every network and date, as the file has them, with what `now` makes of it."""
+    return [RuleLine(rule, _rule_state(rule, now)) for rule in load_rules().rules]
+
+
+def _rule_state(rule: Rule, now: datetime) -> str:
+    if rule.variant not in ("", str(settings.VISA_RETRY_LIMIT)):
+        return "not chosen"
+    if rule.valid_from is not None and now < rule.valid_from:
+        return f"from {rule.valid_from:%Y-%m-%d}"
+    if rule.valid_to is not None and now >= rule.valid_to:
+        return f"ended {rule.valid_to:%Y-%m-%d}"
+    return "in force"
+
+
 def card_find(reference: str) -> Card:
     """The card that a public id (of card or token), a provider's token or a fingerprint names.
 
@@ -134,19 +164,50 @@ def card_find(reference: str) -> Card:
 
 
 def card_budgets(customer: Customer, now: datetime) -> list[CardBudget]:
-    """Every card of the customer, in the order they were learned."""
-    cards = Card.objects.filter(tokens__customer=customer).distinct().order_by("pk")
-    return [card_budget(card, now) for card in cards]
+    """Every card of the customer, in the order they were learned. Five queries, and some per bank mandate."""
+    cards = list(Card.objects.filter(tokens__customer=customer).distinct().order_by("pk"))
+    return _budgets(cards, customer.merchant_id, now, None)
 
 
 def card_budget(card: Card, now: datetime, *, amount_minor: int | None = None, currency: str = "") -> CardBudget:
     """What `card` has left at `now`; for one amount if it is given, else for every amount and invoice in the window."""
-    group = list(Card.objects.filter(budget_group=card.budget_group).order_by("pk"))
-    marks = card_marks(group, now)[card.budget_group]
-    rules = network_rules(card.network, merchant_limits(card.merchant_id))
-    amounts = [(amount_minor, currency.upper())] if amount_minor is not None else _amounts(marks)
+    amount = (amount_minor, currency.upper()) if amount_minor is not None else None
+    return _budgets([card], card.merchant_id, now, amount)[0]
+
+
+def _budgets(
+    cards: Sequence[Card], merchant_pk: int, now: datetime, amount: tuple[int, str] | None
+) -> list[CardBudget]:
+    together = list(Card.objects.filter(budget_group__in={card.budget_group for card in cards}).order_by("pk"))
+    marks, limits = card_marks(together, now), merchant_limits(merchant_pk)
+    tokens: dict[int, list[Token]] = defaultdict(list)
+    for token in Token.objects.filter(card__in=cards).select_related("customer").order_by("pk"):
+        tokens[token.card_id].append(token)
+    return [
+        _budget(
+            card,
+            [other for other in together if other.budget_group == card.budget_group and other.pk != card.pk],
+            marks[card.budget_group],
+            network_rules(card.network, limits),
+            tokens[card.pk],
+            now,
+            amount,
+        )
+        for card in cards
+    ]
+
+
+def _budget(
+    card: Card,
+    others: Sequence[Card],
+    marks: Sequence[AttemptMark],
+    rules: Sequence[Rule],
+    tokens: Sequence[Token],
+    now: datetime,
+    amount: tuple[int, str] | None,
+) -> CardBudget:
+    amounts = [amount] if amount is not None else _amounts(marks)
     uses = tuple(use for rule in rules if rule.active_at(now) for use in _uses(card, rule, marks, now, amounts))
-    tokens = list(Token.objects.filter(card=card).select_related("customer").order_by("pk"))
     allowed_at = max((use.allowed_at for use in uses), default=now)
     if card.wait_until is not None:
         allowed_at = max(allowed_at, card.wait_until)
@@ -164,7 +225,7 @@ def card_budget(card: Card, now: datetime, *, amount_minor: int | None = None, c
             )
             for token in tokens
         ),
-        shares_with=tuple(other.public_id for other in group if other.pk != card.pk),
+        shares_with=tuple(other.public_id for other in others),
         remaining=min((use.remaining for use in uses), default=None),
         allowed_at=allowed_at,
         why=_why(card, uses, now, allowed_at),

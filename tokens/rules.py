@@ -24,7 +24,7 @@ FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 MAX_RETRIES_PER_DAY = "max_retries_per_day"
 MAX_RETRY_COUNT_FOR_THIRTY_DAY = "max_retry_count_for_thirty_day"
 # What a merchant may limit even where the network has no rule of that name: more rules can only be stricter.
-_ADDABLE = {MAX_RETRIES_PER_DAY: timedelta(hours=24), MAX_RETRY_COUNT_FOR_THIRTY_DAY: timedelta(days=30)}
+ADDABLE = {MAX_RETRIES_PER_DAY: timedelta(hours=24), MAX_RETRY_COUNT_FOR_THIRTY_DAY: timedelta(days=30)}
 
 
 class RuleError(ValueError):
@@ -161,11 +161,11 @@ class RuleBook:
         """
         _check_limit(override)
         if override.network == ALL_NETWORKS:
-            known = override.name in _ADDABLE or any(rule.name == override.name for rule in self.rules)
+            known = override.name in ADDABLE or any(rule.name == override.name for rule in self.rules)
         else:
             rules = self.active(override.network, at, visa_limit=visa_limit)
             limits = [rule.limit for rule in rules if rule.name == override.name]
-            known = override.name in _ADDABLE or bool(limits)
+            known = override.name in ADDABLE or bool(limits)
             if limits and override.limit > min(limits):
                 raise RuleError(
                     f"The limit {override.name} = {override.limit} for {override.network} is looser than the "
@@ -342,7 +342,7 @@ def _tightened(rules: Sequence[Rule], network: str, override: RuleOverride) -> l
     lowered = [
         replace(rule, limit=min(rule.limit, override.limit)) if rule.name == override.name else rule for rule in rules
     ]
-    if override.name in _ADDABLE and all(rule.name != override.name for rule in rules):
+    if override.name in ADDABLE and all(rule.name != override.name for rule in rules):
         lowered.append(_own_rule(network, override))
     return lowered
 
@@ -352,7 +352,7 @@ def _own_rule(network: str, override: RuleOverride) -> Rule:
         network=network,
         name=override.name,
         window_kind=WindowKind.ROLLING,
-        window=_ADDABLE[override.name],
+        window=ADDABLE[override.name],
         limit=override.limit,
         key=Key.CARD,
         counts=Counts.DECLINES,

@@ -301,6 +301,14 @@ def cards_link(*, card: Card, other: Card, actor: str, reason: str) -> None:
     log.info("cards_link", card=card.public_id, other=other.public_id, actor=actor, reason=reason[:300])
 
 
+def retry_limit_check(*, network: str, name: str, limit: int, now: datetime) -> None:
+    """Raises InvalidInput for a limit looser than the network's rule in force, or for a rule that is none."""
+    try:
+        load_rules().check_override(RuleOverride(network, name, limit), now, visa_limit=settings.VISA_RETRY_LIMIT)
+    except RuleError as error:
+        raise InvalidInput(str(error)) from error
+
+
 @transaction.atomic
 def retry_limit_set(
     *, merchant: Merchant, network: str, name: str, limit: int | None, actor: str, now: datetime
@@ -313,10 +321,7 @@ def retry_limit_set(
     if limit is None:
         own.delete()
     else:
-        try:
-            load_rules().check_override(RuleOverride(network, name, limit), now, visa_limit=settings.VISA_RETRY_LIMIT)
-        except RuleError as error:
-            raise InvalidInput(str(error)) from error
+        retry_limit_check(network=network, name=name, limit=limit, now=now)
         RetryLimit.objects.update_or_create(
             merchant=merchant,
             network=network,
