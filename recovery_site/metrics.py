@@ -24,6 +24,7 @@ from analytics.period import period_of, zone_of
 from analytics.selectors.invariants import NAMES, breaches
 from recovery_site.common import clock
 from recovery_site.health import checks
+from tokens.mirror.metrics import MirrorCollector
 
 _WINDOW = timedelta(hours=24)
 _BOARD_SECONDS = 300
@@ -69,6 +70,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return HttpResponse("Send Authorization: Bearer METRICS_TOKEN.\n", status=401, content_type="text/plain")
     registry = CollectorRegistry()
     registry.register(_Collector())
+    registry.register(MirrorCollector())
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

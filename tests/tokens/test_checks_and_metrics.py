@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import CollectorRegistry
 
 from tokens import checks
 from tokens.mirror import client
 from tokens.mirror.breaker import FAILURES_TO_OPEN, Breaker
+from tokens.mirror.metrics import MirrorCollector
 from tokens.rules import RuleBook, load_rules
 
 
@@ -39,7 +40,9 @@ def test_a_mistake_in_the_rules_stops_the_start(monkeypatch: pytest.MonkeyPatch,
 def test_the_breaker_and_what_happened_can_be_scraped(monkeypatch: pytest.MonkeyPatch):
     breaker = Breaker()
     monkeypatch.setattr(client, "breaker", breaker)
-    value = REGISTRY.get_sample_value
+    registry = CollectorRegistry()
+    registry.register(MirrorCollector())
+    value = registry.get_sample_value
     skipped = value("recovery_mirror_events_total", {"event": "skipped"})
     assert skipped is not None
     assert value("recovery_mirror_breaker_open") == 0
