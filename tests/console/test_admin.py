@@ -121,7 +121,11 @@ class Requester:
         self.user = user
 
 
-WRITABLE = {"Merchant", "Membership", "ApiKey", "OutboundEndpoint", "RetryLimit"}
+WRITABLE = {"Merchant", "Membership", "ApiKey", "OutboundEndpoint", "RetryLimit"} | {
+    "AlertRoute",
+    "MessageTemplate",
+    "MessageSettings",
+}
 
 
 def test_nobody_not_even_a_superuser_can_write_ledger_rows(world: World, rf: Any) -> None:
