@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.core import mail
 from playwright.sync_api import Page, expect
 
@@ -69,6 +70,12 @@ def sound(window: Window) -> None:
     assert window.overflow() == []
 
 
+def barriers(page: Page) -> list[str]:
+    """What axe finds against WCAG 2 A and AA, contrast included."""
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found.response["violations"]]
+
+
 def shot(page: Page, shots: Path | None, name: str) -> None:
     if shots is not None:
         page.screenshot(path=shots / f"{name}.png", full_page=True)
@@ -116,9 +123,11 @@ def test_payer_confirms_with_the_bank_in_german(shop: Shop, browser_page: Browse
     page = window.page
     page.goto(window.server + path)
     expect(page.get_by_role("heading", level=1)).to_contain_text("Zahlung an Alpenglow")
+    assert barriers(page) == []
     shot(page, shots, "payer-confirm-dark")
     page.get_by_role("button", name="Bei meiner Bank bestätigen").click()
     expect(page.get_by_role("heading", name="Testbank")).to_be_visible()
+    assert barriers(page) == []
     shot(page, shots, "payer-bank-dark")
     page.get_by_role("button", name="Ja, das bin ich").click()
     expect(page.get_by_role("heading", name="Ihre Zahlung wird ausgeführt")).to_be_visible()
