@@ -165,6 +165,11 @@ def providers_with_tables() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in FOLDER.glob("*/declines.csv")))
 
 
+def providers_with_codes() -> tuple[str, ...]:
+    """Names of the providers whose codes are known, those that speak in another one's codes included, sorted."""
+    return tuple(sorted({*providers_with_tables(), *SAME_CODES_AS}))
+
+
 def read_table(path: Path, name: str) -> DeclineTable:
     """Read and check one file; `name` is used in messages. Raises DeclineTableError."""
     try:

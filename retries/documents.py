@@ -2,7 +2,7 @@
 on."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,43 @@ class DocumentError(InvalidInput):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__(str(self.problems[0]), problems=[str(problem) for problem in self.problems])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that differs between two documents: its pointer, and the values as JSON (empty where it is not)."""
+
+    pointer: str
+    before: str
+    after: str
+
+
+def documents_diff(before: object, after: object) -> list[Change]:
+    """What changed, value by value, in the order of the pointers."""
+    old, new = dict(_leaves(before, ())), dict(_leaves(after, ()))
+    return [
+        Change(path, old.get(path, ""), new.get(path, ""))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[str, str]]:
+    """Pointer and JSON of every value that holds no further ones; short lists of plain values count as one value."""
+    if isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from _leaves(part, (*path, str(name)))
+    elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
+        for index, part in enumerate(value):
+            yield from _leaves(part, (*path, _label(index, part)))
+    else:
+        yield pointer(path), json.dumps(value, ensure_ascii=False)
+
+
+def _label(index: int, part: object) -> str | int:
+    """Segments are told apart by their names, so that moving one does not make all below it look changed."""
+    name = part.get("name") if isinstance(part, Mapping) else None
+    return name if isinstance(name, str) else index
 
 
 def pointer(path: Iterable[str | int]) -> str:

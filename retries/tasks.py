@@ -8,6 +8,7 @@ from invoices.services.outbox import outbox_drain
 from recovery_site.common import clock
 from retries.engine.drain import retries_drain
 from retries.reconciliation import reconcile
+from retries.services.bulk import bulk_drain
 from retries.services.sweeps import KeepGoing, sweep_run
 
 
@@ -28,6 +29,15 @@ def drain_outbox(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
         return outbox_drain(now=clock.now(), keep_going=keep_going).as_dict()
 
     return sweep_run("drain_outbox", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)
+
+
+def drain_bulk(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:
+    """Go on with what people have ordered for many invoices at once."""
+
+    def work(keep_going: KeepGoing) -> dict[str, int]:
+        return bulk_drain(now=clock.now(), keep_going=keep_going).as_dict()
+
+    return sweep_run("drain_bulk", work, timeout=settings.QUEUE_TASK_TIMEOUT, tick=tick, fallback=fallback)
 
 
 def reconcile_sweep(*, tick: str = "", fallback: bool = False) -> dict[str, Any]:

@@ -26,7 +26,7 @@ LIST_LIMIT = 2_000
 ACTION_LIMIT = 500
 _SUFFIXES = {(), ("exact",), ("id", "exact"), ("isnull",), ("isempty",), ("gte",), ("lt",), ("in",)}
 # Foreign keys by which other pages link to a list.
-_LINKED = frozenset({"invoice", "customer", "case", "card", "id", "pk"})
+_LINKED = frozenset({"invoice", "customer", "case", "card", "run", "id", "pk"})
 
 
 def _parameter(entry: Any) -> str:

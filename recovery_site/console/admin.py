@@ -1,30 +1,29 @@
 """Invoices in the admin, with what only the layers above the ledger know: the case, the actions, the case page."""
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Prefetch
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from accounts.admin.base import badge, column, reason_of, report
-from accounts.selectors import merchants_for
+from accounts.admin.base import badge, column, report
+from accounts.models import Merchant
+from accounts.selectors import merchants_for, merchants_with_role
 from accounts.states import Role
 from invoices.admin import InvoiceAdmin
 from invoices.models import Invoice
 from recovery_site.common import clock
-from recovery_site.common.errors import RecoveryError
-from recovery_site.console.actions import ACTIONS, act
+from recovery_site.console.actions import ACTIONS, staff_stamp
+from recovery_site.console.forms import BulkForm
 from recovery_site.console.lookup import invoice_pks_find
-from retries.models import Case
-from retries.services.manual import legal_actions
-from retries.states import CaseStatus
+from retries.models import BulkItem, BulkRun, Case
+from retries.services.bulk import AT_ONCE, LARGEST, BulkOrder, bulk_drain, bulk_foresee, bulk_start
+from retries.states import BulkStatus, CaseStatus
 
-_WILL = {
-    "retry": "A retry of {due} is booked with the best payment method.",
-    "pause": "Automatic retries stop until somebody resumes them.",
-    "resume": "The next step is planned anew.",
-    "cancel": "Nothing more is collected of the {due} due.",
-}
+# So many invoices are foreseen one by one before a person says yes; the others are counted.
+FORESEEN = 100
 
 
 def _case(invoice: Invoice) -> Case | None:
@@ -86,36 +85,73 @@ class CaseInvoiceAdmin(InvoiceAdmin):
         return self._act(request, queryset, "cancel")
 
     def _act(self, request, queryset, name: str):
-        rows = self.few(request, queryset, Role.SUPPORT)
-        if rows is None:
+        """Ask with a preview, then write a run down for each merchant and begin it; the worker does what is left."""
+        pks = self._allowed(request, queryset)
+        if pks is None:
             return None
-        action = ACTIONS[name]
-        page = self.confirm(
-            request,
-            rows,
-            action=name,
-            title=action.title,
-            button=action.confirm,
-            describe=lambda invoice: self._will(invoice, name),
-            danger=action.tone == "danger",
-        )
-        if page is not None:
-            return page
+        form = BulkForm(request.POST if "confirmed" in request.POST else None, action=name, now=clock.now())
+        if not form.is_valid() or request.POST.get("confirmed") == "preview":
+            return self._ask(request, pks, name, form)
+        runs = self._start(request, pks, form.order, form.cleaned_data["reason"])
         done, refused = 0, []
-        for invoice in rows:
-            try:
-                act(name, invoice, user=request.user, reason=reason_of(request), now=clock.now())
-            except RecoveryError as error:
-                refused.append(f"{invoice}: {error.message}")
-            else:
-                done += 1
+        for run in runs:
+            worked = BulkItem.objects.filter(run=run).select_related("invoice").order_by("pk")
+            done += sum(item.status == BulkStatus.DONE for item in worked)
+            refused += [f"{item.invoice}: {item.message}" for item in worked if item.status == BulkStatus.REFUSED]
         report(self, request, done, refused)
-        return None
+        unfinished = [run for run in runs if BulkRun.objects.filter(pk=run.pk, finished_at=None).exists()]
+        if not unfinished:
+            return None
+        self.message_user(request, "The worker does the rest; this page shows how far it is.", messages.INFO)
+        return redirect("admin:retries_bulkrun_change", unfinished[0].pk)
 
-    def _will(self, invoice: Invoice, name: str) -> str:
-        if name not in legal_actions(invoice, _case(invoice)):
-            return f"Nothing: the invoice is {invoice.get_status_display().lower()} and does not allow it."
-        return _WILL[name].format(due=self.due(invoice))
+    def _allowed(self, request, queryset):
+        """Keys of the selected invoices at whose merchants the person may act, or None with a message."""
+        allowed = queryset.filter(merchant__in=merchants_with_role(request.user, Role.SUPPORT))
+        pks = list(allowed.order_by("pk").values_list("pk", flat=True)[: LARGEST + 1])
+        if len(pks) > LARGEST:
+            self.message_user(request, f"Select at most {LARGEST} invoices at a time.", messages.ERROR)
+            return None
+        if not pks:
+            self.message_user(request, "Your role does not allow this for any of the selected rows.", messages.ERROR)
+            return None
+        return pks
+
+    def _ask(self, request, pks, name: str, form: "BulkForm"):
+        """The page that foresees what will happen, and asks for the reason."""
+        if request.POST.get("confirmed") == "preview":
+            form.errors.pop("reason", None)
+        stamp = staff_stamp(request.user, "preview", clock.now())
+        rows = list(self.get_queryset(request).filter(pk__in=pks[:FORESEEN]).order_by("pk"))
+        foreseen = bulk_foresee(rows, form.order, stamp=stamp)
+        action = ACTIONS[name]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": action.title,
+            "opts": self.model._meta,
+            "button": action.confirm,
+            "danger": action.tone == "danger",
+            "action": name,
+            "rows": list(zip(rows, foreseen, strict=True)),
+            "will": sum(one.will for one in foreseen),
+            "total": len(pks),
+            "more": len(pks) - len(rows),
+            "across": request.POST.get("select_across") == "1",
+            "pks": request.POST.getlist(ACTION_CHECKBOX_NAME),
+            "checkbox_name": ACTION_CHECKBOX_NAME,
+            "form": form,
+        }
+        return TemplateResponse(request, "admin/bulk_confirm.html", context)
+
+    def _start(self, request, pks, order: BulkOrder, reason: str) -> list[BulkRun]:
+        now = clock.now()
+        stamp = staff_stamp(request.user, reason, now)
+        runs = []
+        for merchant in Merchant.objects.filter(pk__in=Invoice.objects.filter(pk__in=pks).values("merchant")):
+            run = bulk_start(merchant=merchant, invoice_pks=pks, order=order, reason=reason, stamp=stamp)
+            bulk_drain(now=now, run_pk=run.pk, limit=AT_ONCE)
+            runs.append(run)
+        return runs
 
 
 admin.site.unregister(Invoice)

@@ -8,6 +8,8 @@ from django import forms
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import from_decimal_string
 from recovery_site.console.story.types import RefundableFacts, TokenFacts
+from retries.services.bulk import BulkOrder
+from retries.states import BulkAction, TokenRule
 
 # An event's cause holds 200 characters, "staff: " included.
 REASON_LENGTH = 180
@@ -62,6 +64,39 @@ class RetryForm(ReasonForm):
     def chosen(self) -> dict[str, Any]:
         token_pk = self._pks.get(self.cleaned_data["token"])
         return {**super().chosen, "token_pk": token_pk, "due_at": self.cleaned_data["due_at"]}
+
+
+class BulkForm(forms.Form):
+    """Why, and for a retry of many invoices with which payment method and when (now if nothing is said; UTC)."""
+
+    token_rule = forms.ChoiceField(choices=TokenRule.choices, required=False)
+    due_at = forms.DateTimeField(
+        required=False, error_messages={"invalid": "Write the time like 2026-11-21 09:00 (UTC), or leave it empty."}
+    )
+    reason = forms.CharField(max_length=REASON_LENGTH)
+
+    def __init__(self, data: Any, *, action: str, now: datetime) -> None:
+        super().__init__(data)
+        self._now, self._action = now, action
+        missing = f"Say why, in at most {REASON_LENGTH} characters; the reason is kept in the history."
+        self.fields["reason"].error_messages |= {"required": missing, "max_length": missing}
+
+    def clean_due_at(self) -> datetime | None:
+        """Read as UTC; a time in the past is a mistake worth telling."""
+        due_at: datetime | None = self.cleaned_data["due_at"]
+        if due_at is not None and due_at < self._now:
+            raise forms.ValidationError("This time is over; leave it empty to retry now.")
+        return due_at
+
+    @property
+    def order(self) -> BulkOrder:
+        """What is asked for; before the form is sent the plainest thing."""
+        values = self.cleaned_data if self.is_bound and hasattr(self, "cleaned_data") else {}
+        return BulkOrder(
+            action=BulkAction(self._action),
+            token_rule=TokenRule(values.get("token_rule") or TokenRule.BEST),
+            due_at=values.get("due_at"),
+        )
 
 
 class RefundForm(ReasonForm):

@@ -22,7 +22,8 @@ SELECT
     EXISTS (SELECT 1 FROM webhooks_outboundendpoint endpoint
             WHERE enabled AND (rests_until IS NULL OR rests_until <= clock_timestamp())
               AND EXISTS (SELECT 1 FROM webhooks_delivery WHERE endpoint_id = endpoint.id AND status = 'PENDING'
-                          AND due_at <= clock_timestamp()))
+                          AND due_at <= clock_timestamp())),
+    EXISTS (SELECT 1 FROM retries_bulkrun WHERE finished_at IS NULL)
 """
 
 
@@ -30,7 +31,7 @@ def sweeps_due(now: datetime) -> set[str]:
     """Names of the sweeps that would find something to do at `now`."""
     with connection.cursor() as cursor:
         cursor.execute(_WAITING, {"now": now})
-        inbox, outbox, abandoned, people, deliveries = cursor.fetchone()
+        inbox, outbox, abandoned, people, deliveries, bulk = cursor.fetchone()
     retries = abandoned or bool(jobs_due(now=now, limit=1))
     answers = {
         "drain_inbox": inbox,
@@ -38,5 +39,6 @@ def sweeps_due(now: datetime) -> set[str]:
         "drain_retries": retries,
         "drain_messages": people,
         "drain_deliveries": deliveries,
+        "drain_bulk": bulk,
     }
     return {name for name, due in answers.items() if due}

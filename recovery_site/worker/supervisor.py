@@ -62,6 +62,7 @@ def all_sweeps() -> tuple[Sweep, ...]:
         Sweep("drain_inbox", "webhooks.tasks.drain_inbox", INBOX, interval),
         Sweep("drain_retries", "retries.tasks.drain_retries", MAIN, interval),
         Sweep("drain_outbox", "retries.tasks.drain_outbox", MAIN, interval),
+        Sweep("drain_bulk", "retries.tasks.drain_bulk", MAIN, interval),
         Sweep("drain_messages", "notifications.tasks.drain_messages", MAIN, interval),
         Sweep("advance_rollups", "analytics.tasks.advance_rollups", MAIN, ROLLUPS_EVERY),
         Sweep("drain_deliveries", "webhooks.tasks.drain_deliveries", MAIN, interval),

@@ -3,11 +3,13 @@
 from datetime import datetime
 
 from django.conf import settings
+from django.db import IntegrityError, transaction
 from django.db.models import Max
 
 from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import AttemptStatus, InvoiceStatus, Origin
+from recovery_site.common.errors import Conflict
 from retries.classification import Classification
 from retries.locking import Scope, open_case
 from retries.models import Case, PolicyVersion
@@ -100,14 +102,28 @@ def policy_version_current(merchant_id: int) -> PolicyVersion:
 
 
 def policy_version_create(
-    *, merchant_id: int, document: dict[str, object], note: str, created_by: str
+    *, merchant_id: int, document: dict[str, object], note: str, created_by: str, based_on: int | None = None
 ) -> PolicyVersion:
-    """Store a new version for cases opened from now on; running cases keep theirs. Raises PolicyError."""
+    """Store a new version for cases opened from now on; running cases keep theirs.
+
+    `based_on`: the version that was edited. Raises PolicyError, Conflict if somebody has saved another one meanwhile.
+    """
     newest = PolicyVersion.objects.filter(merchant_id=merchant_id).aggregate(version=Max("version"))["version"] or 0
     parse_policy(document, default_max_attempts=settings.RETRY_MAX_ATTEMPTS)
-    return PolicyVersion.objects.create(
-        merchant_id=merchant_id, version=newest + 1, document=document, note=note[:200], created_by=created_by
-    )
+    meanwhile = Conflict("Somebody saved another version meanwhile: compare with it, and start from there.")
+    if based_on is not None and based_on != newest:
+        raise meanwhile
+    try:
+        with transaction.atomic():
+            return PolicyVersion.objects.create(
+                merchant_id=merchant_id,
+                version=newest + 1,
+                document=document,
+                note=note[:200],
+                created_by=created_by[:100],
+            )
+    except IntegrityError as error:
+        raise meanwhile from error
 
 
 def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | None, at: datetime, code: str) -> None:

@@ -28,12 +28,12 @@ from retries.categories import Category
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import Case, RetryJob
 from retries.policy import Trigger as PolicyTrigger
-from retries.selectors import case_policy, trigger_usage
+from retries.selectors import case_failure, case_policy, trigger_usage
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
 from retries.services.cases import case_ensure
 from retries.services.planning import case_plan, case_set_step, job_book, job_park
-from retries.states import JobStatus, NextStep
+from retries.states import JobStatus, NextStep, TokenRule
 from tokens.choice import considered
 from tokens.selectors import TokenOption, token_options
 
@@ -158,9 +158,24 @@ def _book(
     )
 
 
-def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> tuple[TokenOption, list[dict[str, Any]]]:
-    """The token to charge, and all of them as the stored decision lists them."""
-    every = token_options(
+def retry_option(*, invoice_pk: int, due_at: datetime, rule: TokenRule) -> TokenOption:
+    """The payment method that a retry would use by this rule; runs in the caller's transaction. Raises Conflict.
+
+    OTHER: the best one besides that of the last failure.
+    """
+    scope = _scope(invoice_pk)
+    if rule is TokenRule.BEST:
+        return _choose(scope, None, due_at)[0]
+    case = open_case(scope.invoice)
+    last = case_failure(case).token_pk if case is not None else None
+    other = next((one for one in _options(scope, due_at) if one.pk != last and one.usable), None)
+    if other is None:
+        raise Conflict("This customer has no other payment method that could be charged.")
+    return _choose(scope, other.pk, due_at)[0]
+
+
+def _options(scope: Scope, due_at: datetime) -> list[TokenOption]:
+    return token_options(
         customer=scope.customer,
         cards=scope.cards,
         invoice_pk=scope.invoice.pk,
@@ -168,6 +183,11 @@ def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> tuple[Token
         currency=scope.invoice.currency,
         not_before=due_at,
     )
+
+
+def _choose(scope: Scope, token_pk: int | None, due_at: datetime) -> tuple[TokenOption, list[dict[str, Any]]]:
+    """The token to charge, and all of them as the stored decision lists them."""
+    every = _options(scope, due_at)
     options = [option for option in every if token_pk is None or option.pk == token_pk]
     if not options:
         raise Conflict("This customer has no payment method that could be charged.")

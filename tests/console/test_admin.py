@@ -121,7 +121,7 @@ class Requester:
         self.user = user
 
 
-WRITABLE = {"Merchant", "Membership", "ApiKey", "OutboundEndpoint", "RetryLimit"} | {
+WRITABLE = {"DeclineOverride", "Merchant", "Membership", "ApiKey", "OutboundEndpoint", "RetryLimit"} | {
     "AlertRoute",
     "MessageTemplate",
     "MessageSettings",
@@ -319,7 +319,7 @@ def test_bulk_pause_lists_what_will_happen_then_does_it(world: World, log_in: Lo
     client = log_in(ann)
     page = act(client, Invoice, "pause", [running, paid]).content.decode()
     assert "Automatic retries stop until somebody resumes them." in page
-    assert "Nothing: the invoice is settled and does not allow it." in page
+    assert "Nothing: There is no open case that could be paused." in page
     assert world.case(running).paused_by == ""
     page = act(client, Invoice, "pause", [running, paid], confirmed="yes", reason="holiday").content.decode()
     assert "Done for one of the selected rows." in page

@@ -1,4 +1,4 @@
-"""Cases, jobs and policies in the admin: to look at; staff act on the case page."""
+"""Cases, jobs, gates and bulk runs in the admin: to look at; staff act on the case page."""
 
 from django.contrib import admin
 
@@ -6,12 +6,8 @@ from accounts.admin.base import MemberFilter, TenantAdmin, badge, category_badge
 from invoices.admin import CategoryFilter
 from retries.models import (
     Beat,
-    BulkItem,
-    BulkRun,
     Case,
-    DeclineOverride,
     Outage,
-    PolicyVersion,
     ProviderGate,
     RetryJob,
 )
@@ -81,29 +77,6 @@ class RetryJobAdmin(TenantAdmin):
         return pretty(job.decision)
 
 
-@admin.register(PolicyVersion)
-class PolicyVersionAdmin(TenantAdmin):
-    ordering = ("-pk",)
-    list_display = ("merchant", "version", "note", "created_by", "created_at")
-    list_filter = _TENANT
-    list_select_related = ("merchant",)
-    exclude = ("document",)
-    readonly_fields = ("document_shown",)
-
-    @column("Document")
-    def document_shown(self, version):
-        return pretty(version.document)
-
-
-@admin.register(DeclineOverride)
-class DeclineOverrideAdmin(TenantAdmin):
-    ordering = ("-pk",)
-    list_display = ("provider", "code", "category", "version", "merchant", "created_by", "created_at")
-    list_filter = ("provider", *_TENANT)
-    list_select_related = ("merchant",)
-    search_exact = ("code",)
-
-
 @admin.register(ProviderGate)
 class ProviderGateAdmin(TenantAdmin):
     """Whether providers may be called now; the engine opens and shuts them by itself."""
@@ -119,22 +92,6 @@ class OutageAdmin(TenantAdmin):
     list_display = ("connection", "merchant", "began_at", "ended_at", "error")
     list_filter = _ACCOUNT
     list_select_related = ("connection", "merchant")
-
-
-@admin.register(BulkRun)
-class BulkRunAdmin(TenantAdmin):
-    ordering = ("-pk",)
-    list_display = ("public_id", "action", "merchant", "total", "reason", "actor", "created_at", "finished_at")
-    list_filter = ("action", *_TENANT)
-    list_select_related = ("merchant",)
-
-
-@admin.register(BulkItem)
-class BulkItemAdmin(TenantAdmin):
-    ordering = ("-pk",)
-    list_display = ("invoice", "run", "merchant", "status", "message", "worked_at")
-    list_filter = ("status", *_TENANT)
-    list_select_related = ("invoice", "run", "merchant")
 
 
 @admin.register(Beat)
