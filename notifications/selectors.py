@@ -31,19 +31,21 @@ def settings_of(merchant_pk: int) -> MessageSettings:
 def own_templates(merchant_pk: int, name: str) -> list[TextTemplate]:
     """The merchant's own texts of a message that are in use."""
     rows = MessageTemplate.objects.filter(merchant_id=merchant_pk, name=name, enabled=True).order_by("pk")
-    return [
-        TextTemplate(
-            name=row.name,
-            locale=row.locale,
-            segment=row.segment,
-            category=row.category,
-            subject=row.subject,
-            body=row.body,
-            button=row.button,
-            source=f"template {row.pk}",
-        )
-        for row in rows
-    ]
+    return [text_of(row) for row in rows]
+
+
+def text_of(row: MessageTemplate) -> TextTemplate:
+    """A merchant's text as the renderer takes it."""
+    return TextTemplate(
+        name=row.name,
+        locale=row.locale,
+        segment=row.segment,
+        category=row.category,
+        subject=row.subject,
+        body=row.body,
+        button=row.button,
+        source=f"template {row.pk}",
+    )
 
 
 def locales_for(customer: Customer, settings: MessageSettings) -> list[str]:

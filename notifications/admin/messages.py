@@ -23,7 +23,8 @@ from notifications.models import (
     PaymentLink,
     Suppression,
 )
-from notifications.rendering import PLACEHOLDERS, TextTemplate, with_links
+from notifications.rendering import PLACEHOLDERS, with_links
+from notifications.selectors import text_of
 from notifications.services.links import links_revoke
 from notifications.services.preview import preview_case, preview_write
 from notifications.services.settings import message_settings_set, message_template_set, template_problems
@@ -209,16 +210,7 @@ class MessageTemplateAdmin(ManagedAdmin):
         row = self.get_queryset(request).filter(pk=pk).first()
         if row is None:
             raise Http404("There is no such text.")
-        text = TextTemplate(
-            name=row.name,
-            locale=row.locale,
-            segment=row.segment,
-            category=row.category,
-            subject=row.subject,
-            body=row.body,
-            button=row.button,
-            source=f"template {row.pk}",
-        )
+        text = text_of(row)
         case = preview_case(row.merchant, text, request.GET.get("invoice", "").strip())
         return row, case, preview_write(text, case, now=clock.now()) if case else None
 
