@@ -72,7 +72,8 @@ def _hyperswitch(payload: Mapping[str, Any] | bytes, _: float) -> Delivery:
 
 def adyen_signature(item: Mapping[str, Any], key: str) -> str:
     """The signature of one NotificationRequestItem."""
-    amount = item.get("amount") or {}
+    told_amount = item.get("amount")
+    amount = told_amount if isinstance(told_amount, dict) else {}
     told = [
         item.get(name) for name in ("pspReference", "originalReference", "merchantAccountCode", "merchantReference")
     ]
@@ -82,18 +83,21 @@ def adyen_signature(item: Mapping[str, Any], key: str) -> str:
 
 
 def adyen_signed(payload: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A standard notification with every item signed."""
+    """A standard notification with every item signed, as far as there are items."""
     signed: dict[str, Any] = copy.deepcopy(dict(payload))
-    for entry in signed["notificationItems"]:
-        item = entry["NotificationRequestItem"]
-        item["additionalData"] = {**item.get("additionalData", {}), "hmacSignature": adyen_signature(item, key)}
+    entries = signed.get("notificationItems", [{"NotificationRequestItem": signed}])
+    for entry in entries if isinstance(entries, list) else []:
+        item = entry.get("NotificationRequestItem") if isinstance(entry, dict) else None
+        extra = item.get("additionalData", {}) if isinstance(item, dict) else None
+        if isinstance(item, dict) and isinstance(extra, dict):
+            item["additionalData"] = {**extra, "hmacSignature": adyen_signature(item, key)}
     return signed
 
 
 def _adyen(payload: Mapping[str, Any] | bytes, _: float) -> Delivery:
     key = SECRETS["adyen"].rpartition(":")[2]
     headers = {"Authorization": _LOGIN}
-    if not isinstance(payload, bytes) and "notificationItems" in payload:
+    if not isinstance(payload, bytes) and ("notificationItems" in payload or "eventCode" in payload):
         return Delivery(_encoded(adyen_signed(payload, key)), headers)
     body = _encoded(payload)
     signed = base64.b64encode(hmac.new(bytes.fromhex(key), body, "sha256").digest()).decode()
