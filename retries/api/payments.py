@@ -1,5 +1,6 @@
 """`/payments/...`: hand a failed payment over, ask where it stands, take it back."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -9,18 +10,33 @@ from rest_framework.response import Response
 
 from accounts.api.fields import NameField, StrictSerializer, minor_units
 from accounts.api.views import ApiView
+from accounts.models import Merchant
 from accounts.scopes import Scope
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_require
 from invoices.states import INVOICE_PAID
+from providers.base import EventKind
 from recovery_site.common import clock
 from recovery_site.common.errors import NotFound
-from retries.api.serializers import RetryRequestSerializer, RetryStatusSerializer
+from retries.api.serializers import (
+    FailureSerializer,
+    PaymentMetadataSerializer,
+    RetryRequestSerializer,
+    RetryStatusSerializer,
+)
 from retries.engine.drain import job_work
-from retries.payments import Payment, RetryStatus, customer_payments, payment_require, retry_stats, retry_status
+from retries.payments import (
+    Payment,
+    RetryStatus,
+    customer_payments,
+    payment_find,
+    payment_require,
+    retry_stats,
+    retry_status,
+)
 from retries.services.cancel import retry_cancel
 from retries.services.manual import retry_now
-from retries.services.reports import FailureReport, customer_named, failure_report
+from retries.services.reports import PaymentReport, customer_named, payment_report
 from retries.states import NextStep
 
 
@@ -42,6 +58,35 @@ def status_body(status: RetryStatus) -> dict[str, Any]:
             "description": status.description,
         },
     }
+
+
+def take_report(
+    merchant: Merchant, name: str, given: Mapping[str, Any], kind: EventKind = EventKind.PAYMENT_FAILED
+) -> tuple[Payment, bool]:
+    """A report's checked fields into the ledger; the payment, and whether it was new."""
+    metadata = given.get("metadata", {})
+    amount, currency = metadata.get("amount"), metadata.get("currency", "")
+    if amount is not None and not currency:
+        known = payment_find(merchant=merchant, name=name)
+        if known is None:
+            raise serializers.ValidationError({"metadata": {"currency": ["An amount needs its currency."]}})
+        currency = known.invoice.currency
+    connection = None
+    if given.get("connection"):
+        connection = connection_require(merchant=merchant, public_id=given["connection"])
+    now = clock.now()
+    texts = ("user_id", "payment_intent_id", "payment_method_id", "description")
+    report = PaymentReport(
+        name=name,
+        kind=kind,
+        occurred_at=min(given.get("occurred_at") or now, now),
+        amount_minor=None if amount is None else minor_units(amount, currency, "metadata.amount"),
+        currency=currency,
+        charge_id=given.get("charge_id", ""),
+        **{text: metadata.get(text, "") for text in texts},
+        **given.get("error", {}),
+    )
+    return payment_report(merchant=merchant, report=report, connection=connection, now=now)
 
 
 class PaymentRetryView(ApiView):
@@ -67,27 +112,7 @@ class PaymentRetryView(ApiView):
         """
         body = RetryRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        given = body.validated_data
-        metadata = given.get("metadata", {})
-        amount = metadata.get("amount")
-        connection = None
-        if given.get("connection"):
-            connection = connection_require(merchant=self.merchant, public_id=given["connection"])
-        now = clock.now()
-        currency = metadata.get("currency", "")
-        report = FailureReport(
-            name=transaction_id,
-            occurred_at=min(given.get("occurred_at") or now, now),
-            user_id=metadata.get("user_id", ""),
-            amount_minor=None if amount is None else minor_units(amount, currency or "USD", "metadata.amount"),
-            currency=currency,
-            payment_intent_id=metadata.get("payment_intent_id", ""),
-            payment_method_id=metadata.get("payment_method_id", ""),
-            description=metadata.get("description", ""),
-            charge_id=given.get("charge_id", ""),
-            **given["error"],
-        )
-        payment, created = failure_report(merchant=self.merchant, report=report, connection=connection, now=now)
+        payment, created = take_report(self.merchant, transaction_id, body.validated_data)
         return self._told(payment, 201 if created else 200)
 
     @extend_schema(operation_id="payment_retry_status", responses=RetryStatusSerializer, tags=["payments"])
@@ -214,3 +239,45 @@ class PaymentProcessView(ApiView):
             "retry": status_body(status),
         }
         return Response(self.get_serializer(told).data)
+
+
+class AttemptReportSerializer(StrictSerializer):
+    """One charge that you made yourself."""
+
+    transaction_id = NameField(help_text="Yours or ours, of the payment that was tried.")
+    charge_id = NameField(help_text="Your processor's id of this one try; told again it changes nothing.")
+    status = serializers.ChoiceField(choices=("declined", "succeeded", "pending"))
+    error = FailureSerializer(required=False)
+    metadata = PaymentMetadataSerializer(required=False)
+    connection = serializers.CharField(required=False, max_length=40)
+    occurred_at = serializers.DateTimeField(required=False)
+
+    def validate(self, attrs):
+        if (attrs["status"] == "declined") != ("error" in attrs):
+            raise serializers.ValidationError({"error": ["Send it with declined, and only then."]})
+        return attrs
+
+
+_TOLD = {
+    "declined": EventKind.PAYMENT_FAILED,
+    "succeeded": EventKind.PAYMENT_SUCCEEDED,
+    "pending": EventKind.PAYMENT_PENDING,
+}
+
+
+class AttemptReportView(ApiView):
+    """For merchants who charge themselves: report a try, hear when to try next and with what, or why not.
+
+    Its connection has the mode `schedule`: nothing is ever charged through it by this service.
+    """
+
+    serializer_class = RetryStatusSerializer
+    scopes = {"POST": Scope.PAYMENTS}
+
+    @extend_schema(request=AttemptReportSerializer, responses={200: RetryStatusSerializer, 201: RetryStatusSerializer})
+    def post(self, request: Request) -> Response:
+        body = AttemptReportSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        given = body.validated_data
+        payment, created = take_report(self.merchant, given["transaction_id"], given, _TOLD[given["status"]])
+        return Response(self.get_serializer(status_body(retry_status(payment))).data, status=201 if created else 200)

@@ -13,6 +13,7 @@ urlpatterns = [
     path("invoices/<public_id:id>/cancel", actions.InvoiceCancelView.as_view(), name="invoice-cancel"),
     path("invoices/<public_id:id>/write-off", actions.InvoiceWriteOffView.as_view(), name="invoice-write-off"),
     path("invoices/<public_id:id>/refunds", actions.InvoiceRefundView.as_view(), name="invoice-refund"),
+    path("payments/attempts", payments.AttemptReportView.as_view(), name="attempt-report"),
     path("payments/process", payments.PaymentProcessView.as_view(), name="payment-process"),
     path("payments/retry/stats", payments.RetryStatsView.as_view(), name="payment-retry-stats"),
     path("payments/retry/user/<reference:customer_id>", payments.UserRetriesView.as_view(), name="user-retries"),

@@ -20,13 +20,17 @@ OWN_CODES = "generic"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailureReport:
-    """A charge that failed. `name` is the merchant's id of the transaction, or ours; the rest may be left out for one
-    that is known. `charge_id` names this one try, so that a further one can be told from the same one told again."""
+class PaymentReport:
+    """A charge that was tried; `kind` says what came of it. `name` is the merchant's id of the transaction, or ours.
+
+    The rest may be left out for one that is known. `charge_id` names this one try, so that a further one can be told
+    from the same one told again.
+    """
 
     name: str
-    code: str
     occurred_at: datetime
+    kind: EventKind = EventKind.PAYMENT_FAILED
+    code: str = ""
     message: str = ""
     network_code: str = ""
     advice_code: str = ""
@@ -39,10 +43,10 @@ class FailureReport:
     charge_id: str = ""
 
 
-def failure_report(
-    *, merchant: Merchant, report: FailureReport, connection: Connection | None, now: datetime
+def payment_report(
+    *, merchant: Merchant, report: PaymentReport, connection: Connection | None, now: datetime
 ) -> tuple[Payment, bool]:
-    """Take a failed charge in, creating customer, invoice and transaction if they are new; the retry is planned then.
+    """Take a charge in, creating customer, invoice and transaction if they are new; what is next is planned then.
 
     Returns the payment and whether it was new to the ledger.
 
@@ -60,7 +64,7 @@ def failure_report(
     return payment_require(merchant=merchant, name=report.name), known is None
 
 
-def _event(report: FailureReport, known: Payment | None, connection: Connection) -> PaymentEvent:
+def _event(report: PaymentReport, known: Payment | None, connection: Connection) -> PaymentEvent:
     invoice = known.invoice if known else None
     amount_minor = report.amount_minor if report.amount_minor is not None else invoice.due_minor if invoice else None
     currency = report.currency or (invoice.currency if invoice else "")
@@ -70,10 +74,10 @@ def _event(report: FailureReport, known: Payment | None, connection: Connection)
     if invoice is not None and user_id != invoice.customer.connector_customer_id:
         raise Conflict("This transaction belongs to another customer.")
     return PaymentEvent(
-        kind=EventKind.PAYMENT_FAILED,
+        kind=report.kind,
         provider=code_language(report.code, connection),
         event_id=f"api:{report.name}:{report.charge_id}"[:300],
-        event_type="api.payment_failed",
+        event_type=f"api.{report.kind.value}",
         occurred_at=report.occurred_at,
         customer=CustomerFacts(id=user_id),
         invoice=None
@@ -93,14 +97,20 @@ def _event(report: FailureReport, known: Payment | None, connection: Connection)
             currency=currency,
             invoice_id=(invoice.provider_invoice_id or "") if invoice else report.name,
             method=MethodFacts(token=report.payment_method_id) if report.payment_method_id else None,
-            decline=DeclineFacts(
-                raw_code=report.code,
-                network_code=report.network_code,
-                advice_code=report.advice_code,
-                message=report.message,
-            ),
+            decline=_decline(report),
         ),
         source="api",
+    )
+
+
+def _decline(report: PaymentReport) -> DeclineFacts | None:
+    if report.kind is not EventKind.PAYMENT_FAILED:
+        return None
+    return DeclineFacts(
+        raw_code=report.code,
+        network_code=report.network_code,
+        advice_code=report.advice_code,
+        message=report.message,
     )
 
 

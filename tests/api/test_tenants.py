@@ -94,10 +94,15 @@ def ids(world: World) -> dict[str, str]:
 
 BODIES = {
     "/payments/process": lambda named: {"transaction_id": named["payments"]},
+    "/payments/attempts": lambda named: {
+        "transaction_id": named["payments"],
+        "charge_id": "ch_9",
+        "status": "succeeded",
+    },
     "/payments/retry/{transaction_id}": lambda named: {"error": {"code": "insufficient_funds"}},
 }
 # A report about an id that the caller does not have is a report about something new: it lacks what that needs.
-_NEW = {("POST", "/payments/retry/{transaction_id}"): 400}
+_NEW = {("POST", "/payments/retry/{transaction_id}"): 400, ("POST", "/payments/attempts"): 400}
 
 
 def test_foreign_ids_do_not_exist_on_any_address(redis_client: object, settings: Any) -> None:
