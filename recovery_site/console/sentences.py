@@ -305,6 +305,14 @@ def _case_closed(told: Told) -> Line:
     return Line(f"{text}.", detail="" if reason in ("", "paid") else reason, tone=tone)
 
 
+def _final_action(told: Told) -> Line:
+    return Line(
+        "The merchant's own systems were told to decide what becomes of this invoice.",
+        detail=f"{told.money('amount_minor')} is still due.",
+        tone="warning",
+    )
+
+
 def _case_planned(told: Told) -> Line:
     step = told.text("step")
     label = NextStep(step).label if step in NextStep.values else plain(step)
@@ -387,6 +395,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "review.resolved": _review_resolved,
     "case.opened": _case_opened,
     "case.closed": _case_closed,
+    "case.final_action": _final_action,
     "case.planned": _case_planned,
     "staff.retry": _staff("A retry was asked for."),
     "staff.pause": _staff("Automatic retries were paused.", "warning"),
