@@ -1,6 +1,7 @@
 """The ledger in the admin: to look at, never to edit. Money moves through services, as do connections' switches."""
 
 from django.contrib import admin
+from django_q.tasks import async_task
 
 from accounts.admin.base import (
     MemberFilter,
@@ -66,7 +67,7 @@ class ConnectionAdmin(TenantAdmin):
     exclude = ("secrets_encrypted", "settings")
     readonly_fields = ("public_id", "shown_settings", "created_at")
     search_exact = ("public_id", "name")
-    actions = ("enable", "disable")
+    actions = ("enable", "disable", "reconcile")
 
     @column("Settings")
     def shown_settings(self, row):
@@ -79,6 +80,28 @@ class ConnectionAdmin(TenantAdmin):
     @admin.action(description="Disable …", permissions=["manage"])
     def disable(self, request, queryset):
         return self._switch(request, queryset, enabled=False)
+
+    @admin.action(description="Reconcile now …", permissions=["manage"])
+    def reconcile(self, request, queryset):
+        """Order the sweep that the schedule and the command run, too; the worker carries it out."""
+        rows = self.few(request, queryset, Role.MANAGER)
+        if rows is None:
+            return None
+        page = self.confirm(
+            request,
+            rows,
+            action="reconcile",
+            title="Reconcile now",
+            button="Reconcile",
+            describe=lambda row: "What got stuck is looked up at the provider now; no new charge is started.",
+        )
+        if page is not None:
+            return page
+        async_task("retries.tasks.reconcile_sweep", cluster="recovery", task_name="reconcile from the admin")
+        for row in rows:
+            self.log_change(request, row, f"Reconciled: {reason_of(request)}")
+        report(self, request, len(rows), [])
+        return None
 
     def _switch(self, request, queryset, *, enabled):
         rows = self.few(request, queryset, Role.MANAGER)

@@ -12,6 +12,7 @@ from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django_q.models import OrmQ
 
 from accounts.admin.base import LIST_LIMIT, TenantAdmin
 from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
@@ -476,6 +477,18 @@ def test_connections_are_switched_by_managers_only(world: World, log_in: LogIn) 
     assert Connection.objects.get().enabled is False
     act(log_in(staff(world, "manager")), Connection, "enable", [world.connection], confirmed="yes", reason="r")
     assert Connection.objects.get().enabled is True
+
+
+def test_reconciliation_is_ordered_by_managers_only(world: World, log_in: LogIn) -> None:
+    """The third way beside the schedule and the command: the worker carries it out, the page does not wait for it."""
+    act(log_in(staff(world, "support")), Connection, "reconcile", [world.connection], confirmed="yes", reason="x")
+    assert not OrmQ.objects.exists()
+    manager = log_in(staff(world, "manager"))
+    page = act(manager, Connection, "reconcile", [world.connection]).content.decode()
+    assert "looked up at the provider now" in page
+    assert not OrmQ.objects.exists()
+    act(manager, Connection, "reconcile", [world.connection], confirmed="yes", reason="a webhook was lost")
+    assert [order.func() for order in OrmQ.objects.all()] == ["retries.tasks.reconcile_sweep"]
 
 
 def test_review_items_are_answered_in_the_queue_not_here(world: World, log_in: LogIn) -> None:
