@@ -193,9 +193,7 @@ def _read(thin: Thin, api: _Api) -> PaymentEvent | Ignored:
 def _charge(charge_id: str, api: _Api) -> ChargeResult:
     result = api.client.charge_get(charge_id)
     if result is None:
-        raise EventWaits(
-            "The API does not know this payment; what nothing proves is not believed.", retry_after=_PATIENCE
-        )
+        raise EventWaits(_UNKNOWN.format("payment"), retry_after=_PATIENCE)
     return result
 
 
@@ -230,9 +228,7 @@ def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -
 def _refund(told: RefundFacts, api: _Api) -> RefundFacts:
     result = api.client.refund_get(told.id)
     if result is None or result.amount_minor is None or not result.currency:
-        raise EventWaits(
-            "The API does not know this refund; what nothing proves is not believed.", retry_after=_PATIENCE
-        )
+        raise EventWaits(_UNKNOWN.format("refund"), retry_after=_PATIENCE)
     failure = result.decline.raw_code or result.decline.message if result.decline else ""
     return replace(
         told,
@@ -250,9 +246,7 @@ def _of_invoice(invoice_id: str, api: _Api, event: PaymentEvent) -> PaymentEvent
     """The biller's invoice as it is now, whatever the event said: its status is the news."""
     facts = _invoice(invoice_id, api)
     if facts is None:
-        raise EventWaits(
-            "The API does not know this invoice; what nothing proves is not believed.", retry_after=_PATIENCE
-        )
+        raise EventWaits(_UNKNOWN.format("invoice"), retry_after=_PATIENCE)
     kind = _STATUS_KINDS.get(facts.status, EventKind.INVOICE_UPDATED)
     return replace(event, kind=kind, invoice=facts, payment=None, trusted=True)
 
