@@ -61,5 +61,5 @@ GUIDE = Guide(
         "recurring.token.disabled",
     ),
     where="Adyen's Customer Area, Developers, Webhooks: a Standard webhook and a Recurring tokens webhook.",
-    signed_with="The webhook's HMAC key, in hexadecimal, as Adyen generates it.",
+    signed_with="user:password:KEY: the webhook's Basic authentication and its HMAC key in hexadecimal.",
 )
