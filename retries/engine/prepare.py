@@ -69,8 +69,13 @@ def attempt_refuse(claim: Claim, *, now: datetime) -> Refused | None:
     None changes nothing and permits nothing: `attempt_prepare` asks again.
     """
     with transaction.atomic(durable=True):
-        check = _ask(claim, Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now))
-        return check if isinstance(check, Refused) else None
+        return attempt_refuse_within(claim, now=now)
+
+
+def attempt_refuse_within(claim: Claim, *, now: datetime) -> Refused | None:
+    """As `attempt_refuse`, in the caller's transaction, which may take everything back."""
+    check = _ask(claim, Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now))
+    return check if isinstance(check, Refused) else None
 
 
 def attempt_postpone(claim: Claim, *, until: datetime, why: str, now: datetime) -> Refused:

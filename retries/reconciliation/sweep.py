@@ -7,23 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Q, QuerySet
 
-from invoices.models import Attempt, Event, Invoice, ReviewItem
+from invoices.models import Attempt, Invoice, ReviewItem
 from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open, review_remind, reviews_close
 from invoices.states import (
-    ATTEMPT_OPEN,
     AttemptStatus,
-    ConnectionMode,
     InvoiceStatus,
     ReviewKind,
     TransactionKind,
 )
-from recovery_site.common.db import DatabaseClock
-from retries.categories import Category, Scope
 from retries.locking import open_case, scope_lock
 from retries.models import Case, RetryJob
 from retries.reconcile_log import reconcile_line
@@ -33,20 +28,26 @@ from retries.reconciliation.resolution import (
     attempt_resolve_unknown,
     lease_expire,
 )
+from retries.reconciliation.rows import (
+    attempts_open,
+    cases_over,
+    cases_repaired,
+    cases_unreported,
+    cases_without_step,
+    invoices_homeless,
+    leases_over,
+    questions_waiting,
+    slots_without_owner,
+)
 from retries.reconciliation.scan import connection_scan, connections_to_scan
 from retries.refunding.resolve import refund_orphan_fail, refund_orphans, refund_resolve
 from retries.refunding.send import refund_lease_expire
 from retries.services.planning import case_plan, slot_release
-from retries.states import JOB_SLOT, CaseStatus, JobStatus, NextStep
-from tokens.models import Token
-from tokens.states import TokenStatus
 
 log = structlog.get_logger()
 BATCH = 50
 # A provider that leaves this many questions of one tick unanswered is asked again in the next one.
 _UNANSWERED = 3
-# A merchant that charges when told has this long to report what came of it.
-_UNREPORTED_AFTER = timedelta(days=1)
 _REFUND_RESULTS = ("synced", "adopted", "failed", "resent", "staff", "waiting", "skipped")
 
 
@@ -147,8 +148,7 @@ def _look(tick: _Tick, rows: QuerySet[Attempt], work: Callable[[int], None]) -> 
 
 
 def _charges(tick: _Tick) -> None:
-    charges = Attempt.objects.filter(kind=TransactionKind.CHARGE)
-    now, counts = tick.now, tick.counts
+    now, counts, charge = tick.now, tick.counts, TransactionKind.CHARGE
 
     def expire(pk: int) -> None:
         counts.leases_expired += lease_expire(pk, now=now)
@@ -159,15 +159,14 @@ def _charges(tick: _Tick) -> None:
     def awaiting(pk: int) -> None:
         counts.charges[attempt_resolve_awaiting(pk, now=now, unreadable=tick.unreadable)] += 1
 
-    _each(tick, charges.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire)
-    counts.charges[Resolved.SKIPPED] += _look(tick, charges.filter(status=AttemptStatus.UNKNOWN), unknown)
-    counts.charges[Resolved.SKIPPED] += _look(tick, charges.filter(status=AttemptStatus.AWAITING), awaiting)
+    _each(tick, leases_over(charge), expire)
+    counts.charges[Resolved.SKIPPED] += _look(tick, attempts_open(charge, AttemptStatus.UNKNOWN), unknown)
+    counts.charges[Resolved.SKIPPED] += _look(tick, attempts_open(charge, AttemptStatus.AWAITING), awaiting)
 
 
 def _refunds(tick: _Tick) -> None:
     """Phases 2 and 3: open refund calls, those without the provider's id sooner, and refunds that nothing will send."""
-    refunds = Attempt.objects.filter(kind=TransactionKind.REFUND)
-    now, counts = tick.now, tick.counts
+    now, counts, refund = tick.now, tick.counts, TransactionKind.REFUND
 
     def expire(pk: int) -> None:
         counts.leases_expired += refund_lease_expire(pk, now=now)
@@ -178,8 +177,8 @@ def _refunds(tick: _Tick) -> None:
     def orphan(pk: int) -> None:
         counts.refunds["failed"] += refund_orphan_fail(pk, now=now)
 
-    _each(tick, refunds.filter(status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock()), expire)
-    open_calls = refunds.filter(status__in=(AttemptStatus.UNKNOWN, AttemptStatus.AWAITING))
+    _each(tick, leases_over(refund), expire)
+    open_calls = attempts_open(refund, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING)
     counts.refunds["skipped"] += _look(tick, open_calls, resolve)
     _each(tick, refund_orphans(now), orphan)
 
@@ -189,68 +188,26 @@ def _steps(tick: _Tick) -> None:
     now, counts = tick.now, tick.counts
 
     def repair(pk: int) -> None:
-        counts.steps_repaired += _replan(pk, now)
+        counts.steps_repaired += case_replan(pk, now)
 
     def deadline(pk: int) -> None:
-        counts.deadlines += _replan(pk, now)
+        counts.deadlines += case_replan(pk, now)
 
     def orphan(pk: int) -> None:
         counts.steps_repaired += _orphan(pk, now)
 
-    _each(tick, _cases_without_step(), repair)
-    over = Case.objects.filter(
-        status=CaseStatus.OPEN, next_step__in=(NextStep.CUSTOMER, NextStep.PROVIDER), next_step_at__lte=now
-    )
-    _each(tick, over, deadline)
-    # The merchant was told when to charge and has not said what came of it: told again until the policy's horizon.
-    unreported = Case.objects.filter(
-        status=CaseStatus.OPEN,
-        next_step=NextStep.BOOKED,
-        next_step_at__lte=now - _UNREPORTED_AFTER,
-        connection__mode=ConnectionMode.SCHEDULE,
-    )
-    _each(tick, unreported, repair)
-    # Only a person can tell when a mistake in one invoice or token is repaired; all others waited for the connection.
-    own_mistake = Q(category=Category.CONFIG_ERROR) & ~Q(failure__verdict__scope=Scope.CONNECTION)
-    held = Token.objects.filter(customer=OuterRef("customer"), status=TokenStatus.HELD)
-    repaired = Case.objects.filter(
-        status=CaseStatus.OPEN,
-        next_step=NextStep.PAUSED,
-        paused_by="configuration",
-        connection__enabled=True,
-        connection__paused_reason="",
-    ).exclude(own_mistake | Q(Exists(held)))
-    _each(tick, repaired, repair)
-    homeless = Invoice.objects.filter(
-        ~Exists(Case.objects.filter(invoice=OuterRef("pk"), status=CaseStatus.OPEN)),
-        ~Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", status__in=ATTEMPT_OPEN)),
-        ~Exists(ReviewItem.objects.filter(invoice=OuterRef("pk"), kind=ReviewKind.NO_PLAN, resolved_at=None)),
-        status=InvoiceStatus.PROCESSING,
-    )
-    _each(tick, homeless, orphan)
-
-
-def _cases_without_step() -> QuerySet[Case]:
-    """Open cases that claim a step which no row carries."""
-    jobs = RetryJob.objects.filter(case=OuterRef("pk"))
-    flights = Attempt.objects.filter(invoice=OuterRef("invoice"), kind=TransactionKind.CHARGE)
-    questions = ReviewItem.objects.filter(invoice=OuterRef("invoice"), resolved_at__isnull=True)
-    return Case.objects.filter(status=CaseStatus.OPEN).filter(
-        Q(next_step=NextStep.BOOKED) & ~Exists(jobs.filter(status__in=JOB_SLOT))
-        | Q(next_step=NextStep.QUEUED) & ~Exists(jobs.filter(status=JobStatus.QUEUED))
-        | Q(next_step=NextStep.SENDING) & ~Exists(flights.filter(status=AttemptStatus.SENDING))
-        | Q(next_step=NextStep.AWAITING) & ~Exists(flights.filter(status=AttemptStatus.AWAITING))
-        | Q(next_step=NextStep.RESOLVING) & ~Exists(flights.filter(status=AttemptStatus.UNKNOWN))
-        | Q(next_step=NextStep.PAUSED, paused_by="")
-        | Q(next_step=NextStep.STAFF) & ~Exists(questions)
-    )
+    _each(tick, cases_without_step(), repair)
+    _each(tick, cases_over(now), deadline)
+    _each(tick, cases_unreported(now), repair)
+    _each(tick, cases_repaired(), repair)
+    _each(tick, invoices_homeless(), orphan)
 
 
 def _stamp(now: datetime) -> Stamp:
     return Stamp("system:reconcile", "the next step was over or missing", now)
 
 
-def _replan(case_pk: int, now: datetime) -> bool:
+def case_replan(case_pk: int, now: datetime) -> bool:
     case = Case.objects.select_related("connection").get(pk=case_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=case.customer_id, invoice_pk=case.invoice_id)
@@ -306,8 +263,6 @@ def _scan(tick: _Tick) -> None:
 
 def _slots(tick: _Tick) -> None:
     """Customers with queued invoices and nobody in the slot."""
-    holders = RetryJob.objects.filter(customer=OuterRef("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
-    waiting = RetryJob.objects.filter(~Exists(holders), kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
 
     def release(pk: int) -> None:
         job = RetryJob.objects.get(pk=pk)
@@ -318,20 +273,11 @@ def _slots(tick: _Tick) -> None:
         status = RetryJob.objects.values_list("status", flat=True).get(pk=pk)
         reconcile_line("slot_released", status=status, stuck=max(timedelta(), tick.now - job.due_at), job=job.public_id)
 
-    _each(tick, waiting, release)
+    _each(tick, slots_without_owner(), release)
 
 
 def _remind(tick: _Tick) -> None:
     """Questions that nobody has answered for too long: one alert each."""
-    reminded = Event.objects.filter(
-        invoice=OuterRef("invoice"), kind="alert.staff_waits", subject_id=OuterRef("public_id")
-    )
-    waiting = ReviewItem.objects.filter(
-        ~Exists(reminded),
-        resolved_at=None,
-        invoice__isnull=False,
-        opened_at__lte=tick.now - settings.STAFF_QUEUE_ALERT_AFTER,
-    )
 
     def remind(pk: int) -> None:
         customer_pk, invoice_pk = ReviewItem.objects.values_list("invoice__customer_id", "invoice_id").get(pk=pk)
@@ -344,4 +290,4 @@ def _remind(tick: _Tick) -> None:
             item = ReviewItem.objects.get(pk=pk)
             reconcile_line("staff_waits", status="open", stuck=tick.now - item.opened_at, review=item.public_id)
 
-    _each(tick, waiting, remind)
+    _each(tick, questions_waiting(tick.now), remind)

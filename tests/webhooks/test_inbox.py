@@ -317,9 +317,9 @@ def test_a_second_drain_passes_over_what_the_first_works_on_and_what_is_behind_i
 ) -> None:
     """Without the guard the second drain begins an invoice's next event while the one before is still at work."""
     if not guarded:
-        unguarded, removed = _GUARD.subn("\n", webhooks.services.draining._NEXT)
+        unguarded, removed = _GUARD.subn("\n", webhooks.services.draining.NEXT_DUE)
         assert removed == 1
-        monkeypatch.setattr("webhooks.services.draining._NEXT", unguarded)
+        monkeypatch.setattr("webhooks.services.draining.NEXT_DUE", unguarded)
     renewal = Renewal(OLD)
     first, second = renewal.charge_failed(), renewal.invoice_failed()
     (other,) = many(1)
@@ -392,7 +392,7 @@ def test_finding_the_next_item_asks_indexes(door: Door, status: str) -> None:
         cursor.execute(_COPIES)
         cursor.execute("UPDATE webhooks_inboxevent SET status = %s WHERE order_key LIKE 'copy%%'", [status])
         cursor.execute("ANALYZE webhooks_inboxevent")
-        cursor.execute("EXPLAIN " + webhooks.services.draining._NEXT, {"after": 0, "waiting": []})
+        cursor.execute("EXPLAIN " + webhooks.services.draining.NEXT_DUE, {"after": 0, "waiting": []})
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert "Seq Scan" not in plan, plan
     if status == "RECEIVED":

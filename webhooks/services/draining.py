@@ -47,7 +47,7 @@ class InboxCounts:
         return asdict(self)
 
 
-class _Effect(Enum):
+class Effect(Enum):
     """What one item did. MOVED: the ledger may have changed, so that waiting items are worth another look. ASKS:
     the provider's API has to be asked first, outside of any transaction."""
 
@@ -58,7 +58,7 @@ class _Effect(Enum):
 
 
 # In order of arrival. One that another worker holds is passed over, and so are those behind it with the same key.
-_NEXT = """
+NEXT_DUE = """
 SELECT event.id FROM webhooks_inboxevent event
 WHERE event.status = 'RECEIVED' AND event.id > %(after)s
   AND (event.due_at <= clock_timestamp() OR event.id = ANY(%(waiting)s))
@@ -87,34 +87,39 @@ def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True)
         again, after = False, 0
         while keep_going() and (done := _step(after, waiting, now, counts)) is not None:
             after, effect = done
-            if effect is _Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
+            if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
                 waiting.add(after)
             else:
                 waiting.discard(after)
-            again = again or (effect is _Effect.MOVED and bool(waiting))
+            again = again or (effect is Effect.MOVED and bool(waiting))
     return counts
 
 
-def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> tuple[int, _Effect] | None:
+def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> tuple[int, Effect] | None:
     """Lock and process the first due item behind `after`; None if there is none."""
     with transaction.atomic():
         with database.cursor() as cursor:
-            cursor.execute(_NEXT, {"after": after, "waiting": list(waiting)})
+            cursor.execute(NEXT_DUE, {"after": after, "waiting": list(waiting)})
             row = cursor.fetchone()
         if row is None:
             return None
         event = InboxEvent.objects.select_related("endpoint__connection").get(pk=row[0])
-        effect = _process(event, lambda: _applied(event, now), now, counts)
-    if effect is _Effect.ASKS:
+        effect = item_apply(event, now, counts)
+    if effect is Effect.ASKS:
         effect = _ask(event, now, counts)
     return event.pk, effect
+
+
+def item_apply(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
+    """Process one locked item in the caller's transaction."""
+    return _process(event, lambda: _applied(event, now), now, counts)
 
 
 class _MustAsk(Exception):
     """Nothing is written; the provider's API comes first."""
 
 
-def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: InboxCounts) -> _Effect:
+def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: InboxCounts) -> Effect:
     """Do the work of one locked item, which returns the reason why nothing happened, and note how it ended."""
     try:
         with transaction.atomic():
@@ -123,26 +128,26 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
         # Not due for others while this one asks.
         event.due_at = DatabaseClock() + _ASKS_FOR
         event.save(update_fields=["due_at"])
-        return _Effect.ASKS
+        return Effect.ASKS
     except EventWaits as waits:
         return _wait(event, waits, now, counts)
     except RecoveryError as error:
         _reject(event, f"{error.code}: {error.message}", now, counts)
-        return _Effect.NONE
+        return Effect.NONE
     except Exception as error:  # the webhook receiver: one bad item must not stop the others, and nothing is lost
         log.exception("inbox_item_failed", inbox_event=event.pk, type=event.event_type)
         _back_off(event, f"{type(error).__name__}: {error}", now, counts)
-        return _Effect.NONE
+        return Effect.NONE
     if reason:
         counts.ignored += 1
     else:
         counts.processed += 1
     _finish(event, "ignore" if reason else "process", reason, now)
     log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
-    return _Effect.NONE if reason else _Effect.MOVED
+    return Effect.NONE if reason else Effect.MOVED
 
 
-def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
+def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
     """Ask the provider's API about an item, with no transaction open, and apply what it said.
 
     Another drain may have finished the item meanwhile: then there is nothing left to do.
@@ -161,7 +166,7 @@ def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> _Effect:
 
     with transaction.atomic():
         if not for_no_key_update(InboxEvent.objects.filter(pk=event.pk, status=InboxStatus.RECEIVED)).exists():
-            return _Effect.NONE
+            return Effect.NONE
         return _process(event, work, now, counts)
 
 
@@ -204,7 +209,7 @@ def _handled(meaning: Meaning, event: InboxEvent, now: datetime) -> str:
     return event_handle(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now).reason
 
 
-def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> _Effect:
+def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> Effect:
     """Look again later, the longer it has waited the more rarely: a refund of a payment that was made before this
     service was connected waits in vain, and there may be many."""
     age = now - event.received_at
@@ -213,13 +218,13 @@ def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCoun
         _finish(event, "ignore", reason, now)
         counts.ignored += 1
         log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
-        return _Effect.NONE
+        return Effect.NONE
     if event.reason != _reason(waits.message):
         log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status="waits", reason=waits.message)
     seldom = timedelta(seconds=max(0.0, to_real_seconds(age)) * _WAIT_SHARE)
     event.reason, event.due_at = _reason(waits.message), DatabaseClock() + max(waits.retry_after, seldom)
     event.save(update_fields=["reason", "due_at"])
-    return _Effect.WAITS
+    return Effect.WAITS
 
 
 def _reject(event: InboxEvent, reason: str, now: datetime, counts: InboxCounts) -> None:
