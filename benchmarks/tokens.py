@@ -167,11 +167,11 @@ FROM generate_series(%(first)s + 1, %(last)s) n;
 INSERT INTO invoices_attempt (merchant_id, connection_id, customer_id, invoice_id, transaction_id, card_id, token_id,
     public_id, kind, origin, trigger, number, status, amount_minor, currency, provider_id, provider_payment_id,
     raw_code, network_code, advice_code, message, category, explanation, counts, decision, attempted_at, resends,
-    extended)
+    extended, collected)
 SELECT %(merchant)s, %(connection)s, (card + 1) / 2, (card + 1) / 2, (card + 1) / 2, card, card,
     'att_' || card || '_' || try, 'CHARGE', 'PROVIDER', 'automatic', try, 'DECLINED', 4990, 'USD',
     'ch_' || card || '_' || try, '', 'insufficient_funds', '51', '', '', 'INSUFFICIENT_FUNDS', '', true, '{}',
-    %(now)s - make_interval(hours => 48 * try - 12), 0, false
+    %(now)s - make_interval(hours => 48 * try - 12), 0, false, false
 FROM generate_series(1, %(tries)s) try, generate_series(2 * %(first)s + 1, 2 * %(last)s) card;
 """
 
