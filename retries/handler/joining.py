@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from invoices.models import Attempt, Invoice, ProviderPayment
+from invoices.services.attempts import charges_in_flight
 from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_rename
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import review_open
@@ -89,7 +90,7 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
     """Make one debt of the invoice born of a payment and the named one; needs the customer's and the cards' locks.
 
     The name goes to the row that has the payments. A named row with a history of its own keeps its name: then the other
-    one ends, and where money has come in for it people are asked before anything more is charged.
+    one ends, and where money has come in for it or may be on its way, people are asked before more is charged.
     """
     born = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(born_pk))
     named = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(named_pk))
@@ -97,10 +98,10 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
         _hand_over(named, born, stamp)
         return
     ProviderPayment.objects.filter(invoice=born.invoice).update(invoice=named.invoice)
+    on_its_way = charges_in_flight(born.invoice)
     if born.invoice.status in INVOICE_OPEN:
         invoice_end(born, reason=SUPERSEDED, write_off=False, stamp=stamp)
-        return
-    if born.invoice.paid_minor > 0 and named.invoice.status in INVOICE_OPEN:
+    if (on_its_way or born.invoice.paid_minor > 0) and named.invoice.status in INVOICE_OPEN:
         _ask(born, named, stamp)
 
 

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import structlog
+from django.db import transaction
 
+from invoices.models import Invoice
 from invoices.services.ledger import Stamp
+from invoices.services.parties import customer_lock
 from recovery_site.common.clock import database_now
 from recovery_site.common.errors import Conflict
 from retries.engine import send
+from retries.handler.entry import Entry
+from retries.handler.joining import halves_join
 from retries.models import Case, RetryJob
 from retries.reconciliation import resolution
 from retries.refunding.resolve import refund_attempt_resolve
@@ -22,6 +27,7 @@ from tests.support.books import assert_promises
 from tests.support.sandbox import Sandbox, sandbox_running
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
+from tokens.services import cards_lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -146,3 +152,23 @@ def test_every_action_leaves_one_line_with_its_status_and_how_long_it_was_stuck(
     assert all(re.fullmatch(r"\d+:\d\d:\d\d", words) for words in stuck.values())
     assert next(line for line in lines if line["action"] == "adopted")["attempt"] == shop.attempt(resent).public_id
     assert shop.job(queued).status == "SCHEDULED"
+
+
+def test_debt_of_two_rows_is_not_charged_again_while_a_charge_of_one_is_on_its_way(shop: Shop) -> None:
+    """A payment that could not name its invoice was charged on its own row; then the word came whose it was."""
+    born = shop.failed_bill()
+    shop.wait(hours=3)
+    named = shop.failed_bill(customer=born.customer)
+    pk = shop.invoice(born).pk
+    shop.sandbox.script(born.token, "timeout_after_charge", "ok")
+    assert shop.retry(born).unknown == 1
+    Invoice.objects.filter(pk=pk).update(provider_invoice_id=None)
+    with transaction.atomic():
+        customer = customer_lock(shop.customer(named).pk)
+        entry = Entry(customer=customer, cards=cards_lock(customer), method=None, revived=False)
+        halves_join(entry, born_pk=pk, named_pk=shop.invoice(named).pk, stamp=shop.staff())
+    assert (Invoice.objects.get(pk=pk).status, shop.reviews(named)) == ("CANCELED", ["unmatched_payment"])
+    assert shop.case(named).next_step == "staff"
+    shop.wait(days=3)
+    assert shop.drain().claimed == 0
+    assert shop.charged(born) == 2500
