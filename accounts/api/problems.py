@@ -215,7 +215,10 @@ def _retry_after(error: Exception) -> int | None:
 def page_not_found(request: HttpRequest) -> JsonResponse:
     """For addresses under /api/ that nothing answers."""
     body = problem("not_found", 404, "There is no such address.", instance=request.path)
-    return JsonResponse(body, status=404, content_type=CONTENT_TYPE)
+    answer = JsonResponse(body, status=404, content_type=CONTENT_TYPE)
+    # Django would log the address as it came; it may hold somebody's mail address.
+    answer._has_been_logged = True  # type: ignore[attr-defined]
+    return answer
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
