@@ -38,9 +38,8 @@ _JOBS = """
 INSERT INTO retries_retryjob (id, merchant_id, connection_id, customer_id, invoice_id, transaction_id, public_id, kind,
     status, trigger, due_at, band, expected_value_minor, why, decision, requested_by, last_error)
 SELECT n, %(merchant)s + n %% %(merchants)s, %(connection)s + n %% %(merchants)s, n, n, n, 'job_' || n, 'CHARGE',
-    'SCHEDULED', 'automatic', %(now)s + make_interval(secs => (n::bigint * 7919 %% 2592000) + 60),
-    n::bigint * 31 %% 10, 100, '',
-    '{}', 'bench', ''
+    'SCHEDULED', 'automatic', %(now)s + make_interval(secs => (n::bigint * 7919 %% 2592000) + 60), n::bigint * 31 %% 10,
+    100, '', '{}', 'bench', ''
 FROM generate_series(%(first)s + 1, %(last)s) n
 """
 _DUE = """

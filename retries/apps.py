@@ -8,9 +8,13 @@ class RetriesConfig(AppConfig):
     name = "retries"
 
     def ready(self) -> None:
-        for module in settings.RETRY_STRATEGY_MODULES:
-            import_module(module)
+        self.load_strategies()
         from retries.services.slots import slot_now, slot_unlock
         from tokens.mirror import SlotKeeper, slot_keeper_register
 
         slot_keeper_register(SlotKeeper(holder=slot_now, unlock=slot_unlock))
+
+    def load_strategies(self) -> None:
+        """Let the modules of RETRY_STRATEGY_MODULES register theirs."""
+        for module in settings.RETRY_STRATEGY_MODULES:
+            import_module(module)

@@ -189,6 +189,7 @@ def test_one_order_of_each_kind_is_out_however_often_one_looks(monkeypatch: pyte
     assert [(row.key, row.func()) for row in orders] == [
         ("recovery", "analytics.tasks.advance_rollups"),
         ("recovery", "notifications.tasks.drain_messages"),
+        ("recovery", "retries.tasks.drain_bulk"),
         ("recovery", "retries.tasks.drain_outbox"),
         ("recovery", "retries.tasks.drain_retries"),
         ("recovery", "retries.tasks.reconcile_sweep"),

@@ -5,9 +5,13 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.apps import apps
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from retries import timing
+from retries.categories import Category
+from retries.policy import parse_policy, preset_document
 from retries.timing import (
     LONGEST_DELAY,
     Exponential,
@@ -302,3 +306,25 @@ def test_quiet_hours_that_make_no_sense_are_refused():
 def test_a_zone_nobody_knows_is_utc(name, expected):
     assert customer_zone(name).key == expected
     assert customer_zone("", default="America/Lima").key == "America/Lima"
+
+
+def test_a_strategy_of_ones_own_is_loaded_by_its_module_and_used_by_its_name(tmp_path, monkeypatch):
+    module = tmp_path / "paydays_of_ours.py"
+    module.write_text(
+        "from datetime import timedelta\n"
+        "from retries.timing import register_strategy\n"
+        "class Payday:\n"
+        "    def delay(self, attempt_number, seed):\n"
+        "        return timedelta(days=7 * attempt_number)\n"
+        "register_strategy('payday', lambda parameters: Payday())\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(timing, "_BUILDERS", dict(timing._BUILDERS))
+    monkeypatch.setattr("django.conf.settings.RETRY_STRATEGY_MODULES", ["paydays_of_ours"])
+    apps.get_app_config("retries").load_strategies()
+    assert "payday" in strategy_names()
+    document = preset_document("standard")
+    document["categories"]["SOFT_DECLINE"] = {"strategy": "payday", "max_attempts": 2}
+    soft = parse_policy(document).strategy_for("standard", Category.SOFT_DECLINE)
+    assert [soft.delay(number, "") for number in (1, 2, 3)] == [timedelta(days=7), timedelta(days=14), None]
