@@ -20,7 +20,7 @@ from recovery_site.console.forms import BulkForm
 from recovery_site.console.lookup import invoice_pks_find
 from retries.models import BulkItem, BulkRun, Case
 from retries.services.bulk import AT_ONCE, LARGEST, BulkOrder, bulk_drain, bulk_foresee, bulk_start
-from retries.states import BulkStatus, CaseStatus
+from retries.states import BulkAction, BulkStatus, CaseStatus
 
 # So many invoices are foreseen one by one before a person says yes; the others are counted.
 FORESEEN = 100
@@ -127,7 +127,7 @@ class CaseInvoiceAdmin(InvoiceAdmin):
         action = ACTIONS[name]
         context = {
             **self.admin_site.each_context(request),
-            "title": action.title,
+            "title": action.title if len(pks) == 1 else f"{BulkAction(name).label} {len(pks):,} invoices?",
             "opts": self.model._meta,
             "button": action.confirm,
             "danger": action.tone == "danger",

@@ -43,7 +43,7 @@ def invoice_find(reference: str, merchants: QuerySet[Merchant]) -> Invoice:
     if len(pks) > 1:
         names = Invoice.objects.filter(pk__in=pks).order_by("pk").values_list("public_id", flat=True)
         raise Conflict(f"{reference!r} fits several invoices; use one of these ids: {', '.join(names)}.")
-    return Invoice.objects.select_related("merchant", "connection", "customer").get(pk=pks[0])
+    return Invoice.objects.select_related("merchant", "connection__gate", "customer").get(pk=pks[0])
 
 
 def _by_public_id(reference: str, merchants: QuerySet[Merchant]) -> list[int]:

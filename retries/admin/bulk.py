@@ -46,6 +46,8 @@ class BulkRunAdmin(TenantAdmin):
         items = BulkItem.objects.filter(run=run).exclude(status=BulkStatus.WAITING).select_related("invoice")
         extra = {
             **(extra_context or {}),
+            "title": "Bulk run",
+            "subtitle": None,
             "run": run,
             "progress": progress,
             "worked": run.total - progress["waiting"],

@@ -177,9 +177,13 @@ class _Draft:
             return None
 
     @property
+    def document_wrong(self) -> bool:
+        return self.policy is None
+
+    @property
     def changes(self) -> list[Any]:
         """What differs from the version in force."""
-        return documents_diff(self.current.document, self.document) if not self.problems else []
+        return [] if self.document_wrong else documents_diff(self.current.document, self.document)
 
     def _preview(self) -> Preview | None:
         if not self.invoice_id or self.policy is None:

@@ -57,6 +57,17 @@ WITH RECURSIVE lanes(merchant_id, connection_id) AS (
     WHERE (gate.shut_until IS NULL OR gate.shut_until <= %(now)s)
       AND (gate.asked_until IS NULL OR gate.asked_until <= %(now)s)
       AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
+), shares(jobs) AS (
+    -- Twice an even share of each lane that has due work is looked at: a backlog in many lanes costs no more than one.
+    SELECT greatest(1, ceil(2.0 * %(limit)s / greatest(1, count(*))))::int FROM open_lanes
+    WHERE EXISTS (
+        SELECT 1 FROM generate_series(0, 9) AS band_number CROSS JOIN LATERAL (
+            SELECT 1 FROM retries_retryjob job
+            WHERE job.status = 'SCHEDULED' AND job.merchant_id = open_lanes.merchant_id
+              AND job.connection_id = open_lanes.connection_id
+              AND job.band = band_number AND job.due_at <= %(now)s LIMIT 1
+        ) one
+    )
 ), firsts AS (
     SELECT due.id, due.band, due.due_at, open_lanes.merchant_id, open_lanes.room,
         row_number() OVER (PARTITION BY open_lanes.connection_id ORDER BY due.band, due.due_at, due.id) AS place
@@ -68,9 +79,9 @@ WITH RECURSIVE lanes(merchant_id, connection_id) AS (
               AND job.connection_id = open_lanes.connection_id
               AND job.band = band_number AND job.due_at <= %(now)s
               AND (job.case_id IS NULL OR job.case_id <> ALL(%(done)s))
-            ORDER BY job.due_at LIMIT %(limit)s
+            ORDER BY job.due_at LIMIT (SELECT jobs FROM shares)
         ) banded
-        LIMIT %(limit)s
+        LIMIT (SELECT jobs FROM shares)
     ) due
 ), turns AS (
     SELECT id, band, due_at, row_number() OVER (PARTITION BY merchant_id ORDER BY band, due_at, id) AS turn

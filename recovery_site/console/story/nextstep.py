@@ -12,6 +12,7 @@ from recovery_site.console.story.gather import Rows, open_case_of
 from recovery_site.console.story.types import NextStepFacts
 from recovery_site.console.words import distance_text, duration_text, moment_text, rule_words
 from retries.models import Case, RetryJob
+from retries.selectors import provider_bar
 from retries.states import JobStatus, NextStep
 
 _FLIGHT = {
@@ -151,6 +152,10 @@ def _held(rows: Rows) -> list[str]:
     obstacle = charging_obstacle(rows.invoice.connection)
     if obstacle:
         notes.append(f"Nothing is sent through {rows.invoice.connection.name}: {obstacle.rstrip('.')}.")
+    bar = provider_bar(rows.invoice.connection, rows.now)
+    if bar is not None:
+        until = moment_text(bar[0], rows.now)
+        notes.append(f"It waits because {bar[1]}; tried again {until}. That uses up no try.")
     return notes
 
 
