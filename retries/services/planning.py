@@ -192,8 +192,15 @@ def _lose(scope: Scope, case: Case, plan: Plan, stamp: Stamp) -> None:
     action = case_policy(case).for_segment(case.segment).final_action if plan.final else FinalAction.LEAVE_OPEN
     case_close(scope, case, "write_off" if action is FinalAction.WRITE_OFF else "lose", reason=plan.why, stamp=stamp)
     if action is FinalAction.WEBHOOK:
-        data = {"action": action.value, "case": case.public_id, "amount_minor": scope.invoice.due_minor}
-        record_event(invoice=scope.invoice, kind="case.final_action", stamp=stamp, data=data)
+        data = {"action": action.value, "amount_minor": scope.invoice.due_minor}
+        record_event(
+            invoice=scope.invoice,
+            kind="case.final_action",
+            stamp=stamp,
+            subject_type="case",
+            subject_id=case.public_id,
+            data=data,
+        )
     if action in (FinalAction.CANCEL, FinalAction.WRITE_OFF):
         reason = "written_off" if action is FinalAction.WRITE_OFF else "canceled"
         move(

@@ -116,6 +116,7 @@ def test_a_job_of_a_dead_worker_is_taken_up_by_the_next_sweep(shop: Shop) -> Non
     ("action", "case_status", "invoice_status", "reason"),
     [
         ("leave_open", "LOST", "PROCESS_FAILED", ""),
+        ("webhook", "LOST", "PROCESS_FAILED", ""),
         ("cancel", "LOST", "CANCELED", "canceled"),
         ("write_off", "WRITTEN_OFF", "CANCELED", "written_off"),
     ],
@@ -135,6 +136,8 @@ def test_the_grace_period_ends_with_the_policys_final_action(
     invoice = shop.invoice(bill)
     assert (shop.case(bill).status, invoice.status, invoice.cancel_reason) == (case_status, invoice_status, reason)
     assert shop.reconcile().deadlines == 0
+    told = invoice.events.filter(kind="case.final_action")
+    assert [event.data["action"] for event in told] == (["webhook"] if action == "webhook" else [])
     assert_chain(invoice)
 
 

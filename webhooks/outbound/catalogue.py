@@ -20,6 +20,7 @@ class EventType(models.TextChoices):
     RETRY_SCHEDULED = "retry_scheduled", "The next automatic charge is booked."
     RETRY_SUCCESS = "retry_success", "A failed invoice was recovered."
     RETRY_EXHAUSTED = "retry_exhausted", "No further automatic charge is possible."
+    FINAL_ACTION = "final_action", "Recovery has ended without money, and your systems decide about the invoice."
     USER_NOTIFICATION = "user_notification", "The customer should be told something."
     INVOICE_SETTLED = "invoice_settled", "An invoice is paid."
     INVOICE_REVERSED = "invoice_reversed", "A paid invoice is owed again: a bank return or a lost dispute."
@@ -35,6 +36,7 @@ _TYPES: Final[Mapping[str, EventType]] = {
     "case.planned": EventType.RETRY_SCHEDULED,
     "case.closed": EventType.RETRY_SUCCESS,
     "alert.exhausted": EventType.RETRY_EXHAUSTED,
+    "case.final_action": EventType.FINAL_ACTION,
     "message.wanted": EventType.USER_NOTIFICATION,
     "invoice.settle": EventType.INVOICE_SETTLED,
     "invoice.reverse": EventType.INVOICE_REVERSED,

@@ -30,6 +30,7 @@ _ABOUT_A_CASE = frozenset(
         EventType.RETRY_SCHEDULED,
         EventType.RETRY_SUCCESS,
         EventType.RETRY_EXHAUSTED,
+        EventType.FINAL_ACTION,
         EventType.USER_NOTIFICATION,
         EventType.LIMITS_EXHAUSTED,
     }
