@@ -6,7 +6,7 @@ from typing import Final
 
 from django.db.models import TextChoices
 
-from invoices.states import AttemptStatus, DisputeStatus, InvoiceStatus, TransactionStatus
+from invoices.states import AttemptStatus, DisputeStatus, InvoiceStatus, NoteStatus, TransactionStatus
 from notifications.states import MessageStatus
 from providers.categories import Category
 from retries.states import CaseStatus, JobStatus, NextStep
@@ -26,6 +26,7 @@ CHOICES: Final[Mapping[str, type[TextChoices]]] = MappingProxyType(
         "inbox": InboxStatus,
         "message": MessageStatus,
         "delivery": DeliveryStatus,
+        "note": NoteStatus,
     }
 )
 
@@ -98,6 +99,13 @@ TONES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             DeliveryStatus.PENDING: "info",
             DeliveryStatus.DELIVERED: "success",
             DeliveryStatus.DEAD: "danger",
+        },
+        "note": {
+            NoteStatus.WAITING: "warning",
+            NoteStatus.LATER: "info",
+            NoteStatus.WRITTEN: "success",
+            NoteStatus.REFUSED: "danger",
+            NoteStatus.FAILED: "danger",
         },
     }
 )

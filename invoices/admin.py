@@ -17,6 +17,7 @@ from accounts.admin.base import (
 from accounts.states import Role
 from invoices.models import (
     Attempt,
+    BillerNote,
     Connection,
     Customer,
     Dispute,
@@ -27,9 +28,12 @@ from invoices.models import (
     ReviewItem,
     Transaction,
 )
+from invoices.services.ledger import Stamp
+from invoices.services.notes import note_retry
 from invoices.services.parties import connection_switch
 from invoices.states import TransactionKind
 from providers.categories import Category
+from recovery_site.common import clock
 from recovery_site.common.errors import RecoveryError
 
 _TENANT = (("merchant", MemberFilter),)
@@ -285,3 +289,53 @@ class ReviewItemAdmin(LedgerAdmin):
     @column("Facts")
     def facts_shown(self, item):
         return pretty(item.facts)
+
+
+@admin.register(BillerNote)
+class BillerNoteAdmin(LedgerAdmin):
+    """What billing systems have to know of money that moved past them, and what keeps them from it."""
+
+    list_display = ("transaction", "state", "what", "amount", "invoice", "connection", "tries", "why", "tried_at")
+    list_filter = ("status", *_ACCOUNT)
+    list_select_related = ("transaction", "invoice", "connection")
+    search_exact = ("transaction__public_id", "invoice__public_id")
+    actions = ("retry",)
+
+    @column("Status")
+    def state(self, note):
+        return badge("note", note.status)
+
+    @column("Of")
+    def what(self, note):
+        return note.transaction.get_kind_display()
+
+    @column("Amount")
+    def amount(self, note):
+        return money(note.transaction.captured_minor, note.transaction.currency)
+
+    @admin.action(description="Tell the billing system again …", permissions=["act"])
+    def retry(self, request, queryset):
+        rows = self.few(request, queryset, Role.SUPPORT)
+        if rows is None:
+            return None
+        page = self.confirm(
+            request,
+            rows,
+            action="retry",
+            title="Tell the billing system again",
+            button="Try again",
+            describe=lambda note: f"It is read first and told only what it does not know. Last time: {note.why or '-'}",
+        )
+        if page is not None:
+            return page
+        done, refused = 0, []
+        for note in rows:
+            stamp = Stamp(actor=f"user:{request.user.pk}", cause=f"staff: {reason_of(request)}", now=clock.now())
+            try:
+                note_retry(note_pk=note.pk, stamp=stamp)
+            except RecoveryError as error:
+                refused.append(f"{note}: {error.message}")
+            else:
+                done += 1
+        report(self, request, done, refused)
+        return None

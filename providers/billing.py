@@ -77,6 +77,14 @@ class NoteResult:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayMethod:
+    """What the gateway underneath a biller calls a payment method and its payer (empty where it needs none)."""
+
+    token: str
+    customer: str
+
+
 class BillerClient(ProviderClient, Protocol):
     """A client whose provider owns the invoices (`traits.bills`)."""
 
@@ -91,6 +99,10 @@ class BillerClient(ProviderClient, Protocol):
 
     def invoice_of_payment(self, payment_id: str) -> str:
         """The invoice a payment belongs to, or an empty string. Raises ProviderUnavailable."""
+
+    def method_at_gateway(self, customer: str, token: str) -> GatewayMethod | None:
+        """What the gateway calls the biller's payment method, None if the biller does not know. Raises
+        ProviderUnavailable."""
 
     def collection_find(self, sought: CollectionSought) -> ChargeResult | None:
         """The payment that the biller made when it was told to collect. None proves nothing. Raises

@@ -71,6 +71,9 @@ class Token(models.Model):
     card = models.ForeignKey(Card, on_delete=models.PROTECT, related_name="tokens")
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "tok"), editable=False)
     provider_token = models.CharField(max_length=200)
+    # What the gateway calls a biller's payment method and its payer, read before it is charged there.
+    gateway_token = models.CharField(max_length=200, blank=True, default="")
+    gateway_customer_id = models.CharField(max_length=200, blank=True, default="")
     status = models.CharField(max_length=10, choices=TokenStatus.choices, default=TokenStatus.LIVE)
     decline_code = models.CharField(max_length=100, blank=True, default="")
     declined_at = models.DateTimeField(null=True, blank=True)

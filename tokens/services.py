@@ -329,3 +329,10 @@ def retry_limit_set(
             defaults={"limit": limit, "changed_by": actor[:100], "changed_at": Now()},
         )
     log.info("retry_limit_set", merchant=merchant.public_id, network=network, rule=name, limit=limit, actor=actor)
+
+
+def token_name_at_gateway(*, token_pk: int, gateway_token: str, gateway_customer_id: str) -> None:
+    """Keep what the gateway calls a biller's payment method. Takes no lock: the charge that uses it comes later."""
+    Token.objects.filter(pk=token_pk).update(
+        gateway_token=gateway_token[:200], gateway_customer_id=gateway_customer_id[:200]
+    )

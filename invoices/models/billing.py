@@ -248,7 +248,7 @@ class Attempt(FSMModelMixin, models.Model):
     gateway = models.ForeignKey(
         Connection, on_delete=models.PROTECT, null=True, blank=True, related_name="+", db_index=False
     )
-    collected = models.BooleanField(default=False)
+    collected = models.BooleanField(default=False, db_default=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "att"), editable=False)
     kind = models.CharField(max_length=6, choices=TransactionKind.choices, default=TransactionKind.CHARGE)
     origin = models.CharField(max_length=8, choices=Origin.choices)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from invoices.models import Connection
+from invoices.models import Attempt, Connection
+from invoices.states import ConnectionMode
 from providers import registry
 from providers.base import ProviderClient
 from recovery_site.common.crypto import decrypt_json
@@ -24,8 +25,23 @@ def connection_client(connection: Connection) -> ProviderClient:
     return registry.client(connection.provider, connection_config(connection))
 
 
+def charging_connection(connection: Connection) -> Connection:
+    """The account through which this connection's invoices are charged: a biller's gateway, else its own."""
+    if connection.mode == ConnectionMode.CHARGE and connection.gateway is not None:
+        return connection.gateway
+    return connection
+
+
+def attempt_account(attempt: Attempt) -> Connection:
+    """The account through which an attempt of ours was sent, whatever its connection says by now."""
+    return attempt.gateway if attempt.gateway is not None else attempt.connection
+
+
 def charging_obstacle(connection: Connection) -> str:
     """Why nothing can be charged through this connection as it is now, in words; empty if it can."""
     if not connection.enabled:
         return "the connection is disabled"
-    return connection.paused_reason
+    if connection.paused_reason:
+        return connection.paused_reason
+    account = charging_connection(connection)
+    return "its gateway connection is disabled" if not account.enabled else account.paused_reason

@@ -27,6 +27,8 @@ class AttemptPlan:
     card_pk: int | None
     trigger: Trigger
     decision: Mapping[str, Any] = field(default_factory=dict)
+    gateway_pk: int | None = None
+    collected: bool = False
     lease_until: datetime | None = None
     send_by: datetime | None = None
 
@@ -47,6 +49,8 @@ def attempt_start(invoice: Invoice, plan: AttemptPlan, stamp: Stamp) -> Attempt:
         currency=plan.transaction.currency,
         token_id=plan.token_pk,
         card_id=plan.card_pk,
+        gateway_id=plan.gateway_pk,
+        collected=plan.collected,
         idempotency_key=f"recovery-{reference}",
         decision=dict(plan.decision),
         attempted_at=stamp.now,

@@ -44,7 +44,6 @@ GUIDE = Guide(
     events=(
         "subscription_charged_successfully",
         "subscription_charged_unsuccessfully",
-        "subscription_went_past_due",
         "subscription_canceled",
         "subscription_expired",
         "transaction_settled",
@@ -59,7 +58,6 @@ GUIDE = Guide(
         "payment_method_customer_data_updated",
         "payment_method_revoked_by_customer",
         "granted_payment_method_revoked",
-        "account_updater_daily_report",
     ),
     where="Braintree's Control Panel, API, Webhooks: a webhook with this address and these kinds.",
     signed_with="public_key:private_key of the API keys.",

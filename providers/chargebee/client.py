@@ -21,6 +21,7 @@ from providers.base import (
 from providers.billing import (
     CollectionSought,
     CollectionStays,
+    GatewayMethod,
     NoteOutcome,
     NoteResult,
     PaymentNote,
@@ -177,6 +178,14 @@ class ChargebeeClient:
     def invoice_of_payment(self, payment_id: str) -> str:
         """Chargebee's payments name their invoices themselves."""
         return ""
+
+    def method_at_gateway(self, customer: str, token: str) -> GatewayMethod | None:
+        """A payment source's reference: the gateway's payer and method with a slash between them, or the method."""
+        answer = self._api.read(f"/payment_sources/{_quoted(token)}")
+        source = self._api.found(answer, lambda body: part(body, "payment_source"), absent=_ABSENT)
+        reference = "" if source is None else _understood(lambda one: identifier(one, "reference_id"), source)
+        payer, _, method = reference.rpartition("/")
+        return GatewayMethod(method, payer) if method else None
 
     # --- payments made elsewhere ------------------------------------------------------------------------------------
 

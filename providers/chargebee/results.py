@@ -87,6 +87,7 @@ def decline(transaction: Mapping[str, Any]) -> DeclineFacts:
         advice_code=text(detail, "processor_advice_code")[:40],
         provider_advice=text(detail, "recommendation_code")[:40],
         message=text(transaction, "error_text")[:500],
+        gateway=text(transaction, "gateway")[:40],
     )
 
 

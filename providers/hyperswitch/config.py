@@ -26,12 +26,11 @@ GUIDE = Guide(
         timeout(30.0, 30.0),
     ),
     events=(
-        *("payment_" + name for name in "succeeded failed processing cancelled authorized captured expired".split()),
+        *("payment_" + name for name in "succeeded failed processing authorized captured".split()),
         "action_required",
         "refund_succeeded",
         "refund_failed",
         *("dispute_" + name for name in "opened expired accepted cancelled challenged won lost".split()),
-        "mandate_active",
         "mandate_revoked",
     ),
     where="Hyperswitch's control centre, Developers, Payment settings: this address as the webhook URL.",

@@ -87,6 +87,7 @@ def decline(payment: Mapping[str, Any]) -> DeclineFacts:
         advice_code=(text(network, "advice_code") or text(network, "network_advice_code"))[:40],
         provider_advice=text(part(details, "unified_details"), "recommended_action")[:40],
         message=text(payment, "error_message")[:500],
+        gateway=text(payment, "connector")[:40],
     )
 
 

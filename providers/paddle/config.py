@@ -1,14 +1,13 @@
 """What a connection to Paddle is made of: Paddle collects its own money, so there is nothing to charge with."""
 
-from providers.guide import Guide, Kind, Setting
+from providers.guide import Guide
 
 GUIDE = Guide(
     title="Paddle",
     modes=("observe",),
-    settings=(Setting(name="api_key", label="API key", help="a key that may read transactions", kind=Kind.SECRET),),
     events=(
         *("transaction." + name for name in "billed paid completed payment_failed past_due canceled updated".split()),
-        *("subscription." + name for name in "past_due canceled paused updated".split()),
+        "subscription.canceled",
         *("adjustment." + name for name in "created updated".split()),
         *("payment_method." + name for name in "saved deleted".split()),
     ),

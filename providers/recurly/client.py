@@ -21,7 +21,15 @@ from providers.base import (
     RefundRequest,
     Settles,
 )
-from providers.billing import CollectionSought, CollectionStays, NoteOutcome, NoteResult, PaymentNote, RefundNote
+from providers.billing import (
+    CollectionSought,
+    CollectionStays,
+    GatewayMethod,
+    NoteOutcome,
+    NoteResult,
+    PaymentNote,
+    RefundNote,
+)
 from providers.guide import settings_read
 from providers.recurly.config import GUIDE
 from providers.recurly.results import (
@@ -206,9 +214,23 @@ class RecurlyClient:
         )
 
     def invoice_of_payment(self, payment_id: str) -> str:
-        """The number of the invoice that the transaction names."""
-        payment = self._api.found(self._api.read(_transaction(payment_id)), lambda one: one, absent=_ABSENT)
-        return text(part(payment, "invoice"), "number") if payment is not None else ""
+        """The number of the invoice that a transaction belongs to: by it Recurly's webhooks name invoices."""
+        paid = self._api.found(
+            self._api.read(_transaction(payment_id)), lambda one: part(one, "invoice"), absent=_ABSENT
+        )
+        return "" if paid is None else str(paid.get("number") or "")
+
+    def method_at_gateway(self, customer: str, token: str) -> GatewayMethod | None:
+        """The gateway's references of a billing info: Recurly keeps the method's, and the payer's where it has one."""
+        path = f"/accounts/code-{quote(customer, safe='')}/billing_infos/{quote(token, safe='')}"
+        info = self._api.found(self._api.read(path), lambda one: one, absent=_ABSENT)
+        if info is None:
+            return None
+        told = {str(one.get("reference_type")): str(one.get("token") or "") for one in _references(info)}
+        payer = next((token for kind, token in told.items() if "customer" in kind), "")
+        method = next((token for kind, token in told.items() if "customer" not in kind), "")
+        method = method or str(part(info, "payment_method").get("gateway_token") or "")
+        return GatewayMethod(method, payer) if method else None
 
     # --- payments made elsewhere ------------------------------------------------------------------------------------
 
@@ -296,6 +318,11 @@ def _refunded(credit: Mapping[str, Any]) -> ChargeResult:
 
 def _made_here(transaction: Mapping[str, Any]) -> ChargeResult | None:
     return None if text(transaction, "origin") in MADE_ELSEWHERE else payment_result(transaction)
+
+
+def _references(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = info.get("payment_gateway_references")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def _noted(invoice: Mapping[str, Any], reference: str) -> str:

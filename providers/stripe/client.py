@@ -16,7 +16,7 @@ from providers.base import (
     RefundRequest,
     Settles,
 )
-from providers.billing import CollectionSought, NoteResult, PaymentNote, RefundNote
+from providers.billing import CollectionSought, GatewayMethod, NoteResult, PaymentNote, RefundNote
 from providers.stripe import facts
 from providers.stripe.amounts import to_stripe
 from providers.stripe.answers import read_result, unavailable, understood, write_result
@@ -201,6 +201,10 @@ class StripeClient:
             params["expand"] = ["payments.data.payment.payment_intent"]
         answer = self._exchange.post(f"{_path('invoices', invoice_id)}/pay", params, idempotency_key)
         return write_result(answer, paid_invoice_result, "charge")
+
+    def method_at_gateway(self, customer: str, token: str) -> GatewayMethod | None:
+        """Stripe Billing's payment methods are Stripe's own."""
+        return GatewayMethod(token, customer)
 
     def collection_find(self, sought: CollectionSought) -> ChargeResult | None:
         """The payment of an invoice that is paid by now, by whatever means; see BillerClient.collection_find."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from invoices.states import ReviewKind, Trigger
+from invoices.states import NoteStatus, ReviewKind, Trigger
 from recovery_site.common.money import format_money
 from recovery_site.console.words import category_title, moment_text, plain
 from retries.states import CaseStatus, NextStep
@@ -356,6 +356,24 @@ def _message(told: Told) -> Line:
     return Line(f"{text}: {template}." if template else f"{text}.", tone=tone, minor=told.kind == "message.wanted")
 
 
+_NOTES = {
+    NoteStatus.WRITTEN: ("The billing system wrote our {} into its books.", "success"),
+    NoteStatus.REFUSED: ("The billing system will not write our {} into its books.", "danger"),
+    NoteStatus.FAILED: ("Telling the billing system of our {} was given up.", "danger"),
+}
+
+
+def _note_closed(told: Told) -> Line:
+    text, tone = _NOTES.get(told.to_state, ("The billing system was told of our {}.", "neutral"))  # type: ignore[call-overload]
+    record = told.text("record_id")
+    detail = f"Its own id: {record}" if record else told.text("why")
+    return Line(text.format(told.text("of") or "payment"), detail=detail, tone=tone)
+
+
+def _note_retried(told: Told) -> Line:
+    return Line(f"Telling the billing system of our {told.text('of') or 'payment'} begins anew.", tone="accent")
+
+
 _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "invoice.created": _invoice_created,
     "invoice.start": _says("Collecting began.", minor=True),
@@ -391,6 +409,8 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "dispute.opened": _dispute_opened,
     "dispute.win": _says("The dispute was won; the money stays.", tone="success"),
     "dispute.lose": _says("The dispute was lost.", tone="danger"),
+    "note.closed": _note_closed,
+    "note.retried": _note_retried,
     "review.opened": _review_opened,
     "review.resolved": _review_resolved,
     "case.opened": _case_opened,

@@ -10,10 +10,10 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from invoices.models import Connection
-from invoices.selectors.parties import connection_client
+from invoices.selectors.parties import charging_connection, connection_client
 from invoices.states import AttemptStatus, TransactionKind
 from providers.base import ChargeResult, ProviderUnavailable
-from retries.engine.biller import biller_consult
+from retries.engine.biller import Stays, biller_consult, collection_refuse
 from retries.engine.claim import (
     Claim,
     case_due_again,
@@ -27,11 +27,19 @@ from retries.engine.crew import Crew
 from retries.engine.precheck import refused_early
 from retries.engine.prepare import Refused, attempt_postpone, attempt_prepare
 from retries.engine.send import charge_record, charge_send
-from retries.refunding.send import refund_answer, refund_prepare, refund_send
-from retries.services.gates import Barred, Passage, gate_enter, gate_leave, gate_no_connection, gate_note
+from retries.refunding.send import refund_account, refund_answer, refund_prepare, refund_send
+from retries.services.gates import (
+    Barred,
+    Passage,
+    gate_answered,
+    gate_enter,
+    gate_leave,
+    gate_no_connection,
+    gate_note,
+)
 
 log = structlog.get_logger()
-# Longest a provider call may take; every client's own time-outs stay below it.
+# How long a provider call is taken to last at least; a client with a longer time-out says so itself.
 PROVIDER_TIMEOUT = timedelta(seconds=20)
 _POISON_PAUSE = timedelta(hours=1)
 _BILLER_PAUSE = timedelta(minutes=5)
@@ -172,22 +180,23 @@ def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) 
 
     None if the job went back untouched to wait for the rate limit.
     """
-    account = Connection.objects.select_related("gate").get(pk=claim.connection_pk)
-    asks_first = claim.kind == TransactionKind.CHARGE and connection_client(account).traits.bills
+    owner = Connection.objects.select_related("gate", "gateway__gate").get(pk=claim.connection_pk)
+    if claim.kind == TransactionKind.REFUND:
+        return _refund(claim, owner, now, lease, timeout)
+    asks_first = connection_client(owner).traits.bills
     if asks_first and (early := refused_early(claim, now=now, lease=lease)) is not None:
         return _refused(claim, early)
-    passage = gate_enter(account, now=now)
+    passage = gate_enter(charging_connection(owner), now=now)
     if isinstance(passage, Barred):
         return _barred(claim, passage, now)
-    if claim.kind == TransactionKind.REFUND:
-        return _refund(claim, passage, now, lease, timeout)
-    if asks_first:
-        try:
-            biller_consult(claim, now=now)
-        except ProviderUnavailable as error:
-            gate_no_connection(passage, error.message, now=now)
-            raise
-    prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
+    said = _consult(claim, owner, passage, now) if asks_first else None
+    if isinstance(said, Barred):
+        gate_leave(passage, now=now)
+        return _barred(claim, said, now)
+    if said is None:
+        prepared = attempt_prepare(claim, now=now, lease=lease, timeout=timeout)
+    else:
+        prepared = collection_refuse(claim, said, now=now)
     if isinstance(prepared, Refused):
         gate_leave(passage, now=now)
         return _refused(claim, prepared)
@@ -198,7 +207,27 @@ def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) 
     return "settled" if outcome == "succeeded" and whole else outcome
 
 
-def _refund(claim: Claim, passage: Passage, now: datetime, lease: timedelta, timeout: timedelta) -> str:
+def _consult(claim: Claim, owner: Connection, passage: Passage, now: datetime) -> Stays | Barred | None:
+    """Ask the biller, through its own gate too where another account is charged for it."""
+    asked = gate_enter(owner, now=now) if passage.connection_pk != owner.pk else passage
+    if isinstance(asked, Barred):
+        return asked
+    try:
+        said = biller_consult(claim, now=now)
+    except ProviderUnavailable as error:
+        gate_no_connection(asked, error.message, now=now)
+        if asked is not passage:
+            gate_leave(passage, now=now)
+        raise
+    if asked is not passage:
+        gate_answered(asked, now=now)
+    return said
+
+
+def _refund(claim: Claim, owner: Connection, now: datetime, lease: timedelta, timeout: timedelta) -> str | None:
+    passage = gate_enter(refund_account(claim) or owner, now=now)
+    if isinstance(passage, Barred):
+        return _barred(claim, passage, now)
     prepared = refund_prepare(claim, now=now, lease=lease, timeout=timeout)
     if isinstance(prepared, Refused):
         gate_leave(passage, now=now)

@@ -9,7 +9,7 @@ from django.utils.functional import cached_property
 
 from accounts.models import GlobalSwitch, Merchant
 from invoices.models import Attempt, Connection, Transaction
-from invoices.selectors.parties import charging_obstacle
+from invoices.selectors.parties import charging_connection, charging_obstacle, connection_client
 from invoices.services.attempts import AttemptPlan, attempt_start
 from invoices.services.ledger import Stamp, move
 from invoices.states import (
@@ -34,7 +34,10 @@ _HELD_FOR = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A committed SENDING attempt and the request to send for it, before `send_by` on the database clock."""
+    """A committed SENDING attempt and the request to send for it, before `send_by` on the database clock.
+
+    `connection` is the account to charge: a biller's gateway, or the invoice's own.
+    """
 
     attempt_pk: int
     connection: Connection
@@ -147,11 +150,28 @@ class _Check:
             return "this connection only observes"
         if self.connection.mode == ConnectionMode.SCHEDULE:
             return "the merchant charges through this connection itself"
-        return charging_obstacle(self.connection)
+        return charging_obstacle(self.connection) or self._road()
+
+    def _road(self) -> str:
+        """Billing systems that collect only their own invoices cannot be asked for anything else."""
+        traits = connection_client(self.account).traits
+        if self.collects and not traits.collects:
+            return "this provider collects no invoices"
+        if not self.collects and not traits.charges:
+            return "this provider charges only invoices of its own, and the invoice's name is not known"
+        return ""
+
+    @cached_property
+    def account(self) -> Connection:
+        return charging_connection(self.connection)
+
+    @cached_property
+    def collects(self) -> bool:
+        return self.connection.mode == ConnectionMode.COLLECT and bool(self.scope.invoice.provider_invoice_id)
 
     @cached_property
     def connection(self) -> Connection:
-        return Connection.objects.get(pk=self.job.connection_id)
+        return Connection.objects.select_related("gateway").get(pk=self.job.connection_id)
 
     def _flights(self) -> str:
         if self.facts.customer_sending:
@@ -180,6 +200,8 @@ class _Check:
             return f"the {self.option.label} {self.option.obstacle}"
         if self.option.allowed_at > self.now:
             return f"the {self.option.label} must wait ({self.option.limit_text})"
+        if self.account != self.connection and not Token.objects.filter(pk=self.option.pk).exclude(gateway_token=""):
+            return f"the {self.option.label} is not known at the gateway"
         return ""
 
 
@@ -257,7 +279,7 @@ def _commit(
     invoice, option = scope.invoice, check.option
     assert option is not None
     lease_until = check.facts.database_now + lease
-    send_by = lease_until - timeout
+    send_by = lease_until - max(timeout, call_takes(check.account, lease))
     _into_processing(scope, charge, stamp)
     attempt = attempt_start(
         invoice,
@@ -266,6 +288,8 @@ def _commit(
             token_pk=option.pk,
             card_pk=option.card_pk,
             trigger=Trigger(job.trigger),
+            gateway_pk=check.account.pk if check.account != check.connection else None,
+            collected=check.collects,
             decision={**job.decision, "why": job.why, "remaining_before": option.remaining},
             lease_until=lease_until,
             send_by=send_by,
@@ -279,8 +303,8 @@ def _commit(
         case_set_step(case, invoice, NextStep.SENDING, lease_until, "A charge is being sent right now.", stamp)
     return Prepared(
         attempt_pk=attempt.pk,
-        connection=check.connection,
-        request=charge_request(attempt, scope, check.connection),
+        connection=check.account,
+        request=charge_request(attempt, scope),
         send_by=send_by,
     )
 
@@ -294,17 +318,22 @@ def _into_processing(scope: Scope, charge: Transaction, stamp: Stamp) -> None:
     move(charge, "submit", invoice=invoice, stamp=stamp)
 
 
-def charge_request(attempt: Attempt, scope: Scope, connection: Connection) -> ChargeRequest:
+def call_takes(account: Connection, lease: timedelta) -> timedelta:
+    """How long one call to this account's provider takes at most; never more than half of a lease is given to it."""
+    return min(timedelta(seconds=connection_client(account).traits.timeout_seconds), lease / 2)
+
+
+def charge_request(attempt: Attempt, scope: Scope) -> ChargeRequest:
     """The request of an attempt: the same every time it is built, so that a resend under its key changes nothing."""
-    token = Token.objects.values_list("provider_token", flat=True).get(attempts=attempt)
+    token = Token.objects.select_related("card").get(attempts=attempt)
     invoice = scope.invoice
     assert attempt.idempotency_key is not None
-    collects = connection.mode == ConnectionMode.COLLECT
+    elsewhere = attempt.gateway_id is not None
     return ChargeRequest(
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
-        token=token,
-        customer=scope.customer.connector_customer_id,
+        token=token.gateway_token if elsewhere else token.provider_token,
+        customer=token.gateway_customer_id if elsewhere else scope.customer.connector_customer_id,
         reference=attempt.public_id,
         idempotency_key=attempt.idempotency_key,
         metadata={
@@ -313,5 +342,6 @@ def charge_request(attempt: Attempt, scope: Scope, connection: Connection) -> Ch
             "transaction": attempt.transaction.public_id,
             "at": attempt.attempted_at.isoformat(),
         },
-        collect_invoice=(invoice.provider_invoice_id or "") if collects else "",
+        kind=token.card.kind,
+        collect_invoice=(invoice.provider_invoice_id or "") if attempt.collected else "",
     )

@@ -10,6 +10,7 @@ from invoices.models import Connection
 from invoices.services.ledger import Stamp
 from providers.base import EventKind, PaymentEvent
 from retries.handler import disputes, invoices, links, methods, payments, refunds
+from retries.handler.elsewhere import NOT_OURS, billers_of, for_biller, own_note
 from retries.handler.resolve import Subject, subject_find
 
 
@@ -49,6 +50,13 @@ def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now
     """
     stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
     with transaction.atomic():
+        if billers := billers_of(connection):
+            event, account = for_biller(event, connection, billers)
+            if account == connection:
+                return Handled(effect=False, reason=NOT_OURS)
+            connection = account
+        elif reason := own_note(event, connection):
+            return Handled(effect=False, reason=reason)
         subject = subject_find(event, connection, now)
         kind = event.kind
         if kind is EventKind.INVOICE_FAILED and event.payment is not None:

@@ -123,8 +123,12 @@ def _known_attempt(invoice: Invoice, subject: Subject, event: PaymentEvent) -> A
         EventKind.PAYMENT_SUCCEEDED: AttemptStatus.SUCCEEDED,
         EventKind.PAYMENT_PENDING: AttemptStatus.AWAITING,
     }[event.kind]
-    nameless = attempts.exclude(origin=Origin.OURS).filter(
-        Q(status__in=(status, AttemptStatus.AWAITING)), attempted_at__range=around
+    # A payment that we told the biller to make has its id only once the biller has said it.
+    told_to = Q(origin=Origin.OURS, collected=True, amount_minor=payment.amount_minor, currency=payment.currency)
+    nameless = attempts.filter(
+        ~Q(origin=Origin.OURS) | told_to,
+        status__in=(status, AttemptStatus.AWAITING),
+        attempted_at__range=around,
     )
     if payment.charge_id:
         nameless = nameless.filter(provider_id__isnull=True)

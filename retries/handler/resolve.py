@@ -42,7 +42,7 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
 
     An invoice the ledger knows decides the customer: its row is the lock, whatever the event says.
     """
-    attempt = _attempt(event, connection)
+    attempt = attempt_find(event, connection)
     invoice = attempt.invoice if attempt is not None else _invoice(event, connection)
     if invoice is not None:
         return Subject(invoice.customer_id, invoice.pk, attempt.pk if attempt else None)
@@ -55,7 +55,8 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
     return Subject(customer_pk, invoice_pk, None)
 
 
-def _attempt(event: PaymentEvent, connection: Connection) -> Attempt | None:
+def attempt_find(event: PaymentEvent, connection: Connection) -> Attempt | None:
+    """The attempt of this connection that an event names by our reference or by an id of the provider."""
     ours = Attempt.objects.filter(connection=connection).select_related("invoice")
     payment = event.payment
     if payment is not None:

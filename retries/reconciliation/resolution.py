@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import transaction
 
 from invoices.models import Attempt
 from invoices.selectors.attempts import lease_over
-from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.selectors.parties import attempt_account, charging_obstacle, connection_client
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
@@ -26,11 +26,12 @@ from providers.base import (
     ProviderUnavailable,
     ProviderUncertain,
 )
+from providers.billing import BillerClient, CollectionSought
 from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.raw import raw_answer
 from retries.engine.drain import PROVIDER_TIMEOUT
-from retries.engine.prepare import Prepared, charge_request, charging_switched_off
+from retries.engine.prepare import Prepared, call_takes, charge_request, charging_switched_off
 from retries.engine.send import answer_apply, charge_send, differences, mismatch_review
 from retries.locking import Scope, open_case, scope_lock
 from retries.reconcile_log import attempt_line
@@ -72,11 +73,11 @@ def attempt_resolve_unknown(attempt_pk: int, *, now: datetime, unreadable: Count
 
     `unreadable` counts the connections whose provider did not answer.
     """
-    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
-    connection = attempt.connection
-    if charging_obstacle(connection):
+    attempt = Attempt.objects.select_related("connection__gateway", "gateway", "invoice", "token").get(pk=attempt_pk)
+    account = attempt_account(attempt)
+    if charging_obstacle(account):
         return Resolved.SKIPPED
-    client = connection_client(connection)
+    client = connection_client(account)
     try:
         found = _look_up(client, attempt)
     except ProviderUnavailable as error:
@@ -97,10 +98,24 @@ def _unanswered(attempt: Attempt, error: ProviderUnavailable, now: datetime, unr
 
 def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
     if attempt.provider_id:
-        return client.charge_get(attempt.provider_id)
+        return client.charge_get(attempt.provider_id) if client.traits.reads else None
+    if attempt.collected:
+        return _look_up_collected(cast(BillerClient, client), attempt)
     if client.traits.lookup is Lookup.NONE:
         return None
     return client.charge_find(attempt.public_id)
+
+
+def _look_up_collected(biller: BillerClient, attempt: Attempt) -> ChargeResult | None:
+    """A payment that the biller made carries no reference of ours: it is looked for at its invoice."""
+    sought = CollectionSought(
+        invoice_id=attempt.invoice.provider_invoice_id or "",
+        amount_minor=attempt.amount_minor,
+        currency=attempt.currency,
+        token=attempt.token.provider_token if attempt.token is not None else "",
+        sent_at=attempt.attempted_at,
+    )
+    return biller.collection_find(sought)
 
 
 def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
@@ -132,9 +147,16 @@ def _adopt(attempt_pk: int, found: ChargeResult, now: datetime) -> Resolved:
 
 def _contradiction(attempt: Attempt, found: ChargeResult) -> str:
     wrong = differences(attempt, found)
-    if not wrong and found.token and attempt.token is not None and found.token != attempt.token.provider_token:
+    if not wrong and found.token and found.token != (_sent_with(attempt) or found.token):
         return "another token"
     return wrong
+
+
+def _sent_with(attempt: Attempt) -> str:
+    """The token as the account that was charged calls it, empty if the attempt had none."""
+    if attempt.token is None:
+        return ""
+    return attempt.token.provider_token if attempt.gateway_id is None else attempt.token.gateway_token
 
 
 def _absent(attempt: Attempt, traits: ClientTraits, now: datetime) -> Resolved:
@@ -143,7 +165,7 @@ def _absent(attempt: Attempt, traits: ClientTraits, now: datetime) -> Resolved:
         return Resolved.WAITING
     if _age(attempt, now) < traits.key_ttl / 2:
         return _resend(attempt.pk, now)
-    if traits.lookup is Lookup.AUTHORITATIVE:
+    if traits.lookup is Lookup.AUTHORITATIVE and not attempt.collected:
         return _surely_absent(attempt.pk, now)
     return _to_staff(attempt.pk, now, "The provider cannot say for sure whether the charge exists.")
 
@@ -190,11 +212,12 @@ def _resend(attempt_pk: int, now: datetime) -> Resolved:
             subject_id=attempt.public_id,
             data={"resends": attempt.resends},
         )
+        account = attempt_account(attempt)
         prepared = Prepared(
             attempt_pk=attempt.pk,
-            connection=attempt.connection,
-            request=charge_request(attempt, scope, attempt.connection),
-            send_by=attempt.lease_until - min(PROVIDER_TIMEOUT, lease / 2),
+            connection=account,
+            request=charge_request(attempt, scope),
+            send_by=attempt.lease_until - max(min(PROVIDER_TIMEOUT, lease / 2), call_takes(account, lease)),
         )
     answer = charge_send(prepared)
     if isinstance(answer, ProviderUncertain):
@@ -242,11 +265,12 @@ def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
 
 def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime, unreadable: Counter[int] | None = None) -> Resolved:
     """A settlement that is due: read it; still pending is extended once by its own period, then asked of staff."""
-    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
-    if charging_obstacle(attempt.connection):
+    attempt = Attempt.objects.select_related("connection__gateway", "gateway", "invoice", "token").get(pk=attempt_pk)
+    account = attempt_account(attempt)
+    if charging_obstacle(account):
         return Resolved.SKIPPED
     try:
-        found = _look_up(connection_client(attempt.connection), attempt)
+        found = _look_up(connection_client(account), attempt)
     except ProviderUnavailable as error:
         _unanswered(attempt, error, now, unreadable)
         if attempt.expected_by is None or now - attempt.expected_by <= STAFF_AFTER:
@@ -332,7 +356,9 @@ def _locked(attempt_pk: int, *, durable: bool = False) -> Iterator[tuple[Scope, 
     customer_pk, invoice_pk = Attempt.objects.values_list("customer_id", "invoice_id").get(pk=attempt_pk)
     with transaction.atomic(durable=durable):
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
-        rows = Attempt.objects.filter(pk=attempt_pk).select_related("connection", "token", "transaction", "card")
+        rows = Attempt.objects.filter(pk=attempt_pk).select_related(
+            "connection", "gateway", "token", "transaction", "card"
+        )
         yield scope, for_no_key_update(rows).get()
 
 

@@ -19,6 +19,7 @@ from providers.base import (
     Outcome,
     PaymentEvent,
     PaymentFacts,
+    ProviderClient,
     ProviderUnavailable,
 )
 from recovery_site.common.db import for_no_key_update
@@ -59,8 +60,11 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
     connection = Connection.objects.get(pk=connection_pk)
     if charging_obstacle(connection):
         return 0
+    client = connection_client(connection)
+    if not client.traits.lists:
+        return 0
     since = connection.scanned_until or connection.created_at
-    listed, whole = _listed(connection, since, now)
+    listed, whole = _listed(connection, client, since, now)
     news, until = 0, since
     for result in listed:
         try:
@@ -75,7 +79,9 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
     return news
 
 
-def _listed(connection: Connection, since: datetime, now: datetime) -> tuple[list[ChargeResult], bool]:
+def _listed(
+    connection: Connection, client: ProviderClient, since: datetime, now: datetime
+) -> tuple[list[ChargeResult], bool]:
     """The oldest charges that were not looked at yet, with those just before them, and whether the list was readable.
 
     Some providers list the newest first: the whole list is walked, and no more of it is kept than one tick can do.
@@ -96,9 +102,7 @@ def _listed(connection: Connection, since: datetime, now: datetime) -> tuple[lis
     def age(result: ChargeResult) -> datetime:
         return result.created_at or since
 
-    found = heapq.nsmallest(
-        _MOST_PER_TICK, unseen(connection_client(connection).charges_list(since - _OVERLAP)), key=age
-    )
+    found = heapq.nsmallest(_MOST_PER_TICK, unseen(client.charges_list(since - _OVERLAP)), key=age)
     if trouble:
         reason = trouble[0].message
         reconcile_line(

@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 
 from invoices.models import Attempt, ReviewItem, Transaction
 from invoices.selectors.attempts import lease_over
-from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.selectors.parties import attempt_account, charging_obstacle, connection_client
 from invoices.services.attempts import attempt_error
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_resolve
@@ -34,7 +34,7 @@ from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, NotFound
 from retries.engine.drain import PROVIDER_TIMEOUT
-from retries.engine.prepare import charging_switched_off
+from retries.engine.prepare import call_takes, charging_switched_off
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
 from retries.reconcile_log import attempt_line
@@ -60,12 +60,12 @@ def refund_resolve(attempt_pk: int, *, now: datetime, unreadable: Counter[int] |
 
     `unreadable` counts the connections whose provider did not answer.
     """
-    attempt = Attempt.objects.select_related("connection").get(pk=attempt_pk)
+    attempt = Attempt.objects.select_related("connection__gateway", "gateway").get(pk=attempt_pk)
     if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
         return "waiting"
-    if charging_obstacle(attempt.connection):
+    if charging_obstacle(attempt_account(attempt)):
         return "skipped"
-    client = connection_client(attempt.connection)
+    client = connection_client(attempt_account(attempt))
     try:
         found = _look_up(client, attempt)
     except ProviderUnavailable as error:
@@ -79,8 +79,8 @@ def refund_resolve(attempt_pk: int, *, now: datetime, unreadable: Counter[int] |
 
 def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
     if attempt.provider_id:
-        return client.refund_get(attempt.provider_id)
-    if client.traits.lookup is Lookup.NONE:
+        return client.refund_get(attempt.provider_id) if client.traits.reads else None
+    if client.traits.refunds_found is Lookup.NONE:
         return None
     return client.refund_find(attempt.public_id)
 
@@ -116,7 +116,7 @@ def _absent(attempt: Attempt, client: ProviderClient, now: datetime) -> str:
         return _overdue(attempt, now)
     if age < _ABSENT_AFTER or not lease_over(attempt):
         return "waiting"
-    if traits.lookup is Lookup.AUTHORITATIVE:
+    if traits.refunds_found is Lookup.AUTHORITATIVE:
         return _fail(attempt.pk, now)
     if age < traits.key_ttl / 2:
         return _resend(attempt.pk, now)
@@ -176,11 +176,12 @@ def _resend_prepare(attempt_pk: int, now: datetime) -> PreparedRefund | None:
             data={"resends": attempt.resends},
         )
         assert paid.provider_id is not None
+        account = attempt_account(attempt)
         return PreparedRefund(
             attempt_pk=attempt.pk,
-            connection=attempt.connection,
-            request=refund_call(attempt, paid.provider_id, attempt.transaction.reason),
-            send_by=attempt.lease_until - min(PROVIDER_TIMEOUT, lease / 2),
+            connection=account,
+            request=refund_call(attempt, paid, attempt.transaction.reason),
+            send_by=attempt.lease_until - max(min(PROVIDER_TIMEOUT, lease / 2), call_takes(account, lease)),
         )
 
 

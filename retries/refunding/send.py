@@ -10,7 +10,7 @@ from django.db import transaction
 
 from invoices.models import Attempt, Connection, Transaction
 from invoices.selectors.attempts import lease_over
-from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.selectors.parties import attempt_account, charging_obstacle, connection_client
 from invoices.services.attempts import (
     AttemptPlan,
     another_id,
@@ -35,7 +35,7 @@ from recovery_site.common.clock import database_now
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.raw import raw_answer
 from retries.engine.claim import Claim
-from retries.engine.prepare import Refused, charging_switched_off
+from retries.engine.prepare import Refused, call_takes, charging_switched_off
 from retries.engine.send import may_send
 from retries.locking import Scope, scope_lock
 from retries.models import RetryJob
@@ -58,6 +58,15 @@ class PreparedRefund:
     send_by: datetime
 
 
+def refund_account(claim: Claim) -> Connection | None:
+    """The account that took the money which a claimed refund gives back, read with its gate; None if none did."""
+    charge = Transaction.objects.get(refunds__jobs=claim.job_pk)
+    paid = charge_attempt(charge)
+    if paid is None:
+        return None
+    return Connection.objects.select_related("gate").get(pk=paid.gateway_id or paid.connection_id)
+
+
 def refund_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: timedelta) -> PreparedRefund | Refused:
     """Step 2 for a refund: still open, switches on, no other call of it in flight; then the intent is committed."""
     stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
@@ -78,29 +87,31 @@ def refund_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: ti
         paid = charge_attempt(refund.refund_of)
         assert paid is not None
         assert paid.provider_id is not None
+        account = attempt_account(paid)
         lease_until = database_now() + lease
+        send_by = lease_until - max(timeout, call_takes(account, lease))
         move(refund, "submit", invoice=scope.invoice, stamp=stamp)
         plan = AttemptPlan(
             transaction=refund,
             token_pk=None,
             card_pk=None,
             trigger=Trigger.STAFF,
+            gateway_pk=paid.gateway_id,
             lease_until=lease_until,
-            send_by=lease_until - timeout,
+            send_by=send_by,
         )
         attempt = attempt_start(scope.invoice, plan, stamp)
         job.attempt, job.lease_until = attempt, lease_until
         job.save(update_fields=["attempt", "lease_until"])
-        return PreparedRefund(
-            attempt.pk, connection, refund_call(attempt, paid.provider_id, refund.reason), lease_until - timeout
-        )
+        return PreparedRefund(attempt.pk, account, refund_call(attempt, paid, refund.reason), send_by)
 
 
-def refund_call(attempt: Attempt, charge_id: str, reason: str) -> RefundRequest:
+def refund_call(attempt: Attempt, paid: Attempt, reason: str) -> RefundRequest:
     """The request of a refund attempt: the same every time it is built."""
     assert attempt.idempotency_key is not None
     return RefundRequest(
-        charge_id=charge_id,
+        charge_id=paid.provider_id or "",
+        payment_id=paid.provider_payment_id,
         amount_minor=attempt.amount_minor,
         currency=attempt.currency,
         reference=attempt.public_id,
@@ -264,7 +275,7 @@ def _errored(scope: Scope, attempt: Attempt, answer: ChargeResult, stamp: Stamp)
     )
     refund = for_no_key_update(Transaction.objects.filter(pk=attempt.transaction_id)).get()
     tries = Attempt.objects.filter(transaction=refund, origin=Origin.OURS).count()
-    soft = code in ("network_error", "unsent", "rate_limit_exceeded")
+    soft = code in ("network_error", "unsent", "rate_limit_exceeded", "not_settled")
     job = RetryJob.objects.filter(attempt=attempt, status=JobStatus.RUNNING).first()
     if soft and tries <= len(_LADDER) and job is not None:
         move(refund, "retry_later", invoice=scope.invoice, stamp=stamp)

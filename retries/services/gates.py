@@ -128,6 +128,11 @@ def gate_no_connection(passage: Passage, error: str, *, now: datetime) -> None:
     _trouble(passage, Trouble.NO_CONNECTION, error, now)
 
 
+def gate_answered(passage: Passage, *, now: datetime) -> None:
+    """A provider that was only asked about an invoice gave an answer."""
+    _answered(passage, now)
+
+
 def _asked_to_wait(connection_pk: int, wait: timedelta, now: datetime) -> None:
     merchant_pk = Connection.objects.values_list("merchant_id", flat=True).get(pk=connection_pk)
     _ensure(connection_pk, merchant_pk)

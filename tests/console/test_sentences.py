@@ -122,6 +122,15 @@ def test_no_sentence_for_a_kind_that_nothing_writes() -> None:
             told("transaction.succeed", subject_id="txn_1", refunds=frozenset({"txn_1"}), data={"captured_minor": 100}),
             "$1.00 was given back.",
         ),
+        (
+            told("note.closed", to_state="WRITTEN", data={"of": "refund", "record_id": "cn_1"}),
+            "The billing system wrote our refund into its books.",
+        ),
+        (
+            told("note.closed", to_state="REFUSED", data={"of": "payment", "why": "The invoice is void."}),
+            "The billing system will not write our payment into its books.",
+        ),
+        (told("note.retried", data={"of": "payment"}), "Telling the billing system of our payment begins anew."),
     ],
 )
 def test_sentences(event: Told, text: str) -> None:

@@ -7,10 +7,12 @@ from invoices.models import Connection
 from invoices.services.parties import connection_create
 from invoices.states import ConnectionMode
 from providers import registry
+from providers.base import SignatureInvalid
 from recovery_site.common.crypto import decrypt_json, encrypt_json
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
 from webhooks.models import WebhookEndpoint
+from webhooks.selectors import connection_endpoint
 
 
 @transaction.atomic
@@ -40,6 +42,24 @@ def endpoint_create(
     )
 
 
+@transaction.atomic
+def endpoint_ensure(connection: Connection) -> WebhookEndpoint | None:
+    """The newest address of a connection; None if its provider sends nothing that this service understands.
+
+    Made if there is none, without a secret: providers want the address before they tell theirs. Nothing is taken in
+    there until `endpoint_rotate` has given it one.
+    """
+    if not registry.provider(connection.provider).dialect:
+        return None
+    for_no_key_update(Connection.objects.filter(pk=connection.pk)).get()
+    return connection_endpoint(connection) or WebhookEndpoint.objects.create(
+        merchant_id=connection.merchant_id,
+        connection=connection,
+        provider=connection.provider,
+        secrets_encrypted=encrypt_json({}),
+    )
+
+
 def _check_secret(provider: str, secret: str) -> None:
     dialect = registry.dialect(provider)
     if not secret:
@@ -60,6 +80,14 @@ def endpoint_rotate(*, endpoint_pk: int, secret: str) -> None:
 
 
 def endpoint_secrets(endpoint: WebhookEndpoint) -> list[str]:
-    """The current secret, then the previous one if there is one."""
+    """The current secret, then the previous one if there is one. Raises SignatureInvalid if there is none yet."""
     secrets = decrypt_json(endpoint.secrets_encrypted)
-    return [secrets[name] for name in ("current", "previous") if secrets.get(name)]
+    found = [secrets[name] for name in ("current", "previous") if secrets.get(name)]
+    if not found:
+        raise SignatureInvalid("This address has no secret yet; enter the one that the provider signs with.")
+    return found
+
+
+def endpoint_has_secret(endpoint: WebhookEndpoint) -> bool:
+    """Whether webhooks can be taken in at this address."""
+    return bool(decrypt_json(endpoint.secrets_encrypted).get("current"))

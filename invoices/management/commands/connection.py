@@ -1,4 +1,4 @@
-"""`manage.py connection create --merchant NAME --provider P --config JSON` and `connection list`."""
+"""`connection create --merchant NAME --provider P --config JSON`, and `check`, `rekey` and `list`."""
 
 import json
 from argparse import ArgumentParser
@@ -8,13 +8,18 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.services import merchant_require
 from invoices.models import Connection
-from invoices.services.parties import connection_create
+from invoices.services.parties import (
+    connection_check,
+    connection_create,
+    connection_rekey,
+    connection_require,
+)
 from providers.registry import PROVIDERS
 from recovery_site.common.errors import RecoveryError
 
 
 class Command(BaseCommand):
-    help = "Connect a merchant to a provider, or list a merchant's connections."
+    help = "Connect a merchant to a provider, test or replace a connection's credentials, list connections."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
@@ -29,6 +34,13 @@ class Command(BaseCommand):
         )
         create.add_argument("--name", default="", help="shown to people (default: the provider's name)")
         create.add_argument("--json", action="store_true", help="print one JSON object")
+        check = actions.add_parser("check", help="ask the provider something harmless with a connection's credentials")
+        rekey = actions.add_parser("rekey", help="replace credentials, once the provider has accepted the new ones")
+        rekey.add_argument("--config", required=True, metavar="JSON", help='the secrets, such as {"api_key": "..."}')
+        for named in (check, rekey):
+            named.add_argument("--merchant", required=True, metavar="NAME")
+            named.add_argument("--connection", required=True, metavar="ID", help="con_...")
+            named.add_argument("--json", action="store_true", help="print one JSON object")
         listing = actions.add_parser("list", help="list a merchant's connections, without their secrets")
         listing.add_argument("--merchant", required=True, metavar="NAME")
         listing.add_argument("--json", action="store_true", help="print one JSON object")
@@ -37,6 +49,8 @@ class Command(BaseCommand):
         try:
             if options["action"] == "create":
                 self._create(options)
+            elif options["action"] in ("check", "rekey"):
+                self._ask(options)
             else:
                 self._list(options)
         except RecoveryError as error:
@@ -53,6 +67,16 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"connection": connection.public_id}))
         else:
             self.stdout.write(f"Connection {connection.name} is {connection.public_id} ({connection.mode}).")
+
+    def _ask(self, options: dict[str, Any]) -> None:
+        merchant = merchant_require(options["merchant"])
+        connection = connection_require(merchant=merchant, public_id=options["connection"])
+        if options["action"] == "check":
+            said = connection_check(connection)
+        else:
+            said = connection_rekey(connection=connection, secrets=_config(options["config"]))
+        shown = {"connection": options["connection"], "answer": said}
+        self.stdout.write(json.dumps(shown) if options["json"] else said)
 
     def _list(self, options: dict[str, Any]) -> None:
         merchant = merchant_require(options["merchant"])

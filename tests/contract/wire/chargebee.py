@@ -29,7 +29,9 @@ class Chargebee(Imitation):
         super().reset()
         self.dunning = "in_progress"
         self.stops = True
+        self.shows_payments = True
         self.invoice_status = "payment_due"
+        self.sources: dict[str, str] = {}
 
     def authorised(self, seen: Seen) -> bool:
         return seen.basic() == f"{SECRET}:"
@@ -43,10 +45,14 @@ class Chargebee(Imitation):
                 return Answer(200, {"list": [{"invoice": self.invoice()}]})
             case ("GET", "invoices", invoice_id):
                 return Answer(200, {"invoice": self.invoice()}) if invoice_id == INVOICE else self.absent
+            case ("GET", "invoices", _, "payments") if not self.shows_payments:
+                return self.broken
             case ("GET", "invoices", invoice_id, "payments"):
                 return self._list([one for one in self.payments.values() if not one.of and one.invoice == invoice_id])
             case ("POST", "invoices", invoice_id, action) if invoice_id == INVOICE:
                 return self._act(seen, action)
+            case ("GET", "payment_sources", found) if found in self.sources:
+                return Answer(200, {"payment_source": {"id": found, "reference_id": self.sources[found]}})
             case ("POST", "transactions", paid, "refund"):
                 return self._refund(seen, paid)
             case ("GET", "transactions"):

@@ -22,6 +22,10 @@ class Hyperswitch(Imitation):
     too_many = Answer(429, _error("HE_04"))
     request = replace(REQUEST, token="pm_1")
 
+    def reset(self) -> None:
+        super().reset()
+        self.told: dict[str, dict[str, Any]] = {}
+
     def authorised(self, seen: Seen) -> bool:
         return seen.headers.get("api-key") == SECRET
 
@@ -54,9 +58,10 @@ class Hyperswitch(Imitation):
     def _pay(self, seen: Seen) -> Answer:
         told = seen.json
         assert len(told["payment_id"]) == 30
-        assert told["metadata"]["order_id"] == "inv_01"
+        assert told["metadata"]["order_id"] == told["metadata"]["invoice"]
         if told["payment_id"] in self.payments and not self.steps:
             return Answer(400, _error("HE_01"))
+        self.told[told["payment_id"]] = told
         return self.write(
             seen,
             self.show,
@@ -94,10 +99,10 @@ class Hyperswitch(Imitation):
             "amount": one.amount,
             "amount_received": one.amount if one.status == "ok" else None,
             "currency": one.currency,
-            "customer_id": "cus_1",
+            "customer_id": self.told.get(one.id, {}).get("customer_id", "cus_1"),
             "payment_method_id": one.token,
             "created": one.at.isoformat(),
-            "metadata": {"attempt": one.reference, "order_id": "inv_01"},
+            "metadata": {"attempt": one.reference, **self.told.get(one.id, {}).get("metadata", {})},
             "payment_method_data": {"card": {"last4": "4242", "card_network": "Visa", "card_exp_year": "30"}},
             "error_code": "card_declined" if failed else None,
             "error_message": "Your card was declined." if failed else None,

@@ -87,13 +87,19 @@ class Payment:
     of: str = ""
     invoice: str = ""
     noted: bool = False
+    taken: int | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def received(self) -> int:
+        return self.amount if self.taken is None else self.taken
 
 
 class Imitation(ThreadingHTTPServer):
     """Money moves once per key. The next writes come to `steps`, then all to "ok":
 
-    ok, decline, pending, timeout_before, timeout_after, 429, 401, 500_before, 500_after, malformed, foreign, currency.
+    ok, partial, decline, pending, timeout_before, timeout_after, 429, 401, 500_before, 500_after, malformed, foreign,
+    currency.
     """
 
     daemon_threads = True
@@ -224,6 +230,7 @@ class Imitation(ThreadingHTTPServer):
         if not key or key not in self.stored:
             status = {"decline": "decline", "pending": "pending"}.get(step, "ok")
             made = Payment(id=self.new_id(seen, facts), status=status, **facts)
+            made.taken = 2000 if step == "partial" else None
             self.payments[made.id] = made
             if key:
                 self.stored[key] = show(made)

@@ -55,8 +55,10 @@ class Stripe(Imitation):
             case ("POST", "invoices", found):
                 self.advances = seen.form["auto_advance"] == "true"
                 return Answer(200, self.invoice())
-            case ("POST", "invoices", found, "pay"):
+            case ("POST", "invoices", found, "pay") if "paid_out_of_band" in seen.form:
                 return self._out_of_band(seen)
+            case ("POST", "invoices", found, "pay"):
+                return self._collect(seen)
             case ("GET", "credit_notes"):
                 return self._page(self.credit_notes)
             case ("POST", "credit_notes"):
@@ -73,6 +75,15 @@ class Stripe(Imitation):
             currency=form["currency"],
             token=form["payment_method"],
         )
+
+    def _collect(self, seen: Seen) -> Answer:
+        token = seen.form["payment_method"]
+        self.invoice_status = "paid"
+
+        def show(one: Payment) -> Answer:
+            return Answer(200, {**self.invoice(), "payment_intent": self.intent(one)})
+
+        return self.write(seen, show, reference="", amount=4900, currency="eur", token=token)
 
     def _refund(self, seen: Seen) -> Answer:
         form = seen.form
@@ -134,7 +145,7 @@ class Stripe(Imitation):
             "object": "payment_intent",
             "status": _STATUS[one.status],
             "amount": one.amount,
-            "amount_received": one.amount if one.status == "ok" else 0,
+            "amount_received": one.received if one.status == "ok" else 0,
             "currency": one.currency.lower(),
             "created": int(one.at.timestamp()),
             "customer": "cus_1",
