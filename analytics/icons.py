@@ -20,6 +20,7 @@ _PATHS = {
     "chevron": '<path d="M8 10l4 4 4-4"/>',
     "theme": '<circle cx="12" cy="12" r="8"/><path d="M12 4a8 8 0 0 1 0 16z" fill="currentColor"/>',
     "logout": '<path d="M14 5H6v14h8"/><path d="M11 12h9M17 9l3 3-3 3"/>',
+    "plug": '<path d="M9 3v5M15 3v5"/><path d="M6 8h12v3a6 6 0 0 1-12 0z"/><path d="M12 17v4"/>',
     "key": '<circle cx="8" cy="15" r="4"/><path d="M11 12l8-8M16 7l3 3"/>',
     "download": '<path d="M12 4v11M8 11l4 4 4-4M5 20h14"/>',
     "search": '<circle cx="11" cy="11" r="6"/><path d="M15.5 15.5L20 20"/>',

@@ -1,6 +1,8 @@
 """The ledger in the admin: to look at, never to edit. Money moves through services, as do connections' switches."""
 
 from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
 from django_q.tasks import async_task
 
 from accounts.admin.base import (
@@ -65,13 +67,17 @@ class LedgerAdmin(TenantAdmin):
 
 @admin.register(Connection)
 class ConnectionAdmin(TenantAdmin):
-    list_display = ("name", "merchant", "provider", "mode", "enabled", "paused_reason")
+    list_display = ("name", "merchant", "provider", "mode", "enabled", "paused_reason", "page")
     list_filter = (*_TENANT, "provider", "mode", "enabled")
     list_select_related = ("merchant",)
     exclude = ("secrets_encrypted", "settings")
     readonly_fields = ("public_id", "shown_settings", "created_at")
     search_exact = ("public_id", "name")
     actions = ("enable", "disable", "reconcile")
+
+    @column("Account")
+    def page(self, row):
+        return format_html('<a href="{}">Open</a>', reverse("console:connection", args=[row.public_id]))
 
     @column("Settings")
     def shown_settings(self, row):

@@ -1,4 +1,4 @@
-"""ASGI entry point: only the live stream is served from here, everything else through WSGI."""
+"""ASGI entry point, for servers that speak it; the shipped set-up serves everything through WSGI."""
 
 import os
 

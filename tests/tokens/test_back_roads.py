@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 
 from invoices.models import Attempt, Invoice
 from invoices.services.parties import connection_create
@@ -229,6 +230,8 @@ def sent_and_lost(world: World) -> Attempt:
 
 
 def told_not_charged(world: World, attempt: Attempt) -> None:
+    """Staff's answer, once nothing that was sent can still arrive."""
+    Attempt.objects.filter(pk=attempt.pk).update(lease_until=Now() - timedelta(minutes=1))
     attempt_resolve(attempt_pk=attempt.pk, charged=False, stamp=world.stamp("user:1"), note="not in their list")
 
 

@@ -1,6 +1,6 @@
 """The public events: which types there are, and which ledger event each of them stands for.
 
-The one place that translates. Webhooks out, the live stream and the in-process hooks all speak these types and no
+The one place that translates. Webhooks out and the in-process hooks speak these types and no
 other; docs/webhooks_out.md shows each with an example, and a test holds the two together.
 """
 

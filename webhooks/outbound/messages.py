@@ -1,4 +1,4 @@
-"""The public form of a ledger event: one JSON document, the same for webhooks, the live stream and hooks.
+"""The public form of a ledger event: one JSON document, the same for webhooks and hooks.
 
 What happened comes from the event itself; the invoice, its customer and its case are told as they stand when the
 document is made. It holds ids, amounts and codes, no personal data.
