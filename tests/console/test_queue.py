@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -104,6 +105,8 @@ def test_answering_an_unknown_charge(
     world: World, unknown: ReviewItem, log_in: LogIn, choice: str, attempt_status: str, invoice_status: str
 ) -> None:
     ann = world.person()
+    # Before that the call could still arrive, and "not charged" would be refused.
+    Attempt.objects.filter(public_id=unknown.subject_id).update(lease_until=Now() - timedelta(minutes=1))
     response = log_in(ann).post(
         f"/console/queue/{unknown.public_id}/answer/",
         {"choice": choice, "reason": "seen at the provider"},

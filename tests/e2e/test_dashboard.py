@@ -240,7 +240,8 @@ def test_printed_page_has_no_controls_and_is_light(busy: World, browser_page: Br
     page = window.open("/dashboard/")
     page.emulate_media(media="print", color_scheme="dark")
     for hidden in (".sidebar", ".seg", ".skip-link"):
-        expect(page.locator(hidden)).to_be_hidden()
+        for part in page.locator(hidden).all():
+            expect(part).to_be_hidden()
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(22, 27, 38)"
 
 

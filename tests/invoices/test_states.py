@@ -10,7 +10,8 @@ from django.db import Error, IntegrityError, connection, models, transaction
 from django_fsm import TransitionNotAllowed
 
 from accounts.models import Merchant
-from invoices.models import Attempt, Dispute, Event, Invoice, OutboxMessage, Transaction
+from analytics.models import AttemptRollup, CaseRollup, RecoveryRollup
+from invoices.models import Attempt, BillerNote, Dispute, Event, Invoice, OutboxMessage, Transaction
 from invoices.states import (
     ATTEMPT_MOVES,
     DISPUTE_MOVES,
@@ -28,7 +29,7 @@ from notifications.services.links import link_issue
 from notifications.services.planning import messages_follow
 from notifications.states import DELIVERY_MOVES, MESSAGE_MOVES, AlertChannel, DeliveryStatus, MessageStatus
 from recovery_site.common.states import Move, mermaid
-from retries.models import Case, RetryJob
+from retries.models import BulkItem, BulkRun, Case, Outage, ProviderGate, RetryJob
 from retries.states import CASE_MOVES, JOB_MOVES, CaseStatus, JobStatus
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
@@ -126,11 +127,35 @@ def told(shop: Shop) -> Shop:
     outbound_endpoint_create(merchant=shop.merchant, url="https://hooks.example.com/")
     deliveries_write(Event.objects.filter(merchant=shop.merchant, kind="case.opened").latest("id"))
     DeliveryTry.objects.create(merchant=shop.merchant, delivery=row_of(Delivery, shop), duration_ms=1)
+    charge_row = shop.attempts(twice)[0].transaction
+    BillerNote.objects.create(
+        merchant=shop.merchant, connection=shop.connection, invoice=charge_row.invoice, transaction=charge_row
+    )
+    protected_and_counted(shop, charge_row.invoice)
     token = shop.token(twice)
     ImportedMark.objects.create(
         merchant=shop.merchant, token=token, card=token.card, at=shop.at, count=1, source=shop.name
     )
     return shop
+
+
+def protected_and_counted(shop: Shop, invoice: Invoice) -> None:
+    """What the engine keeps of a connection and of bulk work, and one row of each rollup."""
+    owner: dict[str, Any] = {"merchant": shop.merchant, "connection": shop.connection}
+    ProviderGate.objects.get_or_create(connection=shop.connection, defaults={"merchant": shop.merchant})
+    Outage.objects.create(**owner, began_at=shop.at, ended_at=shop.at)
+    run = BulkRun.objects.create(
+        merchant=shop.merchant, action="retry", reason="test", actor="test", created_at=shop.at, finished_at=shop.at
+    )
+    BulkItem.objects.create(merchant=shop.merchant, run=run, invoice=invoice)
+    owner["day"] = shop.at.date()
+    counts = {"attempts": 1, "succeeded": 1, "declined": 0, "errored": 0}
+    AttemptRollup.objects.create(**owner, facet="network", key="visa", category="", **counts)
+    money = {"currency": "USD", "cases": 1}
+    CaseRollup.objects.create(
+        **owner, **money, facet="segment", key="x", category="", status="OPEN", amount_minor=1, recovered_minor=0
+    )
+    RecoveryRollup.objects.create(**owner, **money, source="retry", number=1, gross_minor=1, back_minor=0)
 
 
 def write_to(shop: Shop, bill: Bill) -> None:
@@ -329,6 +354,7 @@ FREE: dict[type[models.Model], dict[str, Any]] = {
     Event: {"seq": 10_000},
     OutboxMessage: {"consumer": "another"},
     Message: {"step": 99},
+    Case: {"status": "LOST"},
 }
 
 
