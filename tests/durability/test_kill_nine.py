@@ -31,6 +31,7 @@ from retries.engine.drain import retries_drain
 from retries.handler import event_handle
 from retries.reconciliation import reconcile
 from tests.contract.sandbox_process import servers
+from tests.durability.worker_process import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 INVOICES = 200
@@ -109,11 +110,14 @@ def test_no_invoice_is_charged_twice_however_often_workers_are_killed(process_en
 
 
 def kill_workers_at_random(environment: dict[str, str], dice: random.Random) -> int:
-    """Run three workers at a time and kill each after a random moment, until most invoices were tried."""
-    killed = 0
+    """Run three workers at a time and kill each at a random moment of their work, until most invoices were tried."""
+    killed, ours = 0, Attempt.objects.filter(origin="OURS")
     for _ in range(5):
+        before = ours.count()
         running = [worker(environment) for _ in range(WORKERS)]
-        deadlines = [time.monotonic() + dice.uniform(1.2, 3.0) for _ in running]
+        # However long they take to start: the moments that matter come after the first charge.
+        eventually(lambda: ours.count() > before or all(one.poll() is not None for one in running), 60)  # noqa: B023
+        deadlines = [time.monotonic() + dice.uniform(0.0, 1.5) for _ in running]
         for process, deadline in zip(running, deadlines, strict=True):
             try:
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))

@@ -6,6 +6,7 @@ Nothing of this exists in the service: the functions are wrapped in the process 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -46,6 +47,8 @@ class Blow:
             struck = self.left == 0
         if struck:
             os.kill(os.getpid(), self.number)
+            # A process is stopped as soon as any of its threads sees the signal: until then this one must not go on.
+            time.sleep(0.3)
 
     def before(self, place: str, module: Any, name: str) -> None:
         def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
