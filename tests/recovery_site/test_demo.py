@@ -105,7 +105,8 @@ def ledger() -> dict[str, Any]:
 def test_same_seed_lives_the_same_history_also_after_an_interruption(
     tmp_path: Path, same_ids: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Customers who answer a message do so a little later after an interruption, which is no fault: nobody answers here.
+    # Not compared: customers who answer messages. With them an interrupted history comes out differently (see the
+    # events message.clicked and page.pay); why is not known yet, so this holds for the rest only.
     monkeypatch.setattr(payers, "OPENS", 0.0)
     monkeypatch.setattr(payers, "BOUNCES", 0.0)
     same_ids()
