@@ -13,13 +13,14 @@ from accounts.models import Merchant
 from analytics.models import AttemptRollup, CaseRollup, RecoveryRollup, RollupPosition
 from analytics.period import period_of
 from analytics.rollups import advance
-from analytics.rollups.advance import rollups_advance, rollups_build
+from analytics.rollups.advance import RollupCounts, rollups_advance, rollups_build
 from analytics.rollups.reading import Figures
 from invoices.models import Attempt, Dispute, Invoice, Transaction
 from providers.base import DisputeFacts, DisputeStatus
 from retries.models import Case
 from tests.analytics.history import month
 from tests.console.world import NOW, World
+from tests.support.quiet import quiet
 from tokens.models import Card
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -154,6 +155,12 @@ def folded(book: Book) -> Book:
     return {kind: +rows for kind, rows in found.items()}
 
 
+def follow() -> RollupCounts:
+    """Advance to the end of the ledger, whatever transactions other tests hold open beside this one."""
+    quiet()
+    return rollups_advance()
+
+
 def live(world: World, random: Random, *, days: int) -> None:
     """Some days with failures, retries, refunds; sometimes a dispute is lost, a charge is told late, a card re-read."""
     start = world.at
@@ -182,16 +189,16 @@ def test_rollups_say_what_the_ledger_says_whenever_they_are_advanced(
     random = Random(seed)
     world, other = World(at=NOW - timedelta(days=40)), World(name="Other", at=NOW)
     Merchant.objects.filter(pk=world.merchant.pk).update(timezone=BERLIN.key)
-    rollups_advance()
+    follow()
     other.fail()
     for _ in range(3):
         live(world, random, days=3)
         assert shown(world.merchant, world.at, BERLIN) == folded(ledger(world.merchant, BERLIN))
         if random.random() < 0.7:
-            rollups_advance()
+            follow()
             assert Figures(world.merchant, period_of(90, world.at, BERLIN)).stale_days("attempts") == []
             assert kept(world.merchant) == ledger(world.merchant, BERLIN)
-    rollups_advance()
+    follow()
     followed = kept(world.merchant)
     assert followed == ledger(world.merchant, BERLIN)
     assert sum(followed["recoveries"].values()) > 0
@@ -203,18 +210,18 @@ def test_rollups_say_what_the_ledger_says_whenever_they_are_advanced(
 def test_another_time_zone_cuts_the_days_again() -> None:
     world = World(at=datetime(2026, 11, 19, 23, 30, tzinfo=ZoneInfo("UTC")))
     world.fail()
-    rollups_advance()
+    follow()
     assert set(AttemptRollup.objects.values_list("day", flat=True)) == {date(2026, 11, 19)}
     Merchant.objects.filter(pk=world.merchant.pk).update(timezone=BERLIN.key)
     assert shown(world.merchant, world.at, BERLIN) == folded(ledger(world.merchant, BERLIN))
-    assert rollups_advance().built == 1
+    assert follow().built == 1
     assert set(AttemptRollup.objects.values_list("day", flat=True)) == {date(2026, 11, 20)}
 
 
 def test_what_commits_late_is_not_passed_over() -> None:
     """Without the stop below the oldest open transaction its events would be behind the position when they appear."""
     world = World(at=NOW)
-    rollups_advance()
+    follow()
     second = connection.copy()
     try:
         with second.cursor() as cursor:
@@ -227,14 +234,15 @@ def test_what_commits_late_is_not_passed_over() -> None:
             cursor.execute("COMMIT")
     finally:
         second.close()
-    rollups_advance()
+    follow()
     assert kept(world.merchant) == ledger(world.merchant, ZoneInfo("UTC"))
 
 
 def test_only_one_advances_and_the_other_returns() -> None:
     world = World(at=NOW)
-    rollups_advance()
+    follow()
     world.fail()
+    quiet()
     second = connection.copy()
     try:
         with second.cursor() as cursor:
@@ -244,6 +252,6 @@ def test_only_one_advances_and_the_other_returns() -> None:
             cursor.execute("COMMIT")
     finally:
         second.close()
-    assert rollups_advance().events > 0
+    assert follow().events > 0
     with transaction.atomic():
         assert RollupPosition.objects.count() == 1

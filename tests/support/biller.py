@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-from django.db import connection as database
 from django.db.models.functions import Now
 
 from accounts.models import Merchant
@@ -30,6 +29,7 @@ from retries.handler import Handled, event_handle
 from retries.models import Case, RetryJob
 from retries.reconciliation import ReconcileCounts, reconcile
 from tests.contract.wire.server import Imitation
+from tests.support.quiet import quiet
 
 _serial = count(1)
 
@@ -122,15 +122,7 @@ class BillerShop:
         mine = OutboxMessage.objects.filter(merchant=self.merchant, done_at=None, dead_at=None)
         mine.exclude(consumer=NAME).update(done_at=Now())
         mine.filter(consumer=NAME).update(due_at=Now())
-        with database.cursor() as cursor:
-            # Transactions of tests beside this one hold PostgreSQL's horizon back for a moment.
-            for _ in range(600):
-                cursor.execute(
-                    "SELECT coalesce(max(xid) < pg_snapshot_xmin(pg_current_snapshot()), true) FROM invoices_event"
-                )
-                if cursor.fetchone()[0]:
-                    break
-                cursor.execute("SELECT pg_sleep(0.05)")
+        quiet()
         return outbox_drain(now=self.at)
 
     def invoice(self) -> Invoice:
