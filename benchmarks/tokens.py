@@ -150,9 +150,9 @@ SELECT n, %(merchant)s, %(connection)s, 'crd_' || n, 'fp_' || n, gen_random_uuid
     'credit', 'US', '', true
 FROM generate_series(2 * %(first)s + 1, 2 * %(last)s) n;
 INSERT INTO tokens_token (id, merchant_id, connection_id, customer_id, card_id, public_id, provider_token, status,
-    decline_code, is_default, added_by_payment_id, first_seen_at)
+    decline_code, is_default, added_by_payment_id, first_seen_at, gateway_customer_id, gateway_token)
 SELECT n, %(merchant)s, %(connection)s, (n + 1) / 2, n, 'tok_01kbxxxxxxxxxxxxxx' || n, 'pm_' || n, 'live', '', false,
-    'pi_3MtwBwLkdIwHu7ix28a3tqPa', %(now)s
+    'pi_3MtwBwLkdIwHu7ix28a3tqPa', %(now)s, '', ''
 FROM generate_series(2 * %(first)s + 1, 2 * %(last)s) n;
 INSERT INTO invoices_invoice (id, merchant_id, connection_id, customer_id, public_id, number, description, status,
     amount_minor, currency, paid_minor, refunded_minor, credited_minor, subscription_id, plan, interval,
