@@ -3,19 +3,24 @@
 A row leads to the invoices it counts (`query`); a table is named by the definition that says what it counts.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from analytics.charts import bar_width, percent
 from analytics.definitions import DEFINITIONS, Definition
 from analytics.presentation import number_lines
-from analytics.rollups.reading import AttemptFigure, CaseFigure, Figures
+from analytics.rollups.reading import Figures
 from analytics.selectors.attempts import recovered_by_number
+from analytics.selectors.breakdowns import (
+    FailureLine,
+    attempts_by_sender,
+    cases_by_policy,
+    failures_by,
+    recoveries_by_source,
+)
 from analytics.selectors.budgets import budget_use
-from analytics.selectors.cases import Tally
 from analytics.selectors.invoices import NO_CODE, InvoiceFilter
 from analytics.selectors.operations import duration_text
 from analytics.words import category_name, network_name, sender_name, source_name
@@ -53,32 +58,10 @@ class Table:
         return any(row.width for row in self.rows)
 
 
-@dataclass(slots=True)
-class _Line:
-    """Attempts and cases that share a key."""
-
-    attempts: int = 0
-    failed: int = 0
-    tally: Tally = field(default_factory=Tally)
-
-
-def _lines(figures: Figures, facet: str, key: Callable[[AttemptFigure | CaseFigure], str]) -> Mapping[str, _Line]:
-    found: dict[str, _Line] = defaultdict(_Line)
-    for attempt in figures.attempts:
-        if attempt.facet == facet:
-            line = found[key(attempt)]
-            line.attempts += attempt.attempts
-            line.failed += attempt.failed
-    for case in figures.cases:
-        if case.facet == facet:
-            found[key(case)].tally.add(case.status, case.cases, 0, 0)
-    return dict(sorted(found.items(), key=lambda item: (-item[1].failed, -item[1].tally.total, item[0])))
-
-
 _HEAD = ("Failed", "Attempts", "Share failed", "Cases", "Recovered")
 
 
-def _table(key: str, what: str, lines: Iterable[tuple[str, _Line, str, str]], **more: str) -> Table:
+def _table(key: str, what: str, lines: Iterable[tuple[str, FailureLine, str, str]], **more: str) -> Table:
     """Rows from (label, line, query, category)."""
     kept = [one for one in lines if one[1].failed or one[1].tally.total]
     most = max((line.failed for _, line, _, _ in kept), default=0)
@@ -103,7 +86,7 @@ def _table(key: str, what: str, lines: Iterable[tuple[str, _Line, str, str]], **
 
 def by_category(figures: Figures) -> Table:
     days = str(figures.period.days)
-    lines = _lines(figures, "network", lambda row: row.category)
+    lines = failures_by(figures, "network", lambda row: row.category)
     return _table(
         "failures_by_category",
         "Category",
@@ -117,7 +100,7 @@ def by_category(figures: Figures) -> Table:
 
 def by_code(figures: Figures) -> Table:
     days = str(figures.period.days)
-    lines = _lines(figures, "code", lambda row: row.key)
+    lines = failures_by(figures, "code", lambda row: row.key)
     told = (
         (key or "No code told", line, InvoiceFilter(failed=days, code=key or NO_CODE).query(), "")
         for key, line in lines.items()
@@ -133,7 +116,7 @@ def by_network(figures: Figures) -> Table:
         "Network",
         (
             (network_name(key), line, InvoiceFilter(failed=days, network=key).query() if key else "", "")
-            for key, line in _lines(figures, "network", lambda row: row.key).items()
+            for key, line in failures_by(figures, "network", lambda row: row.key).items()
         ),
     )
 
@@ -145,7 +128,7 @@ def by_country(figures: Figures) -> Table:
         "Country",
         (
             (key or "Not told", line, InvoiceFilter(failed=days, country=key or NO_CODE).query(), "")
-            for key, line in _lines(figures, "country", lambda row: row.key).items()
+            for key, line in failures_by(figures, "country", lambda row: row.key).items()
         ),
     )
 
@@ -153,7 +136,7 @@ def by_country(figures: Figures) -> Table:
 def by_connection(figures: Figures) -> Table:
     days = str(figures.period.days)
     names = figures.connections
-    lines = _lines(figures, "network", lambda row: str(row.connection_pk))
+    lines = failures_by(figures, "network", lambda row: str(row.connection_pk))
     return _table(
         "failures_by_connection",
         "Connection",
@@ -180,46 +163,38 @@ def by_number(figures: Figures) -> Table:
 
 
 def by_sender(figures: Figures) -> Table:
-    made: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in figures.attempts:
-        if row.facet == "sender":
-            for index, number in enumerate((row.attempts, row.finished, row.succeeded)):
-                made[row.key][index] += number
-    most = max((one[0] for one in made.values()), default=0)
+    made = attempts_by_sender(figures)
+    most = max((line.attempts for line in made.values()), default=0)
     rows = tuple(
-        Row(sender_name(key), (f"{all_:,}", f"{done:,}", percent(won, done)), width=bar_width(all_, most))
-        for key, (all_, done, won) in sorted(made.items(), key=lambda item: -item[1][0])
+        Row(
+            sender_name(key),
+            (f"{line.attempts:,}", f"{line.finished:,}", percent(line.succeeded, line.finished)),
+            width=bar_width(line.attempts, most),
+        )
+        for key, line in made.items()
     )
     return Table("attempts_by_sender", ("Sent by", "Attempts", "With an outcome", "Succeeded"), rows)
 
 
 def by_source(figures: Figures) -> Table:
-    cases: dict[str, int] = defaultdict(int)
-    money: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for one in figures.recoveries:
-        cases[one.source] += one.cases
-        money[one.source][one.currency] += one.gross_minor - one.back_minor
-    most, total = max(cases.values(), default=0), sum(cases.values())
+    found = recoveries_by_source(figures)
+    counts = [line.cases for line in found.values()]
+    most, total = max(counts, default=0), sum(counts)
     rows = tuple(
         Row(
             source_name(source),
-            (f"{number:,}", percent(number, total), _money(money[source])),
-            width=bar_width(number, most),
+            (f"{line.cases:,}", percent(line.cases, total), _money(line.net_minor)),
+            width=bar_width(line.cases, most),
             tone="success",
         )
-        for source, number in sorted(cases.items(), key=lambda item: (-item[1], item[0]))
+        for source, line in found.items()
     )
     return Table("recovered_by_source", ("Source", "Cases", "Share", "Net"), rows, empty="Nothing recovered yet")
 
 
 def by_policy(figures: Figures) -> Table:
-    found: dict[tuple[int, str], dict[str, Tally]] = defaultdict(lambda: defaultdict(Tally))
-    for row in figures.cases:
-        if row.facet == "policy":
-            number, _, name = row.key.partition(" ")
-            found[int(number), name][row.currency].add(row.status, row.cases, row.amount_minor, row.recovered_minor)
     rows = []
-    for (version, segment), currencies in sorted(found.items(), key=lambda item: (-item[0][0], item[0][1])):
+    for (version, segment), currencies in cases_by_policy(figures).items():
         total = sum(tally.total for tally in currencies.values())
         won = sum(tally.recovered for tally in currencies.values())
         still = sum(tally.open for tally in currencies.values())

@@ -35,6 +35,7 @@ v1: list[URLPattern | URLResolver] = [
     path("", include("tokens.api.urls")),
     path("", include("retries.api.urls")),
     path("", include("webhooks.api.urls")),
+    path("", include("analytics.api.urls")),
     path("openapi.json", OpenApi.as_view(), name="openapi"),
 ]
 

@@ -393,6 +393,7 @@ SPECTACULAR_SETTINGS = {
         "AttemptStatus": "invoices.states.AttemptStatus",
         "CaseStatus": "retries.states.CaseStatus",
         "JobStatus": "retries.states.JobStatus",
+        "NextStep": "retries.states.NextStep",
         "DisputeStatus": "invoices.states.DisputeStatus",
         "DisputeKind": "invoices.states.DisputeKind",
         "TokenStatus": "tokens.states.TokenStatus",

@@ -119,6 +119,7 @@ class Case(FSMModelMixin, models.Model):
         ]
         indexes = [
             models.Index(fields=["merchant", "opened_at"], name="case_by_opened"),
+            models.Index(fields=["merchant", "created_at", "id"], name="case_by_created"),
             models.Index(fields=["merchant", "closed_at"], name="case_by_closed"),
             models.Index(
                 fields=["next_step", "next_step_at"],
@@ -198,6 +199,7 @@ class RetryJob(FSMModelMixin, models.Model):
             ),
             models.Index(fields=["lease_until"], name="job_running", condition=Q(status=JobStatus.RUNNING)),
             models.Index(fields=["merchant", "-id"], name="job_by_merchant"),
+            models.Index(fields=["merchant", "created_at", "id"], name="job_by_created"),
             models.Index(fields=["customer", "id"], name="job_waiting", condition=Q(status=JobStatus.QUEUED)),
         ]
         triggers = state_triggers("job", JOB_MOVES, (JobStatus.QUEUED, JobStatus.SCHEDULED))

@@ -9,11 +9,11 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 
 from accounts.models import Merchant
 from invoices.models import Attempt, Connection, Customer, Invoice, ProviderPayment, Transaction
-from invoices.states import INVOICE_PAID, TransactionKind
+from invoices.states import INVOICE_PAID, AttemptStatus, TransactionKind
 from recovery_site.common.errors import Conflict, NotFound
 from retries.models import Case, RetryJob
 from retries.selectors import case_failure, case_policy, case_usage
-from retries.states import JOB_OPEN, CaseStatus, NextStep
+from retries.states import JOB_OPEN, CaseStatus, JobStatus, NextStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,6 @@ def retry_status(payment: Payment) -> RetryStatus:
     attempts, maximum = _allowance(case)
     charge = job.transaction if job is not None else payment.charge
     token = job.token if job is not None and job.token is not None else (last.token if last else None)
-    is_open = case is not None and case.status == CaseStatus.OPEN
     return RetryStatus(
         transaction_id=payment.name,
         transaction=charge.public_id if charge else "",
@@ -125,19 +124,19 @@ def retry_status(payment: Payment) -> RetryStatus:
         connection=invoice.connection.public_id,
         case=case.public_id if case else "",
         job=job.public_id if job else "",
-        status=_status(invoice, case),
+        status=_status(invoice, case, job, last),
         attempts=attempts,
         max_attempts=maximum,
         total_attempts=last.number if last else 0,
         priority=job.band if job else None,
-        next_retry_at=case.next_step_at if case and is_open and case.next_step in _WAITS else None,
+        next_retry_at=_next_at(case, job),
         token=token.public_id if token else "",
         payment_method_id=token.provider_token if token else "",
         created_at=case.opened_at if case else None,
         error_code=case.code if case else "",
         error_message=_message(case, last),
         category=case.category if case else "",
-        reason=case.why if case else "",
+        reason=case.why if case else job.why if job else "",
         user_id=invoice.customer.connector_customer_id,
         amount_minor=invoice.amount_minor,
         currency=invoice.currency,
@@ -146,10 +145,35 @@ def retry_status(payment: Payment) -> RetryStatus:
     )
 
 
-def _status(invoice: Invoice, case: Case | None) -> str:
+def never_failed(invoice: Invoice) -> bool:
+    """Nobody has tried to charge it yet, as far as is known here."""
+    tried = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
+    return not Case.objects.filter(invoice=invoice).exists() and not tried.exists()
+
+
+_IN_FLIGHT = {
+    AttemptStatus.SENDING: NextStep.SENDING,
+    AttemptStatus.UNKNOWN: NextStep.RESOLVING,
+    AttemptStatus.AWAITING: NextStep.AWAITING,
+}
+
+
+def _status(invoice: Invoice, case: Case | None, job: RetryJob | None, last: Attempt | None) -> str:
     if case is not None:
         return str(case.next_step if case.status == CaseStatus.OPEN else case.status).lower()
-    return "succeeded" if invoice.status in INVOICE_PAID else "none"
+    if invoice.status in INVOICE_PAID:
+        return "succeeded"
+    if last is not None and last.status in _IN_FLIGHT:
+        return _IN_FLIGHT[AttemptStatus(last.status)].value
+    if job is not None:
+        return (NextStep.QUEUED if job.status == JobStatus.QUEUED else NextStep.BOOKED).value
+    return "none"
+
+
+def _next_at(case: Case | None, job: RetryJob | None) -> datetime | None:
+    if case is None:
+        return job.due_at if job else None
+    return case.next_step_at if case.status == CaseStatus.OPEN and case.next_step in _WAITS else None
 
 
 def _allowance(case: Case | None) -> tuple[int, int]:

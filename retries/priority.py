@@ -24,13 +24,14 @@ _CHANCE = {
 }
 
 
-def priority_band(invoice: Invoice, case: Case, now: datetime) -> int:
+def priority_band(invoice: Invoice, case: Case | None, now: datetime) -> int:
     """0..9 from the amount, the segment and how little of the first 30 days is left."""
     major = to_decimal(invoice.due_minor, invoice.currency)
     band = 3 + sum(1 for step in _AMOUNT_STEPS if major < step)
-    band += _SEGMENT_SHIFT.get(case.segment, 0)
-    if case.opened_at + timedelta(days=30) - now < _LATE:
-        band -= 1
+    if case is not None:
+        band += _SEGMENT_SHIFT.get(case.segment, 0)
+        if case.opened_at + timedelta(days=30) - now < _LATE:
+            band -= 1
     return min(9, max(0, band))
 
 

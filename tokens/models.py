@@ -47,7 +47,10 @@ class Card(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["connection", "fingerprint"], name="card_once_per_connection")]
-        indexes = [models.Index(fields=["facts_xid"], name="card_by_facts_xid", condition=Q(facts_xid__isnull=False))]
+        indexes = [
+            models.Index(fields=["facts_xid"], name="card_by_facts_xid", condition=Q(facts_xid__isnull=False)),
+            models.Index(fields=["merchant", "created_at", "id"], name="card_by_created"),
+        ]
         triggers = [
             pgtrigger.Trigger(
                 name="card_facts_changed",
@@ -92,7 +95,10 @@ class Token(models.Model):
                 fields=["customer"], condition=Q(is_default=True), name="token_one_default_per_customer"
             ),
         ]
-        indexes = [models.Index(fields=["customer", "id"], name="token_by_customer")]
+        indexes = [
+            models.Index(fields=["customer", "id"], name="token_by_customer"),
+            models.Index(fields=["merchant", "created_at", "id"], name="token_by_created"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.card}"

@@ -21,7 +21,17 @@ class ReferenceConverter(PublicIdConverter):
     regex = r"[^/\x00-\x1f\x7f-\x9f]{1,200}"
 
 
+class RowConverter(PublicIdConverter):
+    """A number that a primary key can be."""
+
+    regex = "[0-9]{1,18}"
+
+    def to_python(self, value: str) -> int:  # type: ignore[override]
+        return int(value)
+
+
 def register() -> None:
-    """Both, once; called where the addresses of the API are put together."""
+    """All, once; called where the addresses of the API are put together."""
     register_converter(PublicIdConverter, "public_id")
     register_converter(ReferenceConverter, "reference")
+    register_converter(RowConverter, "row")

@@ -64,13 +64,17 @@ class KeysetPagination(BasePagination):
         if plain not in offered:
             names = ", ".join(sorted({*offered, *(f"-{one}" for one in offered)}))
             raise serializers.ValidationError({"ordering": [f"Give one of {names}."]})
-        return name, Ordering(offered[plain], name.startswith("-"))
+        field = offered[plain]
+        if field == "pk" and {"created_after", "created_before"} & set(self.request.query_params):
+            # Rows are found by an index on the time, so they come in its order.
+            field = "created_at"
+        return name, Ordering(field, name.startswith("-"))
 
     def _behind(self, queryset: QuerySet[Any], ordering: Ordering, name: str) -> QuerySet[Any]:
         cursor = self.request.query_params.get("cursor")
         if not cursor:
             return queryset
-        value, pk = _decode(cursor, name)
+        value, pk = _decode(cursor, f"{name}/{ordering.field}")
         suffix = "lt" if ordering.descending else "gt"
         if ordering.field == "pk":
             return queryset.filter(**{f"pk__{suffix}": pk})
@@ -124,9 +128,8 @@ def _invalid() -> CursorInvalid:
 def _encode(name: str, ordering: Ordering, row: Any) -> str:
     value = None if ordering.field == "pk" else getattr(row, ordering.field)
     told = value.isoformat() if isinstance(value, datetime) else value
-    return (
-        base64.urlsafe_b64encode(json.dumps([name, told, row.pk], separators=(",", ":")).encode()).decode().rstrip("=")
-    )
+    text = json.dumps([f"{name}/{ordering.field}", told, row.pk], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def _decode(cursor: str, name: str) -> tuple[Any, int]:

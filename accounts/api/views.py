@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from accounts.api.authentication import BearerAuthentication
 from accounts.api.caller import Caller, caller_of
+from accounts.api.fields import StrictSerializer
 from accounts.api.filters import StrictFilterBackend
 from accounts.api.pagination import KeysetPagination
 from accounts.api.parsing import JsonAlways, ProblemRenderer, StrictJSONParser
@@ -65,6 +66,12 @@ class ApiView(GenericAPIView):
     @property
     def merchant(self) -> Merchant:
         return self.caller.merchant
+
+    def body(self, kind: type[StrictSerializer]) -> dict[str, Any]:
+        """The request's checked fields; raises ValidationError."""
+        given = kind(data=self.request.data)
+        given.is_valid(raise_exception=True)
+        return given.validated_data
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -181,8 +188,8 @@ class ListView(ResourceView):
         return rows
 
 
-class DetailView(ResourceView):
-    """`GET` one row by the id in the address; NotFound also for another merchant's."""
+class RowView(ResourceView):
+    """One row by the id in the address; NotFound also for another merchant's. What is done with it, subclasses say."""
 
     lookup_field = "public_id"
     lookup_url_kwarg = "id"
@@ -194,8 +201,12 @@ class DetailView(ResourceView):
             raise NotFound(f"There is no such {self.what} among yours.")
         return found
 
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        return self.one()
-
     def one(self) -> Response:
         return Response(self.get_serializer(self.row()).data)
+
+
+class DetailView(RowView):
+    """`GET` one row."""
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return self.one()

@@ -2,10 +2,9 @@
 
 from rest_framework import serializers
 
-from invoices.models import Attempt, Connection, Customer, Dispute, Event, Invoice, Transaction
+from invoices.models import Attempt, Customer, Dispute, Event, Invoice, Transaction
 from invoices.states import (
     AttemptStatus,
-    ConnectionMode,
     DisputeKind,
     DisputeStatus,
     InvoiceStatus,
@@ -156,18 +155,6 @@ class CustomerSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
-class ConnectionSerializer(serializers.ModelSerializer):
-    """An account at one provider; its secrets are never shown."""
-
-    id = serializers.CharField(source="public_id", help_text="`con_...`")
-    mode = serializers.ChoiceField(choices=ConnectionMode.choices)
-
-    class Meta:
-        model = Connection
-        fields = ("id", "provider", "name", "mode", "enabled", "paused_reason", "take_over_after", "created_at")
-        read_only_fields = fields
-
-
 class DisputeSerializer(serializers.ModelSerializer):
     """A card dispute or a bank return of one attempt."""
 
@@ -199,12 +186,14 @@ class DisputeSerializer(serializers.ModelSerializer):
 class EventSerializer(serializers.ModelSerializer):
     """One entry of an invoice's history; `seq` counts from 1 within the invoice, `hash` covers the one before."""
 
+    id = serializers.IntegerField(source="pk")
     invoice = serializers.CharField(source="invoice.public_id")
     data = serializers.JSONField()  # type: ignore[assignment]  # the metaclass takes fields out
 
     class Meta:
         model = Event
         fields = (
+            "id",
             "invoice",
             "seq",
             "subject_type",

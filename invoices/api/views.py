@@ -1,19 +1,16 @@
-"""The ledger to read: customers, connections, transactions, refunds, attempts, disputes, events."""
+"""The ledger to read: customers, transactions, refunds, attempts, disputes, events."""
 
 from accounts.api.views import DetailView, ListView, ResourceView
 from invoices.api import filters
 from invoices.api.serializers import (
     AttemptSerializer,
-    ConnectionSerializer,
     CustomerSerializer,
     DisputeSerializer,
     EventSerializer,
     TransactionSerializer,
 )
-from invoices.models import Attempt, Connection, Customer, Dispute, Event, Transaction
+from invoices.models import Attempt, Customer, Dispute, Event, Transaction
 from invoices.states import TransactionKind
-
-_BY_CREATION = {"created_at": "pk"}
 
 
 class _Customers(ResourceView):
@@ -35,25 +32,6 @@ class CustomerView(_Customers, DetailView):
     what = "customer"
 
 
-class _Connections(ResourceView):
-    serializer_class = ConnectionSerializer
-
-    def rows(self):
-        return Connection.objects.all()
-
-
-class ConnectionListView(_Connections, ListView):
-    """Connections, newest first."""
-
-    filterset_class = filters.ConnectionFilters
-
-
-class ConnectionView(_Connections, DetailView):
-    """One connection."""
-
-    what = "connection"
-
-
 class _Transactions(ResourceView):
     serializer_class = TransactionSerializer
 
@@ -65,6 +43,7 @@ class TransactionListView(_Transactions, ListView):
     """Charges and refunds, newest first."""
 
     filterset_class = filters.TransactionFilters
+    orderings = {"created_at": "created_at"}
 
 
 class TransactionView(_Transactions, DetailView):
@@ -101,7 +80,7 @@ class AttemptListView(_Attempts, ListView):
     """Attempts of ours and of others, newest first."""
 
     filterset_class = filters.AttemptFilters
-    orderings = {**_BY_CREATION, "attempted_at": "attempted_at"}
+    orderings = {"created_at": "created_at", "attempted_at": "attempted_at"}
 
 
 class AttemptView(_Attempts, DetailView):
@@ -129,11 +108,20 @@ class DisputeView(_Disputes, DetailView):
     what = "dispute"
 
 
-class EventListView(ListView):
-    """The invoices' histories, newest entry first."""
-
+class _Events(ResourceView):
     serializer_class = EventSerializer
-    filterset_class = filters.EventFilters
+    what = "event"
+    lookup_field = "pk"
 
     def rows(self):
         return Event.objects.select_related("invoice")
+
+
+class EventListView(_Events, ListView):
+    """The invoices' histories, newest entry first."""
+
+    filterset_class = filters.EventFilters
+
+
+class EventView(_Events, DetailView):
+    """One entry of an invoice's history."""

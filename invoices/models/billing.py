@@ -87,6 +87,7 @@ class Invoice(FSMModelMixin, models.Model):
         ]
         indexes = [
             models.Index(fields=["merchant", "-id"], name="invoice_by_merchant"),
+            models.Index(fields=["merchant", "created_at", "id"], name="invoice_by_created"),
             models.Index(fields=["merchant", "status", "-id"], name="invoice_by_status"),
             models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
             models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
@@ -185,6 +186,7 @@ class Transaction(FSMModelMixin, models.Model):
         ]
         indexes = [
             models.Index(fields=["invoice", "id"], name="transaction_by_invoice"),
+            models.Index(fields=["merchant", "created_at", "id"], name="transaction_by_created"),
             models.Index(
                 fields=["merchant", "-id"], name="refund_by_merchant", condition=Q(kind=TransactionKind.REFUND)
             ),
@@ -333,6 +335,7 @@ class Attempt(FSMModelMixin, models.Model):
                 condition=~Q(provider_payment_id=""),
             ),
             models.Index(fields=["merchant", "attempted_at"], name="attempt_by_merchant"),
+            models.Index(fields=["merchant", "created_at", "id"], name="attempt_by_created"),
         ]
         triggers = [
             *state_triggers("attempt", ATTEMPT_MOVES, AttemptStatus.SENDING),

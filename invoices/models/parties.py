@@ -67,6 +67,7 @@ class Customer(models.Model):
         ]
         indexes = [
             models.Index(fields=["merchant", "-id"], name="customer_by_merchant"),
+            models.Index(fields=["merchant", "created_at", "id"], name="customer_by_created"),
             models.Index(fields=["merchant", "email"], name="customer_by_email"),
         ]
 

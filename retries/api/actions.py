@@ -8,14 +8,16 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.fields import AmountField, StrictSerializer, minor_units
-from accounts.api.views import ApiView
+from accounts.api.problems import PersonRequired
+from accounts.api.views import ApiView, RowView
 from accounts.scopes import Scope
 from invoices.api.serializers import InvoiceSerializer, TransactionSerializer
+from invoices.api.stamp import api_stamp
 from invoices.models import Invoice, Transaction
 from invoices.services.ledger import Stamp
-from recovery_site.common import clock
+from invoices.states import TransactionKind
 from recovery_site.common.errors import NotFound
-from retries.refunding import refund_request
+from retries.refunding import refund_approve, refund_refuse, refund_request
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now
 from tokens.models import Token
 
@@ -47,13 +49,11 @@ class _Action(ApiView):
             raise NotFound("There is no such invoice among yours.")
         return invoice
 
-    def body(self):
-        body = self.request_class(data=self.request.data)
-        body.is_valid(raise_exception=True)
-        return body.validated_data
+    def given(self) -> dict[str, Any]:
+        return self.body(self.request_class)
 
     def stamp(self) -> Stamp:
-        return Stamp(actor=self.caller.actor, cause="api", now=clock.now())
+        return api_stamp(self.caller)
 
     def told(self) -> Response:
         return Response(InvoiceSerializer(self.invoice()).data)
@@ -66,7 +66,7 @@ class InvoiceRetryView(_Action):
 
     @extend_schema(request=RetryNowSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002  (the name in the address)
-        invoice, given, token_pk = self.invoice(), self.body(), None
+        invoice, given, token_pk = self.invoice(), self.given(), None
         if given.get("token"):
             mine = Token.objects.filter(customer=invoice.customer, public_id=given["token"])
             token_pk = mine.values_list("pk", flat=True).first()
@@ -87,7 +87,7 @@ class InvoicePauseView(_Action):
 
     @extend_schema(request=ReasonSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        case_pause(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.body()["reason"])
+        case_pause(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.given()["reason"])
         return self.told()
 
 
@@ -96,7 +96,7 @@ class InvoiceResumeView(_Action):
 
     @extend_schema(request=ReasonSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        case_resume(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.body()["reason"])
+        case_resume(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.given()["reason"])
         return self.told()
 
 
@@ -105,7 +105,7 @@ class InvoiceCancelView(_Action):
 
     @extend_schema(request=ReasonSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        invoice_cancel(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.body()["reason"])
+        invoice_cancel(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=self.given()["reason"])
         return self.told()
 
 
@@ -114,9 +114,14 @@ class InvoiceWriteOffView(_Action):
 
     @extend_schema(request=ReasonSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        given = self.body()
+        given = self.given()
         invoice_cancel(invoice_pk=self.invoice().pk, stamp=self.stamp(), reason=given["reason"], write_off=True)
         return self.told()
+
+
+def _shown(refund_pk: int) -> dict[str, Any]:
+    rows = Transaction.objects.select_related("invoice", "refund_of", "duplicate_of")
+    return TransactionSerializer(rows.get(pk=refund_pk)).data
 
 
 class InvoiceRefundView(_Action):
@@ -128,7 +133,7 @@ class InvoiceRefundView(_Action):
 
     @extend_schema(request=RefundRequestSerializer, responses={201: TransactionSerializer})
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        invoice, given = self.invoice(), self.body()
+        invoice, given = self.invoice(), self.given()
         amount = given.get("amount")
         refund = refund_request(
             invoice_pk=invoice.pk,
@@ -137,5 +142,39 @@ class InvoiceRefundView(_Action):
             stamp=self.stamp(),
             charge_id=given.get("transaction", ""),
         )
-        shown = Transaction.objects.select_related("invoice", "refund_of", "duplicate_of").get(pk=refund.pk)
-        return Response(TransactionSerializer(shown).data, status=201)
+        return Response(_shown(refund.pk), status=201)
+
+
+class _RefundAnswer(RowView):
+    """Above the merchant's limit only a person can answer, never the one who is behind the asking."""
+
+    what = "refund"
+    scopes = {"POST": Scope.REFUNDS}
+    serializer_class = TransactionSerializer
+
+    def rows(self):
+        return Transaction.objects.filter(kind=TransactionKind.REFUND)
+
+    def answered(self, answer: Any) -> Response:
+        refund = self.row()
+        if self.caller.user is None:
+            raise PersonRequired("A second person has to answer: use a token that a person has granted.")
+        note = self.body(ReasonSerializer)["reason"]
+        answer(refund_pk=refund.pk, stamp=api_stamp(self.caller), note=note)
+        return Response(_shown(refund.pk))
+
+
+class RefundApproveView(_RefundAnswer):
+    """Release a refund that waits for a second person; it is sent then."""
+
+    @extend_schema(request=ReasonSerializer, responses=TransactionSerializer)
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        return self.answered(refund_approve)
+
+
+class RefundRefuseView(_RefundAnswer):
+    """Refuse a refund that waits for a second person; nothing is sent."""
+
+    @extend_schema(request=ReasonSerializer, responses=TransactionSerializer)
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        return self.answered(refund_refuse)

@@ -1,6 +1,7 @@
 """`/payments/...`: hand a failed payment over, ask where it stands, take it back."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -12,7 +13,8 @@ from accounts.api.fields import NameField, StrictSerializer, minor_units
 from accounts.api.views import ApiView
 from accounts.models import Merchant
 from accounts.scopes import Scope
-from invoices.services.ledger import Stamp
+from invoices.api.stamp import api_stamp
+from invoices.models import Connection
 from invoices.services.parties import connection_require
 from invoices.states import INVOICE_PAID
 from providers.base import EventKind
@@ -25,19 +27,22 @@ from retries.api.serializers import (
     RetryStatusSerializer,
 )
 from retries.engine.drain import job_work
+from retries.models import RetryJob
 from retries.payments import (
     Payment,
     RetryStatus,
     customer_payments,
+    never_failed,
     payment_find,
     payment_require,
     retry_stats,
     retry_status,
 )
 from retries.services.cancel import retry_cancel
-from retries.services.manual import retry_now
-from retries.services.reports import PaymentReport, customer_named, payment_report
+from retries.services.manual import charge_first, retry_now
+from retries.services.reports import PaymentReport, customer_named, payment_open, payment_report
 from retries.states import NextStep
+from tokens.models import Token
 
 
 def status_body(status: RetryStatus) -> dict[str, Any]:
@@ -60,10 +65,10 @@ def status_body(status: RetryStatus) -> dict[str, Any]:
     }
 
 
-def take_report(
-    merchant: Merchant, name: str, given: Mapping[str, Any], kind: EventKind = EventKind.PAYMENT_FAILED
-) -> tuple[Payment, bool]:
-    """A report's checked fields into the ledger; the payment, and whether it was new."""
+def report_of(
+    merchant: Merchant, name: str, given: Mapping[str, Any], kind: EventKind
+) -> tuple[Connection | None, PaymentReport]:
+    """A report's checked fields, and the connection it names."""
     metadata = given.get("metadata", {})
     amount, currency = metadata.get("amount"), metadata.get("currency", "")
     if amount is not None and not currency:
@@ -76,7 +81,7 @@ def take_report(
         connection = connection_require(merchant=merchant, public_id=given["connection"])
     now = clock.now()
     texts = ("user_id", "payment_intent_id", "payment_method_id", "description")
-    report = PaymentReport(
+    return connection, PaymentReport(
         name=name,
         kind=kind,
         occurred_at=min(given.get("occurred_at") or now, now),
@@ -86,7 +91,14 @@ def take_report(
         **{text: metadata.get(text, "") for text in texts},
         **given.get("error", {}),
     )
-    return payment_report(merchant=merchant, report=report, connection=connection, now=now)
+
+
+def take_report(
+    merchant: Merchant, name: str, given: Mapping[str, Any], kind: EventKind = EventKind.PAYMENT_FAILED
+) -> tuple[Payment, bool]:
+    """A report's checked fields into the ledger; the payment, and whether it was new."""
+    connection, report = report_of(merchant, name, given, kind)
+    return payment_report(merchant=merchant, report=report, connection=connection, now=clock.now())
 
 
 class PaymentRetryView(ApiView):
@@ -110,9 +122,8 @@ class PaymentRetryView(ApiView):
         Customer, invoice and transaction are created if they are new (201). The same transaction told again changes
         nothing (200), unless `charge_id` names another try.
         """
-        body = RetryRequestSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        payment, created = take_report(self.merchant, transaction_id, body.validated_data)
+        given = self.body(RetryRequestSerializer)
+        payment, created = take_report(self.merchant, transaction_id, given)
         return self._told(payment, 201 if created else 200)
 
     @extend_schema(operation_id="payment_retry_status", responses=RetryStatusSerializer, tags=["payments"])
@@ -128,8 +139,7 @@ class PaymentRetryView(ApiView):
     def delete(self, request: Request, transaction_id: str) -> Response:
         """Stop retrying it. The invoice stays owed; a failure that is reported later starts anew."""
         payment = payment_require(merchant=self.merchant, name=transaction_id)
-        stamp = Stamp(actor=self.caller.actor, cause="api", now=clock.now())
-        retry_cancel(invoice=payment.invoice, stamp=stamp, reason="canceled through the API")
+        retry_cancel(invoice=payment.invoice, stamp=api_stamp(self.caller), reason="canceled through the API")
         return self._told(payment_require(merchant=self.merchant, name=transaction_id))
 
 
@@ -196,7 +206,11 @@ class RetryStatsView(ApiView):
 
 
 class ProcessRequestSerializer(StrictSerializer):
-    transaction_id = NameField(help_text="Ours (`txn_...`) or yours, of a payment that is known.")
+    transaction_id = NameField(help_text="Yours or ours (`txn_...`); one that is new needs `metadata`.")
+    metadata = PaymentMetadataSerializer(required=False)
+    connection = serializers.CharField(
+        required=False, max_length=40, help_text="Needed only where you have several connections (`con_...`)."
+    )
 
 
 class ProcessSerializer(serializers.Serializer):
@@ -211,7 +225,11 @@ _GOES_ON = {step.value for step in (NextStep.BOOKED, NextStep.QUEUED, NextStep.S
 
 
 class PaymentProcessView(ApiView):
-    """Charge what is due of a payment now, with automatic retries after it. A payment that is paid stays as it is."""
+    """Charge what is due of a payment now, with automatic retries after it. A payment that is paid stays as it is.
+
+    One that is new is created from `metadata` (user_id, amount, currency, payment_method_id) and charged for the first
+    time.
+    """
 
     serializer_class = ProcessSerializer
     scopes = {"POST": Scope.PAYMENTS}
@@ -219,15 +237,11 @@ class PaymentProcessView(ApiView):
 
     @extend_schema(request=ProcessRequestSerializer, responses=ProcessSerializer)
     def post(self, request: Request) -> Response:
-        body = ProcessRequestSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        name = body.validated_data["transaction_id"]
-        payment = payment_require(merchant=self.merchant, name=name)
+        given = self.body(ProcessRequestSerializer)
+        name, now = given["transaction_id"], clock.now()
+        payment = payment_find(merchant=self.merchant, name=name) or self._opened(name, given, now)
         if payment.invoice.status not in INVOICE_PAID:
-            now = clock.now()
-            stamp = Stamp(actor=self.caller.actor, cause="api", now=now)
-            job = retry_now(invoice_pk=payment.invoice.pk, stamp=stamp, reason="asked through the API")
-            job_work(job.pk, now=now)
+            job_work(self._booked(payment, given, now).pk, now=now)
             payment = payment_require(merchant=self.merchant, name=name)
         status = retry_status(payment)
         paid = payment.invoice.status in INVOICE_PAID
@@ -239,6 +253,23 @@ class PaymentProcessView(ApiView):
             "retry": status_body(status),
         }
         return Response(self.get_serializer(told).data)
+
+    def _opened(self, name: str, given: Mapping[str, Any], now: datetime) -> Payment:
+        if "metadata" not in given:
+            raise NotFound("There is no such transaction among yours; send metadata to have it charged as a new one.")
+        connection, report = report_of(self.merchant, name, given, EventKind.INVOICE_UPDATED)
+        return payment_open(merchant=self.merchant, report=report, connection=connection, now=now)
+
+    def _booked(self, payment: Payment, given: Mapping[str, Any], now: datetime) -> RetryJob:
+        invoice, stamp, token_pk = payment.invoice, api_stamp(self.caller), None
+        if method := given.get("metadata", {}).get("payment_method_id"):
+            mine = Token.objects.filter(customer=invoice.customer, provider_token=method)
+            token_pk = mine.values_list("pk", flat=True).first()
+            if token_pk is None:
+                raise NotFound("The customer has no such payment method.")
+        if never_failed(invoice):
+            return charge_first(invoice_pk=invoice.pk, stamp=stamp, token_pk=token_pk)
+        return retry_now(invoice_pk=invoice.pk, stamp=stamp, reason="asked through the API", token_pk=token_pk)
 
 
 class AttemptReportSerializer(StrictSerializer):
@@ -276,8 +307,6 @@ class AttemptReportView(ApiView):
 
     @extend_schema(request=AttemptReportSerializer, responses={200: RetryStatusSerializer, 201: RetryStatusSerializer})
     def post(self, request: Request) -> Response:
-        body = AttemptReportSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        given = body.validated_data
+        given = self.body(AttemptReportSerializer)
         payment, created = take_report(self.merchant, given["transaction_id"], given, _TOLD[given["status"]])
         return Response(self.get_serializer(status_body(retry_status(payment))).data, status=201 if created else 200)

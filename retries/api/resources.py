@@ -15,8 +15,10 @@ from accounts.scopes import Scope
 from invoices.states import TransactionKind, Trigger
 from recovery_site.common.errors import NotFound
 from retries.api.invoices import CaseSerializer
+from retries.categories import Category
 from retries.models import Case, DeclineOverride, PolicyVersion, RetryJob
 from retries.services.cases import policy_version_create, policy_version_current
+from retries.services.overrides import decline_override_set
 from retries.states import CaseStatus, JobStatus, NextStep
 
 
@@ -56,7 +58,7 @@ class CaseListView(_Cases, ListView):
     """Cases, newest first."""
 
     filterset_class = CaseFilters
-    orderings = {"created_at": "pk", "opened_at": "opened_at"}
+    orderings = {"created_at": "created_at", "opened_at": "opened_at"}
 
 
 class CaseView(_Cases, DetailView):
@@ -166,11 +168,8 @@ class PolicyListView(ListView):
 
     @extend_schema(request=PolicyRequestSerializer, responses={201: PolicySerializer})
     def post(self, request: Request) -> Response:
-        body = PolicyRequestSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        version = policy_version_create(
-            merchant_id=self.merchant.pk, created_by=self.caller.actor[:100], **body.validated_data
-        )
+        given = self.body(PolicyRequestSerializer)
+        version = policy_version_create(merchant_id=self.merchant.pk, created_by=self.caller.actor, **given)
         return Response(PolicySerializer(PolicyVersion.objects.get(pk=version.pk)).data, status=201)
 
 
@@ -208,7 +207,7 @@ class OverrideSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = DeclineOverride
-        fields = ("provider", "code", "version", "category", "created_by", "created_at")
+        fields = ("provider", "code", "version", "category", "note", "created_by", "created_at")
         read_only_fields = fields
 
 
@@ -221,11 +220,27 @@ class OverrideFilters(ListFilters):
         fields: tuple[str, ...] = ()
 
 
+class OverrideRequestSerializer(StrictSerializer):
+    provider = serializers.CharField(max_length=40)
+    code = serializers.CharField(max_length=100)
+    category = serializers.ChoiceField(
+        choices=[one.value for one in Category], allow_blank=True, help_text="Empty: read as shipped again."
+    )
+    note = serializers.CharField(required=False, allow_blank=True, max_length=200, default="")
+
+
 class OverrideListView(ListView):
-    """Decline overrides, newest first."""
+    """Decline overrides, newest first; a POST adds a version, which counts for failures from now on."""
 
     serializer_class = OverrideSerializer
     filterset_class = OverrideFilters
+    scopes = {"POST": Scope.SETTINGS}
+
+    @extend_schema(request=OverrideRequestSerializer, responses={201: OverrideSerializer})
+    def post(self, request: Request) -> Response:
+        given = self.body(OverrideRequestSerializer)
+        saved = decline_override_set(merchant=self.merchant, created_by=self.caller.actor, **given)
+        return Response(OverrideSerializer(DeclineOverride.objects.get(pk=saved.pk)).data, status=201)
 
     def rows(self):
         return DeclineOverride.objects.all()

@@ -84,6 +84,28 @@ def customer_pay(*, invoice_pk: int, stamp: Stamp, token_pk: int | None = None) 
     return _try(_scope(invoice_pk), _Wish(Trigger.CUSTOMER, "customer.pay", "", token_pk, stamp.now), stamp)
 
 
+@transaction.atomic
+def charge_first(*, invoice_pk: int, stamp: Stamp, token_pk: int | None = None) -> RetryJob:
+    """Book the first charge of an invoice that has not failed yet, due at once; a decline opens its case.
+
+    Limits and charges in flight are kept as by `retry_now`. Writes `transaction.created`. Raises Conflict.
+    """
+    scope = _scope(invoice_pk)
+    _demand_chargeable(scope.invoice)
+    option, tokens = _choose(scope, token_pk, stamp.now)
+    return job_book(
+        scope,
+        None,
+        token_pk=option.pk,
+        due_at=option.allowed_at,
+        trigger=Trigger.AUTOMATIC,
+        why=f"First charge with the {option.label}.",
+        decision={"kind": "first_charge", "decided_at": stamp.now.isoformat(), "considered": list(tokens)},
+        stamp=stamp,
+        urgent=True,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """A person's wish to be tried: whose (`trigger`), how it stands in the history (`kind`), and with what."""

@@ -308,7 +308,7 @@ def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[
 
 def job_book(
     scope: Scope,
-    case: Case,
+    case: Case | None,
     *,
     token_pk: int | None,
     due_at: datetime,
@@ -320,8 +320,8 @@ def job_book(
 ) -> RetryJob:
     """Book the next attempt of what is due: SCHEDULED if the customer's slot is free, else QUEUED behind its holder.
 
-    `urgent` (staff, customer, card update) and an advantage of more than an hour take the slot from a SCHEDULED job,
-    never from a RUNNING one.
+    `case` None: the first charge of an invoice that has not failed. `urgent` (a person's wish, a card update) and an
+    advantage of more than an hour take the slot from a SCHEDULED job, never from a RUNNING one.
     """
     invoice = scope.invoice
     charge = charge_for_due(invoice, stamp)
@@ -338,9 +338,11 @@ def job_book(
     job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
     job.why, job.decision, job.requested_by = why[:500], dict(decision), stamp.actor
     job.band = priority_band(invoice, case, stamp.now)
-    job.expected_value_minor = expected_value(invoice.due_minor, case.category)
+    job.expected_value_minor = expected_value(invoice.due_minor, case.category if case else "")
     job.attempt, job.claim_token, job.lease_until, job.last_error = None, None, None, ""
     job.save()
+    if case is None:
+        return job
     if holder is None:
         case_set_step(case, invoice, NextStep.BOOKED, due_at, why, stamp)
     else:

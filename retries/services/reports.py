@@ -7,12 +7,15 @@ from django.db import transaction
 
 from accounts.models import Merchant
 from invoices.models import Connection, Customer, Invoice, ProviderPayment
+from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_create
 from invoices.states import ConnectionMode
 from providers.base import CustomerFacts, DeclineFacts, EventKind, InvoiceFacts, MethodFacts, PaymentEvent, PaymentFacts
 from providers.decline_tables import decline_table
 from recovery_site.common.errors import Conflict, InvalidInput
 from retries.handler import event_handle
+from retries.handler.entry import enter, enter_invoice
+from retries.handler.resolve import subject_find
 from retries.payments import Payment, payment_find, payment_require
 
 # Codes of the API's own, which mean what its documentation says whatever the provider would mean by them.
@@ -101,6 +104,28 @@ def _event(report: PaymentReport, known: Payment | None, connection: Connection)
         ),
         source="api",
     )
+
+
+@transaction.atomic
+def payment_open(*, merchant: Merchant, report: PaymentReport, connection: Connection | None, now: datetime) -> Payment:
+    """A payment that is to be made for the first time: customer, payment method and invoice, created if they are new.
+
+    Raises InvalidInput for what it lacks, Conflict for a connection through which this service does not charge.
+    """
+    account = connection or connection_for_reports(merchant)
+    if account.mode != ConnectionMode.CHARGE:
+        raise Conflict(f"This service does not charge through {account}: charge, then report the attempt.")
+    if not report.payment_method_id:
+        raise InvalidInput("This transaction is new: send metadata with payment_method_id, too.")
+    told = _event(report, None, account)
+    facts = told.invoice
+    assert facts is not None
+    stamp = Stamp(actor="api", cause=f"api order of {report.name}"[:200], now=now)
+    subject = subject_find(told, account, now)
+    assert subject.customer_pk is not None
+    entry = enter(told, subject.customer_pk, stamp)
+    enter_invoice(told, entry, subject, facts, stamp)
+    return payment_require(merchant=merchant, name=report.name)
 
 
 def _decline(report: PaymentReport) -> DeclineFacts | None:

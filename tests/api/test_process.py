@@ -7,6 +7,7 @@ import pytest
 from invoices.models import Attempt, Invoice
 from retries.models import Case
 from tests.api.door import Door
+from tests.support.books import assert_promises
 from tests.support.shop import Shop
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,3 +71,49 @@ def test_pause_resume_cancel_refund_follow_scope_and_state(now_is: Shop, redis_c
     assert (refund["kind"], refund["amount_minor"], refund["created_by"]) == ("REFUND", 1000, f"key:{door.row.prefix}")
     too_much = door.post(f"/invoices/{settled}/refunds", {"reason": "wish", "amount": 999_999}, status=400)
     assert too_much["code"] == "invalid_input"
+
+
+def order(shop: Shop, name: str, token: str) -> dict[str, Any]:
+    metadata = {"user_id": f"cus_{name}", "amount": "25.00", "currency": "USD", "payment_method_id": token}
+    return {"transaction_id": name, "metadata": metadata}
+
+
+def test_a_payment_that_is_new_is_created_and_charged_for_the_first_time(now_is: Shop, redis_client: Any) -> None:
+    shop, door = now_is, Door(merchant=now_is.merchant)
+    body = order(shop, f"order-{shop.name}", f"tok_ok__{shop.name}")
+    told = door.post("/payments/process", body, idempotency_key="k1")
+    assert (told["success"], told["retry"]["status"], told["retry"]["case"]) == (True, "succeeded", "")
+    assert door.post("/payments/process", body) == told  # paid: nothing is charged again
+    (charge,) = shop.sandbox.charges(body["metadata"]["user_id"])
+    assert (charge["amount"], charge["token"]) == (2500, body["metadata"]["payment_method_id"])
+    assert Case.objects.count() == 0  # nothing has failed, so nothing was recovered
+    assert_promises(shop)
+
+
+def test_its_decline_opens_a_case_whose_retries_begin_at_none(now_is: Shop, redis_client: Any) -> None:
+    shop, door = now_is, Door(merchant=now_is.merchant)
+    body = order(shop, f"order-{shop.name}", f"tok_decline_insufficient_funds__{shop.name}")
+    told = door.post("/payments/process", body)
+    assert (told["success"], told["should_retry"], told["retry"]["status"]) == (False, True, "booked")
+    assert (told["retry"]["attempts"], told["retry"]["total_attempts"]) == (0, 1)
+    assert_promises(shop)
+
+
+def test_its_lost_answer_is_being_looked_up_not_failed(now_is: Shop, redis_client: Any) -> None:
+    shop, door = now_is, Door(merchant=now_is.merchant)
+    token = f"tok_ok__{shop.name}"
+    shop.sandbox.script(token, "timeout_after_charge")
+    body = order(shop, f"order-{shop.name}", token)
+    told = door.post("/payments/process", body)
+    assert (told["success"], told["should_retry"], told["retry"]["status"]) == (False, True, "resolving")
+    assert door.post("/payments/process", body, status=409)["code"] == "conflict"
+    assert len(shop.sandbox.charges(body["metadata"]["user_id"])) == 1
+
+
+def test_a_new_payment_needs_all_that_a_charge_needs(now_is: Shop, redis_client: Any) -> None:
+    shop, door = now_is, Door(merchant=now_is.merchant)
+    body = order(shop, f"order-{shop.name}", "tok_ok")
+    assert door.post("/payments/process", {"transaction_id": "nobody's"}, status=404)["code"] == "not_found"
+    del body["metadata"]["payment_method_id"]
+    assert "payment_method_id" in door.post("/payments/process", body, status=400)["detail"]
+    assert not Invoice.objects.filter(merchant=shop.merchant).exists()

@@ -1,7 +1,8 @@
 """Every address of the API, asked with another merchant's key for the ids of this one: 404, and nothing changes."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from retries.models import Case, RetryJob
 from tests.api.door import Door
 from tests.console.world import World
 from tokens.models import Card, Token
-from webhooks.models import Delivery, OutboundEndpoint
+from webhooks.models import Delivery, InboxEvent, OutboundEndpoint
 from webhooks.services import endpoint_create
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +69,15 @@ def ids(world: World) -> dict[str, str]:
         event_type="retry_scheduled",
         body="{}",
     )
+    item = InboxEvent.objects.create(
+        merchant=world.merchant,
+        endpoint=inbound,
+        provider_event_id="evt_1",
+        event_type="invoice.paid",
+        body="{}",
+        body_hash="0" * 64,
+        received_at=world.at,
+    )
     refund = Transaction.objects.get(kind="REFUND").public_id
     charge = Transaction.objects.filter(invoice=failing).latest("pk").public_id
     return {
@@ -86,23 +96,41 @@ def ids(world: World) -> dict[str, str]:
         "webhook-endpoints/out": outbound.public_id,
         "deliveries": delivery.public_id,
         "policies": "1",
+        "events": str(failing.events.latest("pk").pk),
+        "inbox-events": str(item.pk),
         "payments/retry/user": failing.customer.public_id,
         "payments/retry": charge,
         "payments": charge,
     }
 
 
-BODIES = {
-    "/payments/process": lambda named: {"transaction_id": named["payments"]},
-    "/payments/attempts": lambda named: {
+BODIES: dict[tuple[str, str], Callable[[dict[str, str]], Any]] = {
+    ("POST", "/payments/process"): lambda named: {"transaction_id": named["payments"]},
+    ("POST", "/payments/attempts"): lambda named: {
         "transaction_id": named["payments"],
         "charge_id": "ch_9",
         "status": "succeeded",
     },
-    "/payments/retry/{transaction_id}": lambda named: {"error": {"code": "insufficient_funds"}},
+    ("POST", "/payments/retry/{transaction_id}"): lambda named: {"error": {"code": "insufficient_funds"}},
+    ("POST", "/connections"): lambda named: {"provider": "stripe", "config": {"gateway": named["connections"]}},
+    ("POST", "/webhook-endpoints/in"): lambda named: {
+        "provider": "stripe",
+        "secret": "whsec_y",
+        "connection": named["connections"],
+    },
+    ("POST", "/webhook-endpoints/in/{id}/secret"): lambda named: {"secret": "whsec_y"},
+    ("PATCH", "/webhook-endpoints/out/{id}"): lambda named: {"url": "https://example.com/theirs"},
+    ("PATCH", "/connections/{id}"): lambda named: {"enabled": False},
+    ("POST", "/connections/{id}/credentials"): lambda named: {"secrets": {"api_key": "theirs"}},
 }
 # A report about an id that the caller does not have is a report about something new: it lacks what that needs.
-_NEW = {("POST", "/payments/retry/{transaction_id}"): 400, ("POST", "/payments/attempts"): 400}
+_NEW = {
+    ("POST", "/payments/retry/{transaction_id}"): 400,
+    ("POST", "/payments/attempts"): 400,
+    ("POST", "/connections"): 400,
+}
+# What makes something of one's own and names nothing that is there.
+_OWN = {"/policies", "/decline-overrides", "/webhook-endpoints/out"}
 
 
 def test_foreign_ids_do_not_exist_on_any_address(redis_client: object, settings: Any) -> None:
@@ -121,15 +149,15 @@ def test_foreign_ids_do_not_exist_on_any_address(redis_client: object, settings:
         address = re.sub(r"\{[^}]*\}", named.get(base, ""), plain)
         if method == "GET":
             own.get(address)
-        if plain == "/policies":
+        if plain in _OWN:
             continue
-        make = BODIES.get(plain, lambda _: {"reason": "x"})
-        answer = stranger.send(method, address, make(named) if method == "POST" else None)
+        make = BODIES.get((method, plain), lambda _: {"reason": "x"})
+        answer = stranger.send(method, address, make(named) if method in ("POST", "PATCH") else None)
         asked += 1
         if answer.status_code != _NEW.get((method, plain), 404):
             wrong.append((method, plain, answer.status_code, answer.content[:200]))
     assert wrong == []
-    assert asked >= 25
+    assert asked >= 43
     after = row_counts()
     assert {table for table in before if before[table] != after[table]} == set()
 
@@ -142,15 +170,19 @@ def test_lists_hold_only_what_is_ones_own(redis_client: object, settings: Any) -
     listed = 0
     for method, path in routes():
         plain = path.removeprefix("/api/v1")
-        if method != "GET" or "{" in plain or plain.startswith("/payments"):
+        if method != "GET" or "{" in plain or plain.startswith(("/payments", "/analytics")):
             continue
         theirs = stranger.get(plain)["data"]
         assert not any(value in str(theirs) for value in named.values() if len(value) > 3), plain
-        if plain in ("/segments", "/decline-overrides", "/inbox-events"):
+        if plain in ("/segments", "/decline-overrides"):
             continue
         assert own.get(plain)["data"], plain
         listed += 1
-    assert listed >= 14
+    assert listed >= 15
+    for page in ("overview", "failures", "retries", "policies"):
+        figures = stranger.get(f"/analytics/{page}")["figures"]
+        assert not re.search(r"(?<![0-9.])[1-9]", re.sub(r'"[^"]*"', "", json.dumps(figures))), page
+        assert own.get(f"/analytics/{page}")["figures"] != figures
     assert stranger.get("/payments/retry/stats") == {"total": 0, "pending": 0, "amounts": {}, "by_error_code": {}}
     assert own.get("/payments/retry/stats")["total"] == Case.objects.filter(status="OPEN").count()
     assert Invoice.objects.filter(merchant=stranger.merchant).count() == 0

@@ -87,6 +87,7 @@ class CardListView(_Cards, ListView):
     """Cards, newest first."""
 
     filterset_class = CardFilters
+    orderings = {"created_at": "created_at"}
 
 
 class CardView(_Cards, DetailView):
@@ -154,6 +155,7 @@ class TokenListView(_Tokens, ListView):
     """Tokens, newest first."""
 
     filterset_class = TokenFilters
+    orderings = {"created_at": "created_at"}
 
 
 class TokenView(_Tokens, DetailView):

@@ -71,6 +71,7 @@ class Delivery(FSMModelMixin, models.Model):
                 fields=["endpoint", "due_at", "id"], name="delivery_due", condition=Q(status=DeliveryStatus.PENDING)
             ),
             models.Index(fields=["merchant", "-id"], name="delivery_by_merchant"),
+            models.Index(fields=["merchant", "created_at", "id"], name="delivery_by_created"),
             models.Index(fields=["merchant", "-id"], name="delivery_dead", condition=Q(status=DeliveryStatus.DEAD)),
         ]
         triggers = state_triggers("delivery", DELIVERY_MOVES, DeliveryStatus.PENDING)
