@@ -44,6 +44,7 @@ from invoices.models import Connection
 from invoices.states import InvoiceStatus
 from recovery_site.common import clock
 from retries.states import CaseStatus, NextStep
+from webhooks.outbound.catalogue import STREAM_NAMES
 
 Rest = ParamSpec("Rest")
 View = Callable[Concatenate[HttpRequest, Merchant, Rest], HttpResponseBase]
@@ -96,6 +97,8 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     context = {
         **parts,
         "poll_seconds": max(_POLL_SECONDS, ceil(_POLL_REST * (monotonic() - started))),
+        "stream_url": settings.STREAM_URL,
+        "stream_names": " ".join(STREAM_NAMES),
         "lengths": LENGTHS,
         "report": None,
         "failures": failures,

@@ -1,9 +1,15 @@
-"""ASGI entry point, for servers that speak it; the shipped set-up serves everything through WSGI."""
+"""ASGI entry point: the live stream, in a process of its own. Everything else is WSGI (recovery_site/wsgi.py).
+
+`granian --interface asgi --workers 1 --no-ws --workers-kill-timeout 5 --port 8001 recovery_site.asgi:application`
+"""
 
 import os
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recovery_site.settings")
+django.setup()
 
-application = get_asgi_application()
+from webhooks.stream.application import StreamApplication  # noqa: E402  # its models need Django to be set up
+
+application = StreamApplication()

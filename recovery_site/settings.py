@@ -165,6 +165,10 @@ RECONCILE_REFUND_ORPHAN_AFTER = env.duration("RECONCILE_REFUND_ORPHAN_AFTER", "5
 STAFF_QUEUE_ALERT_AFTER = env.duration("STAFF_QUEUE_ALERT_AFTER", "24h")
 WEBHOOK_MAX_BODY_BYTES = env.integer("WEBHOOK_MAX_BODY_BYTES", 1_048_576, minimum=1024, maximum=16_777_216)
 WEBHOOK_TOLERANCE_SECONDS = env.integer("WEBHOOK_TOLERANCE_SECONDS", 300, minimum=1, maximum=86_400)
+STREAM_URL = env.web_address("STREAM_URL", PUBLIC_URL, https_only=PRODUCTION) if env.text("STREAM_URL") else ""
+STREAM_HEARTBEAT = env.duration("STREAM_HEARTBEAT", "15s")
+STREAM_CONNECTIONS_PER_MERCHANT = env.integer("STREAM_CONNECTIONS_PER_MERCHANT", 50, minimum=1, maximum=10_000)
+STREAM_BACKLOG = env.integer("STREAM_BACKLOG", 500, minimum=1, maximum=100_000)
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 INBOX_RETENTION = env.duration("INBOX_RETENTION", "90d")
 WEBHOOK_OUT_RETENTION = env.duration("WEBHOOK_OUT_RETENTION", "30d")
@@ -353,7 +357,7 @@ CONTENT_SECURITY_POLICY = {
         "style-src": ["'self'"],
         "img-src": ["'self'"],
         "font-src": ["'self'"],
-        "connect-src": ["'self'"],
+        "connect-src": ["'self'", *([STREAM_URL] if STREAM_URL not in ("", PUBLIC_URL) else [])],
         "form-action": ["'self'"],
         "base-uri": ["'none'"],
         "object-src": ["'none'"],

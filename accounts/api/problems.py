@@ -67,6 +67,7 @@ _KINDS = (
         "A charge of this invoice is in flight: wait for the seconds in Retry-After, then send it again.",
     ),
     Kind("body_too_large", 413, "The body is too large", "Send fewer things at once."),
+    Kind("misdirected", 421, "Another process serves this", "Ask at the address in the detail."),
     Kind("unsupported_media_type", 415, "Only JSON is read here", "Send Content-Type: application/json."),
     Kind(
         "idempotency_key_reused",

@@ -91,6 +91,15 @@ def web_part(port: int, environment: Mapping[str, str], log_dir: Path) -> Part:
     return Part("web", "web server", command, environment, log_dir)
 
 
+def stream_part(port: int, environment: Mapping[str, str], log_dir: Path) -> Part:
+    command = [
+        *(sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws", "--log-level", "warning"),
+        *("--host", HOST, "--port", str(port), "--workers", "1", "--workers-kill-timeout", "5"),
+        "recovery_site.asgi:application",
+    ]
+    return Part("stream", "live stream", command, environment, log_dir)
+
+
 def worker_part(environment: Mapping[str, str], log_dir: Path) -> Part:
     command = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py"), "run_worker"]
     return Part("worker", "worker", command, environment, log_dir)

@@ -261,12 +261,18 @@ def test_demo_serves_lives_on_and_leaves_nothing_behind(demo: Callable[..., Demo
     assert running.process.wait(60) == 0
     assert running.told().endswith("Stopping ...\n")
     assert running.left_over() == []
-    assert "Traceback" not in "".join((running.folder / f"{name}.log").read_text() for name in ("worker", "web"))
+    assert "Traceback" not in "".join(
+        (running.folder / f"{name}.log").read_text() for name in ("worker", "web", "stream")
+    )
 
 
 def test_end_of_the_web_server_ends_the_demo_with_a_clear_line(demo: Callable[..., Demo], port: int) -> None:
     running = demo(port)
-    (web,) = [each for each in psutil.Process(running.process.pid).children() if "granian" in each.cmdline()]
+    (web,) = [
+        each
+        for each in psutil.Process(running.process.pid).children()
+        if "recovery_site.wsgi:application" in each.cmdline()
+    ]
     web.kill()
     assert running.process.wait(60) == 1
     line = running.told().splitlines()[-1]

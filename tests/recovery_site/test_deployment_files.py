@@ -27,16 +27,16 @@ def compose() -> dict[str, Any]:
 
 def test_compose_has_every_part_and_each_server_is_watched(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() == {"postgres", "valkey", "migrate", "web", "worker"}
+    assert services.keys() == {"postgres", "valkey", "migrate", "web", "stream", "worker"}
     assert services["postgres"]["image"] == "postgres:18"
     assert services["valkey"]["image"].startswith("valkey/valkey:")
-    assert all("healthcheck" in services[name] for name in ("postgres", "valkey", "web", "worker"))
+    assert all("healthcheck" in services[name] for name in ("postgres", "valkey", "web", "stream", "worker"))
 
 
 def test_compose_starts_web_and_worker_only_after_the_migrations(compose: dict[str, Any]) -> None:
     services = compose["services"]
     done = {"migrate": {"condition": "service_completed_successfully"}}
-    assert services["web"]["depends_on"] == services["worker"]["depends_on"] == done
+    assert all(services[name]["depends_on"] == done for name in ("web", "stream", "worker"))
     assert services["migrate"]["restart"] == "no"
     assert services["migrate"]["depends_on"] == {
         name: {"condition": "service_healthy"} for name in ("postgres", "valkey")
@@ -84,13 +84,13 @@ def test_webs_health_check_asks_under_the_public_name(compose: dict[str, Any], l
 
 def test_compose_holds_no_secret_and_opens_no_port_to_the_world(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    for name in ("web", "worker", "migrate"):
+    for name in ("web", "stream", "worker", "migrate"):
         assert services[name]["env_file"] == ".env"
         assert services[name]["environment"] == {"ENVIRONMENT": "production"}
     assert services["postgres"]["env_file"] == ".env.postgres"
     assert "environment" not in services["postgres"]
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:8000:8000"]
+    assert ports == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001"]
 
 
 def test_image_runs_locked_packages_as_an_ordinary_user() -> None:

@@ -3,8 +3,10 @@
 from django.urls import path
 
 from webhooks.api import views
+from webhooks.stream.elsewhere import stream_elsewhere
 
 urlpatterns = [
+    path("stream", stream_elsewhere),
     path("webhook-endpoints/in", views.InboundEndpointListView.as_view(), name="inbound-endpoints"),
     path("webhook-endpoints/in/<uuid:id>", views.InboundEndpointView.as_view(), name="inbound-endpoint"),
     path("webhook-endpoints/in/<uuid:id>/secret", views.InboundSecretView.as_view(), name="inbound-secret"),

@@ -1,6 +1,6 @@
 """The public events: which types there are, and which ledger event each of them stands for.
 
-The one place that translates. Webhooks out and the in-process hooks speak these types and no
+The one place that translates. Webhooks out, the live stream and the in-process hooks speak these types and no
 other; docs/webhooks_out.md shows each with an example, and a test holds the two together.
 """
 
@@ -47,6 +47,17 @@ _TYPES: Final[Mapping[str, EventType]] = {
     "alert.limits_exhausted": EventType.LIMITS_EXHAUSTED,
 }
 PUBLIC_KINDS: Final = tuple(_TYPES)
+_ABOUT_RETRIES: Final = frozenset({EventType.RETRY_SCHEDULED, EventType.RETRY_SUCCESS, EventType.RETRY_EXHAUSTED})
+# The live stream's name for all that is told of a payment's retries; the document's own `type` says which it is.
+RETRY_NOTIFICATION: Final = "payment_retry_notification"
+
+
+def stream_name(event_type: EventType) -> str:
+    """What the live stream calls an event."""
+    return RETRY_NOTIFICATION if event_type in _ABOUT_RETRIES else event_type.value
+
+
+STREAM_NAMES: Final = tuple(dict.fromkeys(stream_name(one) for one in EventType))
 
 
 def kind_wanted(kind: str) -> bool:

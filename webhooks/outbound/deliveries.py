@@ -18,6 +18,7 @@ from webhooks.models import Delivery, OutboundEndpoint
 from webhooks.outbound.catalogue import PUBLIC_KINDS, EventType, kind_wanted, public_type
 from webhooks.outbound.messages import public_event
 from webhooks.states import DeliveryStatus
+from webhooks.stream.waking import stream_wake
 
 log = structlog.get_logger()
 _BATCH = 500
@@ -51,7 +52,14 @@ def _write(event: Event, endpoints: Sequence[OutboundEndpoint]) -> None:
     )
 
 
-CONSUMER = Consumer(name="webhooks", wants=kind_wanted, handle=deliveries_write)
+def event_tell(event: Event) -> None:
+    """Everything that becomes of a public event: the live stream is woken, the deliveries are written."""
+    if public_type(event):
+        stream_wake(event.merchant_id)
+        deliveries_write(event)
+
+
+CONSUMER = Consumer(name="webhooks", wants=kind_wanted, handle=event_tell)
 
 
 @transaction.atomic

@@ -24,6 +24,7 @@ from recovery_site.demo.stage import (
     HOST,
     Stop,
     port_require,
+    stream_part,
     take_down,
     wait_until_ready,
     web_part,
@@ -58,6 +59,7 @@ class Command(BaseCommand):
         try:
             if not options["fill_only"]:
                 port_require(settings.DEMO_PORT)
+                port_require(settings.DEMO_PORT + 1)
             logging.getLogger().setLevel(logging.WARNING)  # the parts have logs of their own
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             cast = cast_ensure(days=options["days"])
@@ -89,21 +91,23 @@ class Command(BaseCommand):
         password = onlooker_admit(cast)
         connections.close_all()
         settings.CLOCK_SPEED, settings.CLOCK_ANCHOR = speed, anchor
-        base_url = f"http://{HOST}:{settings.DEMO_PORT}"
+        base_url, stream_url = (f"http://{HOST}:{port}" for port in (settings.DEMO_PORT, settings.DEMO_PORT + 1))
         environment = {
             "PUBLIC_URL": base_url,
+            "STREAM_URL": stream_url,
             **os.environ,
             "CLOCK_SPEED": f"{speed:g}",
             "CLOCK_ANCHOR": f"{anchor.real.isoformat()}/{anchor.virtual.isoformat()}",
         }
         web, worker = web_part(settings.DEMO_PORT, environment, log_dir), worker_part(environment, log_dir)
-        parts, traffic = (worker, web), Traffic(cast, deliveries, base_url)
+        stream = stream_part(settings.DEMO_PORT + 1, environment, log_dir)
+        parts, traffic = (worker, web, stream), Traffic(cast, deliveries, base_url)
         payers = LivePayers([player.merchant.pk for player in cast.players.values()])
         try:
             for part in parts:
                 part.start()
             wait_until_ready(web, base_url, stop)
-            self._announce(base_url, password, speed, [part.log for part in parts])
+            self._announce(base_url, stream_url, password, speed, [part.log for part in parts])
             traffic.start()
             payers.start()
             while not stop.asked:
@@ -116,7 +120,7 @@ class Command(BaseCommand):
             traffic.stop()
             take_down(parts)
 
-    def _announce(self, base_url: str, password: str, speed: float, logs: list[Path]) -> None:
+    def _announce(self, base_url: str, stream_url: str, password: str, speed: float, logs: list[Path]) -> None:
         day = timedelta(days=1) / speed
         minutes = day.total_seconds() / 60
         self.stdout.write(
@@ -124,6 +128,7 @@ class Command(BaseCommand):
             f"  log in as   {USERNAME}\n"
             f"  password    {password}    (a new one at each start)\n"
             f"One day passes in {minutes:.1f} minutes; payments fail and are recovered while you watch.\n"
+            f"Live stream of events: {stream_url}/api/v1/stream (docs/stream.md).\n"
             f"Logs: {', '.join(os.path.relpath(log) for log in logs)}. Ctrl-C stops everything.\n"
         )
         self.stdout.flush()
