@@ -72,6 +72,7 @@ class TransactionSerializer(serializers.ModelSerializer):
             "currency",
             "amount_minor",
             "captured_minor",
+            "settles_minor",
             "refund_of",
             "duplicate_of",
             "reason",

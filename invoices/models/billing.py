@@ -37,7 +37,8 @@ _dispute = move_arguments(DISPUTE_MOVES)
 
 
 class Invoice(FSMModelMixin, models.Model):
-    """An amount owed. `paid_minor` is the sum of captured charges less reversals, kept under the row lock."""
+    """An amount owed. `paid_minor` is the sum of captured charges less reversals, `credited_minor` what money in other
+    currencies pays by a person's decision; both are kept under the row lock."""
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
@@ -159,6 +160,9 @@ class Transaction(FSMModelMixin, models.Model):
     amount_minor = models.BigIntegerField()
     currency = models.CharField(max_length=3)
     captured_minor = models.BigIntegerField(null=True, blank=True)
+    # Money in another currency than the invoice's pays nothing by itself. How much of the debt it pays after all, in
+    # the invoice's currency, is a person's decision; it counts as credited, never as paid.
+    settles_minor = models.BigIntegerField(null=True, blank=True)
     # A refund names the charge it gives back; a second payment of the same debt names the first.
     refund_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="refunds")
     duplicate_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="duplicates")
@@ -174,6 +178,9 @@ class Transaction(FSMModelMixin, models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(amount_minor__gt=0), name="transaction_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(settles_minor__isnull=True) | Q(settles_minor__gt=0), name="transaction_settles_positive"
+            ),
             models.CheckConstraint(
                 condition=Q(kind=TransactionKind.CHARGE) | Q(refund_of__isnull=False),
                 name="transaction_refund_names_charge",

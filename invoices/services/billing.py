@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 
 from invoices.models import Customer, Invoice, ProviderPayment, Transaction
 from invoices.services.ledger import Stamp, invoice_lock, move, record_event
@@ -22,6 +22,7 @@ from invoices.states import (
 )
 from providers.base import InvoiceFacts
 from recovery_site.common.db import fit
+from recovery_site.common.errors import Conflict
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
 # What else a biller tells about its invoice.
@@ -205,21 +206,57 @@ def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
 
 
 def totals_refresh(invoice: Invoice) -> None:
-    """Recompute what was paid and refunded from the transactions that carry the truth.
+    """Recompute what was paid, credited and refunded from the transactions that carry the truth.
 
-    A reversed charge (bank return, lost dispute that took effect) no longer counts as paid. Of one payment no more is
-    taken back than it brought, however many disputes name it and whatever fees they include.
+    A reversed charge (bank return, lost dispute that took effect) no longer counts, neither as paid nor as credited. Of
+    one payment no more is taken back than it brought, however many disputes name it and whatever fees they include.
     """
-    done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE, currency=invoice.currency)
-    paid = done.filter(kind=TransactionKind.CHARGE).aggregate(total=Sum("captured_minor"))["total"] or 0
-    refunded = (
-        done.filter(kind=TransactionKind.REFUND, reversed_at=None).aggregate(total=Sum("captured_minor"))["total"] or 0
-    )
+    charge, ours = Q(kind=TransactionKind.CHARGE), Q(currency=invoice.currency)
     applied = invoice.disputes.filter(applied_at__isnull=False, status=DisputeStatus.LOST)
-    per_payment = applied.values_list("attempt__captured_minor").annotate(total=Sum("amount_minor"))
-    reversed_minor = sum(min(total, captured or 0) for captured, total in per_payment.order_by("attempt"))
-    invoice.paid_minor, invoice.refunded_minor = paid - reversed_minor, refunded
-    invoice.save(update_fields=["paid_minor", "refunded_minor"])
+    done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE)
+    sums = done.annotate(lost=Exists(applied.filter(attempt__transaction=OuterRef("pk")))).aggregate(
+        paid=Sum("captured_minor", filter=charge & ours),
+        refunded=Sum("captured_minor", filter=~charge & ours & Q(reversed_at=None)),
+        credited=Sum("settles_minor", filter=charge & Q(lost=False)),
+    )
+    per_payment = applied.filter(attempt__currency=invoice.currency).values_list("attempt__captured_minor")
+    totals = per_payment.annotate(total=Sum("amount_minor")).order_by("attempt")
+    reversed_minor = sum(min(total, captured or 0) for captured, total in totals)
+    invoice.paid_minor = (sums["paid"] or 0) - reversed_minor
+    invoice.refunded_minor, invoice.credited_minor = sums["refunded"] or 0, sums["credited"] or 0
+    invoice.save(update_fields=["paid_minor", "refunded_minor", "credited_minor"])
+
+
+def charge_credit(invoice: Invoice, charge: Transaction, stamp: Stamp) -> int:
+    """A person says that this money in another currency pays all that is due: that much is credited, in the invoice's
+    currency; what came in stays what it was. Returns the credit; writes `transaction.credit`.
+
+    Raises Conflict if nothing is due, or if the money did not stay.
+    """
+    if charge.status != TransactionStatus.DONE or charge.currency == invoice.currency:
+        raise Conflict("Only money that came in, in another currency than the invoice's, can be counted this way.")
+    if invoice.status not in INVOICE_OPEN or invoice.due_minor == 0:
+        raise Conflict(f"Invoice {invoice} is {invoice.status}: nothing is due that this money could pay.")
+    if Transaction.objects.filter(refund_of=charge, status__in=(*TRANSACTION_OPEN, TransactionStatus.DONE)).exists():
+        raise Conflict("This money was given back, or is on its way back: it can pay nothing.")
+    if invoice.disputes.filter(attempt__transaction=charge).exclude(status=DisputeStatus.WON).exists():
+        raise Conflict("This money is disputed or was returned: it can pay nothing.")
+    charge.settles_minor = invoice.due_minor
+    charge.save(update_fields=["settles_minor"])
+    record_event(
+        invoice=invoice,
+        kind="transaction.credit",
+        stamp=stamp,
+        subject_type="transaction",
+        subject_id=charge.public_id,
+        data={
+            "settles_minor": charge.settles_minor,
+            "currency": invoice.currency,
+            "received": [charge.captured_minor, charge.currency],
+        },
+    )
+    totals_refresh(invoice)
+    return charge.settles_minor
 
 
 class PaymentEffect(StrEnum):
@@ -277,6 +314,7 @@ def charge_succeeded(invoice: Invoice, charge: Transaction, *, captured_minor: i
 
 
 def _ask(invoice: Invoice, charge: Transaction, kind: ReviewKind, stamp: Stamp) -> None:
+    may_pay = kind is ReviewKind.WRONG_CURRENCY and invoice.status in INVOICE_OPEN
     review_open(
         invoice=invoice,
         kind=kind,
@@ -289,7 +327,7 @@ def _ask(invoice: Invoice, charge: Transaction, kind: ReviewKind, stamp: Stamp) 
             "invoice_currency": invoice.currency,
             "invoice_status": invoice.status,
         },
-        choices=["refund", "keep"],
+        choices=[*(["pays"] if may_pay else []), "refund", "keep"],
         stamp=stamp,
     )
 

@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Sum
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Coalesce
 
 from invoices.models import Attempt, Invoice, Transaction
 from invoices.services.attempts import ReportedAttempt, attempt_await, attempt_report
@@ -252,13 +253,22 @@ def refund_awaited(
     )
 
 
+def _credit_stands(invoice: Invoice) -> bool:
+    """True while some money in another currency that pays the debt was not given back."""
+    given = Sum("refunds__captured_minor", filter=Q(refunds__status=TransactionStatus.DONE, refunds__reversed_at=None))
+    paying = Transaction.objects.filter(
+        invoice=invoice, kind=TransactionKind.CHARGE, status=TransactionStatus.DONE, settles_minor__isnull=False
+    )
+    return paying.annotate(given=Coalesce(given, 0)).filter(captured_minor__gt=F("given")).exists()
+
+
 def refund_state(invoice: Invoice, stamp: Stamp) -> None:
     """Derive REFUNDING, REFUNDED or SETTLED from the refund transactions of a paid invoice."""
     totals_refresh(invoice)
     refunds = Transaction.objects.filter(invoice=invoice, kind=TransactionKind.REFUND)
     is_open = refunds.filter(status__in=TRANSACTION_OPEN).exists()
     done = refunds.filter(status=TransactionStatus.DONE, reversed_at=None).exists()
-    full = done and invoice.refunded_minor >= invoice.paid_minor
+    full = done and invoice.refunded_minor >= invoice.paid_minor and not _credit_stands(invoice)
     if invoice.status == InvoiceStatus.SETTLED and (is_open or full):
         move(invoice, "begin_refund", invoice=invoice, stamp=stamp)
     if invoice.status == InvoiceStatus.REFUNDING and not is_open:

@@ -41,6 +41,81 @@ _ANSWERS: Mapping[str, Answer] = {
     )
 }
 
+# What the same word means for another question.
+_FOR_KIND: Mapping[tuple[str, str], Answer] = {
+    (kind, answer.choice): answer
+    for kind, answer in (
+        (
+            ReviewKind.MISMATCH,
+            Answer(
+                "charged_as_told",
+                "It was charged as the provider says",
+                "The attempt counts as successful with the provider's amount; what goes beyond the debt becomes a"
+                " question of its own.",
+            ),
+        ),
+        (
+            ReviewKind.MISMATCH,
+            Answer(
+                "charged",
+                "It was charged as we asked",
+                "The attempt counts as successful with the amount and currency that were sent, whatever the provider's"
+                " record says.",
+            ),
+        ),
+        (
+            ReviewKind.PAID_TWICE,
+            Answer("refund", "Refund this payment", "This second payment goes back whole; the first stands.", "danger"),
+        ),
+        (
+            ReviewKind.PAID_TWICE,
+            Answer("keep", "Keep both", "Both payments stay with the merchant; nothing is sent or charged."),
+        ),
+        (
+            ReviewKind.PAID_AFTER_CANCEL,
+            Answer("keep", "Keep the money", "The money stays, the invoice stays canceled; nothing is sent."),
+        ),
+        (
+            ReviewKind.OVERPAID,
+            Answer("refund", "Refund the surplus", "Only what came beyond the debt is sent back.", "danger"),
+        ),
+        (
+            ReviewKind.OVERPAID,
+            Answer("keep", "Keep the surplus", "The surplus stays with the merchant; nothing is sent or charged."),
+        ),
+        (
+            ReviewKind.WRONG_CURRENCY,
+            Answer(
+                "pays",
+                "It pays the debt",
+                "All that is due counts as credited, the invoice as settled, and nothing more is charged. No amount in"
+                " the invoice's currency is booked as paid or recovered.",
+                "primary",
+            ),
+        ),
+        (
+            ReviewKind.WRONG_CURRENCY,
+            Answer(
+                "refund",
+                "Refund it",
+                "The money is sent back through the provider. What the invoice owes stays owed: recovery goes on and"
+                " may charge the customer.",
+                "danger",
+            ),
+        ),
+        (
+            ReviewKind.WRONG_CURRENCY,
+            Answer(
+                "keep",
+                "Keep it, the debt stays",
+                "The money stays with the merchant and pays nothing of this invoice: recovery goes on and may charge"
+                " the customer the whole debt once more.",
+                "danger",
+            ),
+        ),
+    )
+}
+
 _GUIDANCE: Mapping[str, str] = {
     ReviewKind.UNKNOWN_ATTEMPT: (
         "The provider never told whether this charge went through, and looking it up did not help. Search for the"
@@ -51,7 +126,10 @@ _GUIDANCE: Mapping[str, str] = {
     ReviewKind.PAID_TWICE: "The same debt was paid a second time. Give one payment back, or keep it as agreed.",
     ReviewKind.PAID_AFTER_CANCEL: "Money arrived for an invoice that was canceled. Give it back, or keep it as agreed.",
     ReviewKind.OVERPAID: "More arrived than was owed. Give the rest back, or keep it as agreed.",
-    ReviewKind.WRONG_CURRENCY: "The payment is in another currency than the invoice, so it settles nothing by itself.",
+    ReviewKind.WRONG_CURRENCY: (
+        "The payment is in another currency than the invoice, so it settles nothing by itself. Decide whether it pays"
+        " what is due: unless it does, recovery of an open invoice goes on and may charge again."
+    ),
     ReviewKind.DISPUTED: "The payment was taken back. No automatic charge follows; talk to the customer.",
     ReviewKind.CONFIGURATION: "The provider refuses our set-up. Repair it there or in the connection, then go on.",
     ReviewKind.FRAUD: "The bank suspects fraud, so recovery stopped. The payer is not told why.",
@@ -60,7 +138,10 @@ _GUIDANCE: Mapping[str, str] = {
         " not at all."
     ),
     ReviewKind.UNMATCHED_PAYMENT: "A payment names two invoices. Check at the provider which one it belongs to.",
-    ReviewKind.REFUND_APPROVAL: "This refund is above the merchant's limit, so a second person has to release it.",
+    ReviewKind.REFUND_APPROVAL: (
+        "With this refund, what the invoice gives back in all is above the merchant's limit, so a second person has to"
+        " release it."
+    ),
     ReviewKind.REFUND_STUCK: "A refund neither succeeded nor failed. Look at the provider's records.",
 }
 
@@ -72,9 +153,14 @@ def guidance(kind: str) -> str:
 
 def answers_of(item: ReviewItem) -> list[Answer]:
     """The buttons of a question; an answer without words of its own is shown readably."""
-    return [_ANSWERS.get(choice) or Answer(choice, plain(choice).capitalize(), "") for choice in item.choices]
+    return [_answer(item.kind, choice) or Answer(choice, plain(choice).capitalize(), "") for choice in item.choices]
 
 
-def answered(choice: str) -> str:
+def answered(item: ReviewItem, choice: str) -> str:
     """What to tell the person who gave the answer."""
-    return _ANSWERS[choice].effect if choice in _ANSWERS else "The question is answered."
+    answer = _answer(item.kind, choice)
+    return answer.effect if answer else "The question is answered."
+
+
+def _answer(kind: str, choice: str) -> Answer | None:
+    return _FOR_KIND.get((kind, choice)) or _ANSWERS.get(choice)

@@ -185,6 +185,11 @@ def _transaction_succeed(told: Told) -> Line:
     return Line(f"{told.money('captured_minor')} was booked.", tone="success", minor=True)
 
 
+def _transaction_credit(told: Told) -> Line:
+    received = _amount(told.data.get("received"))
+    return Line(f"{received} pays {told.money('settles_minor')} of the debt, staff decided.", tone="success")
+
+
 def _transaction(text: str, *, minor: bool = True) -> Callable[[Told], Line]:
     return lambda told: Line(text.format(told.movement), minor=minor)
 
@@ -393,6 +398,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "transaction.retry_later": _transaction("The {} waits for its next try."),
     "transaction.fail": _transaction("The {} ended without success."),
     "transaction.refund_reversed": _says("The refund was taken back after it had succeeded.", tone="danger"),
+    "transaction.credit": _transaction_credit,
     "transaction.cancel": _transaction("The {} was withdrawn."),
     "attempt.sending": _attempt_sending,
     "attempt.succeed": _attempt_succeed,

@@ -171,7 +171,7 @@ def queue_answer(request: HttpRequest, public_id: str) -> HttpResponse:
     except RecoveryError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, answered(choice))
+        messages.success(request, answered(item, choice))
     return _back(request)
 
 

@@ -63,17 +63,24 @@ def differences(attempt: Attempt, answer: ChargeResult) -> str:
     """
     if answer.outcome is Outcome.ERRORED:
         return ""
-    found, amount = [], answer.amount_minor
+    found = []
     if attempt.origin == Origin.OURS and answer.reference and answer.reference != attempt.public_id:
         found.append("another reference")
-    partial = answer.outcome is Outcome.SUCCEEDED and amount is not None and 0 < amount < attempt.amount_minor
-    if amount is not None and amount != attempt.amount_minor and not partial:
-        found.append(f"amount {amount} instead of {attempt.amount_minor}")
+    if other := _other_amount(attempt, answer):
+        found.append(other)
     if answer.currency and answer.currency != attempt.currency:
         found.append(f"currency {answer.currency} instead of {attempt.currency}")
     if another_id(attempt, answer):
         found.append("another payment's id")
     return ", ".join(found)
+
+
+def _other_amount(attempt: Attempt, answer: ChargeResult) -> str:
+    amount = answer.amount_minor
+    partial = answer.outcome is Outcome.SUCCEEDED and amount is not None and 0 < amount < attempt.amount_minor
+    if amount is None or amount == attempt.amount_minor or partial:
+        return ""
+    return f"amount {amount} instead of {attempt.amount_minor}"
 
 
 def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> AttemptStatus:
@@ -144,13 +151,22 @@ def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider:
 
 
 def mismatch_review(scope: Scope, attempt: Attempt, found: str, answer: ChargeResult, stamp: Stamp) -> None:
-    """A look-up answered with something that is not our charge: people must look, the attempt stays as it is."""
+    """A look-up answered with something that is not our charge: people must look, the attempt stays as it is.
+
+    Where nothing but the amount of a successful charge differs, they may also say that this amount was charged.
+    """
+    choices, told = ["charged", "not_charged"], {}
+    amount = answer.amount_minor
+    if answer.outcome is Outcome.SUCCEEDED and amount is not None and amount > 0:
+        told = {"provider_amount_minor": amount, "provider_currency": answer.currency or attempt.currency}
+        if found == _other_amount(attempt, answer):
+            choices.insert(0, "charged_as_told")
     review_open(
         invoice=scope.invoice,
         kind=ReviewKind.MISMATCH,
         subject_type="attempt",
         subject_id=attempt.public_id,
-        facts={"difference": found, "provider_id": answer.provider_id, "raw": dict(answer.raw)},
-        choices=["noted"] if attempt.status in ATTEMPT_FINISHED else ["charged", "not_charged"],
+        facts={"difference": found, "provider_id": answer.provider_id, **told, "raw": dict(answer.raw)},
+        choices=["noted"] if attempt.status in ATTEMPT_FINISHED else choices,
         stamp=stamp,
     )

@@ -9,15 +9,16 @@ from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_switch
 from invoices.services.reviews import review_resolve
 from invoices.states import ATTEMPT_FINISHED, ReviewKind, TransactionKind
+from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
-from retries.locking import open_case, scope_lock
+from retries.locking import Scope, open_case, scope_lock
 from retries.models import Case
 from retries.refunding import refund_approve, refund_refuse, refund_request
 from retries.refunding.resolve import refund_attempt_resolve
 from retries.services import outcomes
 from retries.services.manual import attempt_resolve, case_resume
 from retries.services.planning import case_plan
-from retries.states import CaseStatus
+from retries.states import CaseStatus, NextStep
 from tokens.models import Token
 from tokens.services import token_release
 
@@ -36,13 +37,18 @@ def review_answer(*, item_pk: int, answer: str, stamp: Stamp, note: str = "") ->
         _ANSWERS[ReviewKind(item.kind)](item, answer, stamp, note)
 
 
-def _close(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
-    """Nothing but the answer itself."""
+def _close(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> Scope:
+    """Nothing but the answer itself; returns what is locked."""
+    scope = _scope(item)
+    review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+    return scope
+
+
+def _scope(item: ReviewItem) -> Scope:
     if item.invoice_id is None:
         raise InvalidInput("This question has no invoice in whose history the answer could stand.")
     customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=item.invoice_id)
-    scope = scope_lock(customer_pk=customer_pk, invoice_pk=item.invoice_id)
-    review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+    return scope_lock(customer_pk=customer_pk, invoice_pk=item.invoice_id)
 
 
 def _attempt(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
@@ -55,7 +61,9 @@ def _attempt(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
             attempt_pk=attempt.pk, refunded=answer in ("refunded", "charged"), stamp=stamp, note=note
         )
     else:
-        attempt_resolve(attempt_pk=attempt.pk, charged=answer == "charged", stamp=stamp, note=note)
+        told = item.facts if answer == "charged_as_told" else None
+        charged = answer != "not_charged"
+        attempt_resolve(attempt_pk=attempt.pk, charged=charged, stamp=stamp, note=note, told=told)
 
 
 def _surplus(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
@@ -72,6 +80,21 @@ def _surplus(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
     refund_request(
         invoice_pk=charge.invoice_id, amount_minor=amount, reason=reason, stamp=stamp, charge_id=charge.public_id
     )
+
+
+def _foreign(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
+    """Money in another currency: it pays the debt, or the debt stands and recovery goes on, whether it stays or not."""
+    if answer == "pays":
+        scope = _close(item, answer, stamp, note)
+        charge = for_no_key_update(Transaction.objects.filter(public_id=item.subject_id)).get()
+        outcomes.debt_is_paid_by(scope, charge, stamp)
+        return
+    _surplus(item, answer, stamp, note)
+    scope = _scope(item)
+    case = open_case(scope.invoice)
+    asked = ReviewItem.objects.filter(invoice=scope.invoice, resolved_at__isnull=True).exists()
+    if case is not None and case.next_step == NextStep.STAFF and not asked:
+        case_plan(scope, case, stamp)
 
 
 def _approval(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
@@ -102,11 +125,9 @@ def _configuration(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> No
 
 def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
     """A charge that may be a duplicate: it was paid after all, or it was not and goes on with the next step."""
-    _close(item, answer, stamp, note)
-    if answer == "noted" or item.invoice_id is None:
+    scope = _close(item, answer, stamp, note)
+    if answer == "noted":
         return
-    customer_pk = Invoice.objects.values_list("customer_id", flat=True).get(pk=item.invoice_id)
-    scope = scope_lock(customer_pk=customer_pk, invoice_pk=item.invoice_id)
     case = open_case(scope.invoice)
     if answer == "paid":
         outcomes.invoice_was_paid(scope, stamp)
@@ -116,7 +137,7 @@ def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
         case_plan(scope, case, stamp)
 
 
-_Answer = Callable[[ReviewItem, str, Stamp, str], None]
+_Answer = Callable[[ReviewItem, str, Stamp, str], object]
 _ANSWERS: Mapping[ReviewKind, _Answer] = {
     ReviewKind.UNKNOWN_ATTEMPT: _attempt,
     ReviewKind.OVERDUE_SETTLEMENT: _attempt,
@@ -125,7 +146,7 @@ _ANSWERS: Mapping[ReviewKind, _Answer] = {
     ReviewKind.PAID_TWICE: _surplus,
     ReviewKind.PAID_AFTER_CANCEL: _surplus,
     ReviewKind.OVERPAID: _surplus,
-    ReviewKind.WRONG_CURRENCY: _surplus,
+    ReviewKind.WRONG_CURRENCY: _foreign,
     ReviewKind.REFUND_APPROVAL: _approval,
     ReviewKind.CONFIGURATION: _configuration,
     ReviewKind.NO_PLAN: _no_plan,

@@ -142,9 +142,19 @@ def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | No
 
 
 def case_close(
-    scope: Scope, case: Case, move: str, *, reason: str, stamp: Stamp, attempt: Attempt | None = None
+    scope: Scope,
+    case: Case,
+    move: str,
+    *,
+    reason: str,
+    stamp: Stamp,
+    attempt: Attempt | None = None,
+    credited_minor: int = 0,
 ) -> None:
-    """End an open case by `move` (recover, lose, cancel, write_off); writes `case.closed`."""
+    """End an open case by `move` (recover, lose, cancel, write_off); writes `case.closed`.
+
+    `credited_minor` of a recovered case was paid in another currency, so it is no recovered money of this one.
+    """
     before = case.status
     getattr(case, move)()
     case.closed_at, case.close_reason = stamp.now, reason[:60]
@@ -152,7 +162,7 @@ def case_close(
     case.paused_by = ""
     fields = ["status", "closed_at", "close_reason", "next_step", "next_step_at", "why", "paused_by"]
     if move == "recover":
-        case.recovered_minor = case.amount_minor
+        case.recovered_minor = max(0, case.amount_minor - credited_minor)
         case.recovered_by = _recovered_by(attempt)
         fields += ["recovered_minor", "recovered_by"]
     case.save(update_fields=fields)

@@ -102,4 +102,5 @@ def dispute_take_back(scope: Scope, dispute: Dispute, stamp: Stamp) -> None:
     reviews_close(invoice=invoice, kinds=[ReviewKind.DISPUTED], subject_id=dispute.public_id, stamp=stamp)
     if invoice.status in INVOICE_OPEN and invoice.due_minor == 0:
         won = stamp.because(f"dispute {dispute.public_id} won")
-        nothing_due(scope, won, case=open_case(invoice), by=dispute.attempt)
+        credited = dispute.attempt.transaction.settles_minor or 0
+        nothing_due(scope, won, case=open_case(invoice), by=dispute.attempt, credited_minor=credited)

@@ -272,9 +272,12 @@ def invoice_cancel(*, invoice_pk: int, stamp: Stamp, reason: str, write_off: boo
 
 
 @transaction.atomic
-def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) -> None:
+def attempt_resolve(
+    *, attempt_pk: int, charged: bool, stamp: Stamp, note: str, told: Mapping[str, Any] | None = None
+) -> None:
     """Staff's answer for an attempt nobody else can resolve: it was charged, or it surely was not.
 
+    `told`: the provider's record that they believe (`provider_amount_minor`, `provider_id`), with another amount.
     Raises Conflict if its result is known, and for "not charged" while it may still be on its way: a resend that
     arrives after a new charge was allowed would be a second one.
     """
@@ -288,19 +291,24 @@ def attempt_resolve(*, attempt_pk: int, charged: bool, stamp: Stamp, note: str) 
     if not charged and attempt.status == AttemptStatus.UNKNOWN and not lease_over(attempt):
         raise Conflict("This charge was sent a moment ago and may still arrive; answer again in a few minutes.")
     answer = "charged" if charged else "not_charged"
+    captured = attempt.amount_minor if told is None else int(told["provider_amount_minor"])
     record_event(
         invoice=scope.invoice,
         kind="staff.resolve",
         stamp=stamp,
         subject_type="attempt",
         subject_id=attempt.public_id,
-        data={"answer": answer, "note": note[:300]},
+        data={"answer": answer, "note": note[:300], **({"captured_minor": captured} if told else {})},
     )
     kinds = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
     for item in ReviewItem.objects.filter(subject_id=attempt.public_id, kind__in=kinds, resolved_at=None):
-        review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=answer, stamp=stamp, note=note)
+        as_told = told is not None and "charged_as_told" in item.choices
+        resolution = "charged_as_told" if as_told else answer
+        review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution=resolution, stamp=stamp, note=note)
     if charged:
-        outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
+        named = told is not None and told.get("provider_id") and attempt.provider_id is None
+        provider = {"provider_id": told["provider_id"]} if told is not None and named else {}
+        outcomes.charge_has_succeeded(scope, attempt, captured_minor=captured, provider=provider, stamp=stamp)
     else:
         outcomes.charge_did_not_happen(
             scope,

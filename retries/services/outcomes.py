@@ -23,13 +23,14 @@ from invoices.services.attempts import (
     attempt_succeed,
     charges_in_flight,
 )
-from invoices.services.billing import PaymentEffect, charge_create, charge_succeeded, open_charge
+from invoices.services.billing import PaymentEffect, charge_create, charge_credit, charge_succeeded, open_charge
 from invoices.services.ledger import Stamp, alert, move
 from invoices.services.parties import connection_pause
 from invoices.services.reviews import reviews_close
 from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus, Trigger
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
+from recovery_site.common.errors import Conflict
 from retries.categories import Category
 from retries.categories import Scope as Reach
 from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
@@ -38,7 +39,7 @@ from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.selectors import decline_overrides
 from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, latest_case
-from retries.services.planning import case_plan, case_set_step, job_end
+from retries.services.planning import case_plan, case_set_step, job_end, nothing_due
 from retries.states import CaseStatus, NextStep
 from tokens.selectors import token_has_another_card
 from tokens.services import cards_stop, cards_wait, token_decline, token_hold, token_succeed
@@ -150,6 +151,15 @@ def invoice_was_paid(scope: Scope, stamp: Stamp) -> PaymentEffect:
         ),
     )
     return charge_has_succeeded(scope, attempt, captured_minor=charge.amount_minor, provider={}, stamp=stamp)
+
+
+def debt_is_paid_by(scope: Scope, charge: Transaction, stamp: Stamp) -> None:
+    """A person decides that this money in another currency pays what is due: the invoice settles, its case ends as paid
+    from outside. Raises Conflict while a charge is in flight, and where the money cannot pay (`charge_credit`)."""
+    if charges_in_flight(scope.invoice):
+        raise Conflict("A charge of this invoice is in flight: its result comes first.")
+    credited = charge_credit(scope.invoice, charge, stamp)
+    nothing_due(scope, stamp, case=open_case(scope.invoice), credited_minor=credited)
 
 
 def case_recovered(scope: Scope, case: Case, attempt: Attempt | None, stamp: Stamp) -> None:

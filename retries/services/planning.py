@@ -77,10 +77,12 @@ def case_plan(scope: Scope, case: Case, stamp: Stamp, *, not_before: datetime | 
     return plan
 
 
-def nothing_due(scope: Scope, stamp: Stamp, *, case: Case | None, by: Attempt | None = None) -> None:
+def nothing_due(
+    scope: Scope, stamp: Stamp, *, case: Case | None, by: Attempt | None = None, credited_minor: int = 0
+) -> None:
     """An open invoice of which nothing is due any more settles; its planned charge, its job and its case end.
 
-    `by`: the payment that counts again; None if the debt was credited.
+    `by`: the payment that counts again; None if the debt was credited. `credited_minor`: as for `case_close`.
     """
     invoice = scope.invoice
     charge = open_charge(invoice)
@@ -89,7 +91,7 @@ def nothing_due(scope: Scope, stamp: Stamp, *, case: Case | None, by: Attempt | 
     move(invoice, "settle", invoice=invoice, stamp=stamp, settled_at=stamp.now)
     job_end(scope, stamp)
     if case is not None:
-        case_close(scope, case, "recover", reason="paid", stamp=stamp, attempt=by)
+        case_close(scope, case, "recover", reason="paid", stamp=stamp, attempt=by, credited_minor=credited_minor)
 
 
 def _allowance(case: Case, failure: Failure, customer: Customer) -> Allowance:

@@ -175,6 +175,12 @@ def test_every_kind_has_guidance_and_every_offered_answer_has_words(world: World
         "repaired", "paid", "not_paid",
     }  # fmt: skip
     assert all(answer.effect for answer in answers_of(ReviewItem(choices=sorted(offered))))
+    own = {"wrong_currency": ["pays", "refund", "keep"], "mismatch": ["charged_as_told", "charged", "not_charged"]}
+    assert all(
+        answer.effect for kind, names in own.items() for answer in answers_of(ReviewItem(kind=kind, choices=names))
+    )
+    keep = answers_of(ReviewItem(kind="wrong_currency", choices=["keep"]))[0]
+    assert "may charge the customer the whole debt once more" in keep.effect
     (unheard,) = answers_of(ReviewItem(choices=["call_back"]))
     assert (unheard.label, unheard.effect) == ("Call back", "")
 

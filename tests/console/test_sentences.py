@@ -123,6 +123,10 @@ def test_no_sentence_for_a_kind_that_nothing_writes() -> None:
             "$1.00 was given back.",
         ),
         (
+            told("transaction.credit", data={"settles_minor": 2500, "currency": "USD", "received": [2300, "EUR"]}),
+            "€23.00 pays $25.00 of the debt, staff decided.",
+        ),
+        (
             told("note.closed", to_state="WRITTEN", data={"of": "refund", "record_id": "cn_1"}),
             "The billing system wrote our refund into its books.",
         ),

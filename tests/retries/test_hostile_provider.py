@@ -368,6 +368,7 @@ def test_webhook_that_contradicts_what_was_sent_is_a_question(
     assert_unknown(shop, bill)
     item = question(shop, bill)
     assert (item.kind, item.facts["difference"]) == ("mismatch", difference)
+    assert item.choices == [*(["charged_as_told"] if lie == {"amount": 9900} else []), "charged", "not_charged"]
     assert item.facts["raw"]["currency"] == lie.get("currency", "USD")
     assert alerts(shop, bill) == ["mismatch"]
     # The right word later is believed, and the question is answered.

@@ -71,14 +71,19 @@ def assert_charged_once(shop: Shop) -> None:
 
 
 def assert_totals(shop: Shop) -> None:
-    """`paid_minor` is the money of the DONE charges less what was taken back; SETTLED means that nothing is due."""
+    """`paid_minor` is the money of the DONE charges less what was taken back, `credited_minor` what staff said of money
+    in other currencies that stayed; SETTLED means that nothing is due."""
     for invoice in Invoice.objects.filter(merchant=shop.merchant):
         done = invoice.transactions.filter(kind="CHARGE", status="DONE", currency=invoice.currency)
         lost: Counter[Attempt] = Counter()
-        for dispute in invoice.disputes.filter(status="LOST", applied_at__isnull=False).select_related("attempt"):
+        applied = invoice.disputes.filter(status="LOST", applied_at__isnull=False).select_related("attempt")
+        for dispute in applied.filter(attempt__currency=invoice.currency):
             lost[dispute.attempt] += dispute.amount_minor
         back = sum(min(taken, attempt.captured_minor or 0) for attempt, taken in lost.items())
         assert invoice.paid_minor == sum(charge.captured_minor or 0 for charge in done) - back
+        gone = applied.values_list("attempt__transaction", flat=True)
+        said = invoice.transactions.filter(status="DONE", settles_minor__isnull=False).exclude(pk__in=gone)
+        assert invoice.credited_minor == sum(charge.settles_minor or 0 for charge in said)
         if invoice.status == "SETTLED":
             assert invoice.due_minor == 0, f"{invoice.public_id} is settled, but {invoice.due_minor} is due"
 

@@ -132,15 +132,15 @@ def amount_problems(bundle: Bundle) -> Iterator[Problem]:
     """Amounts told by events against those of the rows; paid and refunded totals against the transactions."""
     yield from _owed(bundle)
     yield from _captured(bundle)
+    yield from _credited(bundle)
     invoice = bundle.invoice
-    done = [
-        row for row in bundle.transactions if row.status == TransactionStatus.DONE and row.currency == invoice.currency
-    ]
-    charges = sum(row.captured_minor or 0 for row in done if row.kind == TransactionKind.CHARGE)
+    done = [row for row in bundle.transactions if row.status == TransactionStatus.DONE]
+    ours = [row for row in done if row.currency == invoice.currency]
+    charges = sum(row.captured_minor or 0 for row in ours if row.kind == TransactionKind.CHARGE)
     refunds = sum(
-        row.captured_minor or 0 for row in done if row.kind == TransactionKind.REFUND and row.reversed_at is None
+        row.captured_minor or 0 for row in ours if row.kind == TransactionKind.REFUND and row.reversed_at is None
     )
-    taken_back = _taken_back(bundle)
+    taken_back, lost = _taken_back(bundle)
     if invoice.paid_minor != charges - taken_back:
         yield bundle.problem(
             "paid_differs", f"paid_minor is {invoice.paid_minor}, the transactions say {charges - taken_back}."
@@ -149,16 +149,29 @@ def amount_problems(bundle: Bundle) -> Iterator[Problem]:
         yield bundle.problem(
             "refunded_differs", f"refunded_minor is {invoice.refunded_minor}, the transactions say {refunds}."
         )
+    credited = sum(row.settles_minor or 0 for row in done if row.pk not in lost)
+    if invoice.credited_minor != credited:
+        yield bundle.problem(
+            "credited_differs", f"credited_minor is {invoice.credited_minor}, the transactions say {credited}."
+        )
 
 
-def _taken_back(bundle: Bundle) -> int:
-    """Lost disputes that took effect; of one payment no more than it brought (a declined one brought nothing)."""
-    captured = {row.pk: row.captured_minor or 0 for row in bundle.attempts}
+def _taken_back(bundle: Bundle) -> tuple[int, set[int]]:
+    """Lost disputes that took effect: the money of the invoice's currency that is gone, and of which payments.
+
+    Of one payment no more is gone than it brought (a declined one brought nothing).
+    """
+    attempts = {row.pk: row for row in bundle.attempts}
     lost: Counter[int] = Counter()
     for row in bundle.disputes:
         if row.status == DisputeStatus.LOST and row.applied_at is not None:
             lost[row.attempt_id] += row.amount_minor
-    return sum(min(amount, captured.get(attempt_pk, 0)) for attempt_pk, amount in lost.items())
+    gone = sum(
+        min(amount, attempts[pk].captured_minor or 0)
+        for pk, amount in lost.items()
+        if pk in attempts and attempts[pk].currency == bundle.invoice.currency
+    )
+    return gone, {attempts[pk].transaction_id for pk in lost if pk in attempts}
 
 
 def _owed(bundle: Bundle) -> Iterator[Problem]:
@@ -173,6 +186,21 @@ def _owed(bundle: Bundle) -> Iterator[Problem]:
             "amount_differs",
             f"The invoice is over {bundle.invoice.amount_minor} {bundle.invoice.currency}, its events say {told}.",
         )
+
+
+def _credited(bundle: Bundle) -> Iterator[Problem]:
+    """What money in another currency pays is what a person has said, and nobody else."""
+    told = {
+        event.subject_id: event.data.get("settles_minor")
+        for event in bundle.events
+        if event.kind == "transaction.credit"
+    }
+    for row in bundle.transactions:
+        if row.settles_minor != told.get(row.public_id):
+            yield bundle.problem(
+                "credit_differs",
+                f"{row.public_id} settles {row.settles_minor}, its events say {told.get(row.public_id)}.",
+            )
 
 
 def _captured(bundle: Bundle) -> Iterator[Problem]:
