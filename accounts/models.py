@@ -28,7 +28,8 @@ class Merchant(models.Model):
     refund_approval_above_minor = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="Refunds above this amount (minor units of the payment's currency) need a second person.",
+        help_text="Once the refunds of one invoice add up to more than this (minor units of the payment's currency), a"
+        " second person has to approve. Empty: never; 0: always.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -144,6 +144,27 @@ def merchant_charging_set(*, merchant_pk: int, enabled: bool, reason: str, user:
 
 
 @transaction.atomic
+def merchant_refund_limit_set(*, merchant_pk: int, above_minor: int | None, user: User) -> None:
+    """From which sum of an invoice's refunds on a second person has to approve; None: never. The person, the old and
+    the new limit go into the admin's history and the log. Raises InvalidInput, NotFound."""
+    if above_minor is not None and not 0 <= above_minor < 1 << 63:
+        raise InvalidInput("The limit is an amount in minor units, 0 or more; leave it empty for no limit.")
+    merchant = Merchant.objects.select_for_update(no_key=True).filter(pk=merchant_pk).first()
+    if merchant is None:
+        raise NotFound("This merchant does not exist.")
+    before = merchant.refund_approval_above_minor
+    if before == above_minor:
+        return
+    merchant.refund_approval_above_minor = above_minor
+    merchant.save(update_fields=["refund_approval_above_minor"])
+    told = ["no limit" if limit is None else f"{limit} minor units" for limit in (above_minor, before)]
+    message = f"Refunds need a second person above: {told[0]} (before: {told[1]})"
+    LogEntry.objects.log_actions(user.pk, [merchant], CHANGE, change_message=message)
+    limits = {"above_minor": above_minor, "before_minor": before}
+    logger.warning("refund_limit_changed", merchant=merchant.public_id, actor=f"user:{user.pk}", **limits)
+
+
+@transaction.atomic
 def global_charging_set(*, enabled: bool, reason: str, user: User) -> None:
     """The global kill switch: while off, nothing is sent for anybody."""
     reason = _reason(reason)

@@ -19,6 +19,7 @@ from accounts.services import (
     global_charging_set,
     membership_set,
     merchant_charging_set,
+    merchant_refund_limit_set,
 )
 from accounts.states import Role
 from recovery_site.common import clock
@@ -99,13 +100,30 @@ class MembershipAdmin(TenantAdmin):
             self.message_user(request, error.message, messages.ERROR)
 
 
+class MerchantForm(forms.ModelForm):
+    class Meta:
+        model = Merchant
+        fields = ("name", "timezone", "refund_approval_above_minor")
+
+    refund_approval_above_minor = forms.IntegerField(
+        label="Refunds need a second person above",
+        required=False,
+        min_value=0,
+        max_value=(1 << 63) - 1,
+        help_text=Merchant._meta.get_field("refund_approval_above_minor").help_text,
+    )
+
+
 @admin.register(Merchant)
 class MerchantAdmin(TenantAdmin):
+    """Name, zone and refund limit are the owners' to change; the switch is an action with a reason."""
+
+    form = MerchantForm
     merchant_path = ""
     change_role = Role.OWNER
     list_display = ("name", "public_id", "timezone", "charging")
     list_filter = ("charging_enabled",)
-    fields = ("name", "timezone", "public_id", "charging_enabled", "created_at")
+    fields = ("name", "timezone", "refund_approval_above_minor", "public_id", "charging_enabled", "created_at")
     readonly_fields = ("public_id", "charging_enabled", "created_at")
     search_fields = ("name",)
     actions = ("charging_off", "charging_on")
@@ -122,6 +140,12 @@ class MerchantAdmin(TenantAdmin):
 
     def merchant_of(self, obj):
         return obj
+
+    def save_model(self, request, obj, form, change):
+        """The limit through its service, which keeps who changed it from what to what."""
+        obj.save(update_fields=["name", "timezone"])
+        limit = form.cleaned_data.get("refund_approval_above_minor")
+        merchant_refund_limit_set(merchant_pk=obj.pk, above_minor=limit, user=request.user)
 
     @column("Charging")
     def charging(self, merchant):

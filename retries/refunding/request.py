@@ -1,4 +1,4 @@
-"""Asking for a refund: checked and capped under the invoice's lock, above a limit only with a second person."""
+"""Asking for a refund: checked and capped under the invoice's lock, beyond a limit only with a second person."""
 
 from datetime import datetime
 
@@ -32,8 +32,9 @@ def refund_request(
 ) -> Transaction:
     """Give back `amount_minor` (None: all that is left) of a paid charge of the invoice; sent by the next sweep.
 
-    `charge_id` (a transaction's public id) chooses the charge, needed only where several were paid. Above the
-    merchant's limit the refund waits in the staff queue for another person. Raises NotFound, InvalidInput, Conflict.
+    `charge_id` (a transaction's public id) chooses the charge, needed only where several were paid. Once all refunds
+    of the invoice go beyond the merchant's limit, it waits in the staff queue for another person. Raises NotFound,
+    InvalidInput, Conflict.
     """
     scope = _scope(invoice_pk)
     charge = _charge(scope.invoice, charge_id)
@@ -45,7 +46,7 @@ def refund_request(
     refund = refund_create(
         scope.invoice, charge=charge, amount_minor=wanted, currency=charge.currency, reason=reason, stamp=stamp
     )
-    if _needs_approval(scope.invoice, wanted):
+    if _needs_approval(scope.invoice, charge.currency):
         _ask(scope.invoice, refund, stamp)
     else:
         _send(scope, refund, stamp)
@@ -112,9 +113,26 @@ def charge_attempt(charge: Transaction) -> Attempt | None:
     )
 
 
-def _needs_approval(invoice: Invoice, amount_minor: int) -> bool:
+def _needs_approval(invoice: Invoice, currency: str) -> bool:
+    """Whether all that the invoice gives back, with the refund just asked for, goes beyond what one person may give.
+
+    Several small refunds are one large one. No window of time: an invoice has few refunds, and each person who adds to
+    what is beyond the limit needs a second one.
+    """
     limit = Merchant.objects.values_list("refund_approval_above_minor", flat=True).get(pk=invoice.merchant_id)
-    return limit is not None and amount_minor > limit
+    return limit is not None and _given_in_all(invoice, currency) > limit
+
+
+def _given_in_all(invoice: Invoice, currency: str) -> int:
+    """Every refund of the invoice in this currency that is open or done, whoever made it."""
+    alive = Transaction.objects.filter(
+        invoice=invoice,
+        kind=TransactionKind.REFUND,
+        currency=currency,
+        status__in=(*TRANSACTION_OPEN, TransactionStatus.DONE),
+        reversed_at=None,
+    )
+    return alive.aggregate(total=Sum("amount_minor"))["total"] or 0
 
 
 def _ask(invoice: Invoice, refund: Transaction, stamp: Stamp) -> None:
@@ -125,6 +143,7 @@ def _ask(invoice: Invoice, refund: Transaction, stamp: Stamp) -> None:
         subject_id=refund.public_id,
         facts={
             "amount_minor": refund.amount_minor,
+            "all_refunds_minor": _given_in_all(invoice, refund.currency),
             "currency": refund.currency,
             "reason": refund.reason,
             "requested_by": stamp.actor,

@@ -135,6 +135,28 @@ def test_an_owner_renames_but_cannot_tick_the_switch_without_a_reason(merchant: 
     assert member_page.status_code == 403
 
 
+def test_an_owner_sets_from_which_sum_on_refunds_need_a_second_person(merchant: Merchant) -> None:
+    owner, manager = member(merchant, "owner"), member(merchant, "manager")
+    address = reverse("admin:accounts_merchant_change", args=[merchant.pk])
+
+    def post(client: Client, limit: str) -> int:
+        form = {"name": merchant.name, "timezone": merchant.timezone, "refund_approval_above_minor": limit}
+        status = client.post(address, form).status_code
+        merchant.refresh_from_db()
+        return status
+
+    assert (post(owner, "5000"), merchant.refund_approval_above_minor) == (302, 5000)
+    assert (post(owner, "-1"), merchant.refund_approval_above_minor) == (200, 5000)
+    assert (post(manager, ""), merchant.refund_approval_above_minor) == (403, 5000)
+    assert (post(owner, ""), merchant.refund_approval_above_minor) == (302, None)
+    said = LogEntry.objects.filter(change_message__startswith="Refunds need").order_by("pk")
+    assert [entry.change_message for entry in said] == [
+        "Refunds need a second person above: 5000 minor units (before: no limit)",
+        "Refunds need a second person above: no limit (before: 5000 minor units)",
+    ]
+    assert {entry.user.username for entry in said} == {f"owner-{merchant.pk}"}
+
+
 def test_the_global_switch_is_one_row_with_a_reason(boss: Client) -> None:
     add = reverse("admin:accounts_globalswitch_add")
     assert "This field is required" in boss.post(add, {"reason": ""}).content.decode()

@@ -291,6 +291,7 @@ def test_refund_above_the_limit_waits_for_a_second_person(careful: Shop) -> None
     item = question(shop, bill, "refund_approval")
     assert item.facts == {
         "amount_minor": 1001,
+        "all_refunds_minor": 1001,
         "currency": "USD",
         "reason": "not as described",
         "requested_by": "user:ann",
@@ -337,6 +338,26 @@ def test_limit_itself_needs_no_second_person(careful: Shop) -> None:
     ask(careful, bill, 1000)
     assert careful.reviews(bill) == []
     assert careful.drain().succeeded == 1
+
+
+def test_several_small_refunds_are_one_large_one(careful: Shop) -> None:
+    """Open, done and approved ones count together; what failed or was refused does not."""
+    shop, bill = careful, collected(careful)
+    ask(shop, bill, 400)
+    assert shop.drain().succeeded == 1
+    ask(shop, bill, 600)
+    assert (shop.reviews(bill), moved_back(shop, bill)) == ([], 400)
+    too_much = ask(shop, bill, 1, actor="user:ann")
+    assert question(shop, bill, "refund_approval").facts["all_refunds_minor"] == 1001
+    with pytest.raises(Conflict, match="somebody else"):
+        refund_approve(refund_pk=too_much.pk, stamp=stamp(shop, "user:ann"))
+    refund_refuse(refund_pk=too_much.pk, stamp=stamp(shop, "user:bob"))
+    script(shop, bill, "decline:expired_or_canceled_card", "ok")
+    assert shop.drain().declined == 1
+    ask(shop, bill, 600)
+    assert shop.reviews(bill) == []
+    ask(shop, bill, 1)
+    assert shop.reviews(bill) == ["refund_approval"]
 
 
 @pytest.mark.parametrize("decide", [refund_approve, refund_refuse])
