@@ -220,6 +220,17 @@ _ALL = (
         "messages",
     ),
     Definition(
+        "failure_spikes",
+        "Failure spikes",
+        "Of the charge attempts with an outcome (or an answer that never came) of a connection, of cards from one"
+        " country, or of all, the share that failed, for all or with one decline code. It is compared with the same"
+        " subject's last four weeks, first attempts and later ones apart, over the last 1, 3, 6 and 12 hours. An"
+        " incident begins when the surplus is beyond chance (4.5 standard deviations, given how much the rate wanders"
+        " by itself), and ends after two hours and ten attempts without it. Additional: failed attempts beyond the"
+        " usual share.",
+        "attempts",
+    ),
+    Definition(
         "queue_health",
         "Queue and workers",
         "Retries that are due but not yet worked, the age of the newest sign of life of a worker, webhooks"

@@ -1,10 +1,15 @@
 """Rollups: what the dashboards read instead of the ledger. Every row can be computed again from it at any time."""
 
+from functools import partial
+
 from django.db import models
 
 from accounts.models import Merchant
+from analytics.charts import percent
+from analytics.spikes.detect import Dimension, Subject
 from invoices.models import Connection
 from recovery_site.common.db import TransactionIdField
+from recovery_site.common.ids import public_id
 
 
 class RollupPosition(models.Model):
@@ -89,6 +94,30 @@ class CaseRollup(_Rollup):
         return f"{self.day} {self.facet} {self.key} {self.status}"
 
 
+class HourRollup(_Rollup):
+    """Charge attempts that have an answer, or should have had one, by the hour: what spikes are found with.
+
+    `facet` is all, country or code; `again` is false for the invoice's first attempt.
+    """
+
+    hour = models.DateTimeField()
+    facet = models.CharField(max_length=10)
+    key = models.CharField(max_length=100)
+    again = models.BooleanField()
+    attempts = models.PositiveIntegerField()
+    failed = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "facet", "day", "connection", "hour", "key", "again"], name="hour_rollup_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour} {self.facet} {self.key}"
+
+
 class RecoveryRollup(_Rollup):
     """Recovered cases by the day they closed: gross, and what has gone back to the payer since."""
 
@@ -108,3 +137,65 @@ class RecoveryRollup(_Rollup):
 
     def __str__(self) -> str:
         return f"{self.day} {self.currency} {self.source}"
+
+
+class Incident(models.Model):
+    """A connection, card country or decline code that fails more than usual: one alert, whatever else it shows in.
+
+    `expected` is how many of `attempts` would have failed as usual; `also` the other subjects in which it is seen, as
+    [dimension, key]. A `lasting` one ended because it became the new normal.
+    """
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "inc"), editable=False)
+    dimension = models.CharField(max_length=10, choices=[(one.value, one.value) for one in Dimension])
+    key = models.CharField(max_length=100)
+    name = models.CharField(max_length=120)
+    also = models.JSONField(default=list)
+    started_at = models.DateTimeField()
+    found_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    lasting = models.BooleanField(default=False)
+    attempts = models.PositiveIntegerField()
+    failed = models.PositiveIntegerField()
+    expected = models.FloatField()
+    cause = models.CharField(max_length=500)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["merchant", "dimension", "key"],
+                condition=models.Q(ended_at__isnull=True),
+                name="incident_one_open_per_subject",
+            )
+        ]
+        indexes = [models.Index(fields=["merchant", "-id"], name="incident_by_merchant")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(Dimension(self.dimension), self.key)
+
+    @property
+    def also_subjects(self) -> list[Subject]:
+        return [Subject(Dimension(dimension), key) for dimension, key in self.also]
+
+    @property
+    def subjects(self) -> list[Subject]:
+        return [self.subject, *self.also_subjects]
+
+    @property
+    def additional(self) -> int:
+        """Failed attempts beyond the usual ones, rounded."""
+        return max(0, round(self.failed - self.expected))
+
+    @property
+    def share_text(self) -> str:
+        return percent(self.failed, self.attempts)
+
+    @property
+    def usual_text(self) -> str:
+        return percent(round(self.expected), self.attempts)

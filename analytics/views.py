@@ -34,6 +34,7 @@ from analytics.selectors.alerts import alert_page
 from analytics.selectors.attempts import failures_by_day, recovered_by_number, top_decline_codes
 from analytics.selectors.cases import cohorts, recovered_money, revenue_at_risk, time_to_recover
 from analytics.selectors.forecast import expected_recoveries
+from analytics.selectors.incidents import incidents_open
 from analytics.selectors.invariants import Broken, must_be_zero
 from analytics.selectors.invoices import filter_from, invoice_page, invoices_for_export
 from analytics.selectors.operations import queue_health
@@ -101,6 +102,7 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "stream_names": " ".join(STREAM_NAMES),
         "lengths": LENGTHS,
         "report": None,
+        "incidents": incidents_open(merchant),
         "failures": failures,
         "failure_chart": chart,
         "failure_rows": presentation.chart_rows(chart),

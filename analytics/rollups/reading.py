@@ -4,7 +4,7 @@ So a page is exact whatever the worker does; a follower that stands still costs 
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,19 @@ class AttemptFigure:
     def finished(self) -> int:
         """Attempts whose end a network decided."""
         return self.succeeded + self.declined
+
+
+@dataclass(frozen=True, slots=True)
+class HourFigure:
+    """Charge attempts of one hour that have an answer, or should have had one; `facet` is all, country or code."""
+
+    hour: datetime
+    connection_pk: int
+    facet: str
+    key: str
+    again: bool
+    attempts: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,11 @@ class Figures:
             "sum(attempts), sum(succeeded), sum(declined), sum(errored)",
         )
         return [AttemptFigure(*row) for row in rows]
+
+    @cached_property
+    def hours(self) -> list[HourFigure]:
+        rows = self._read("hours", "hour, connection_id, facet, key, again", "sum(attempts), sum(failed)")
+        return [HourFigure(*row) for row in rows]
 
     @cached_property
     def cases(self) -> list[CaseFigure]:
@@ -198,6 +216,7 @@ class Figures:
 
 
 _FACETS = {
+    "hours": ("all", "country", "code"),
     "attempts": ("code", "network", "country", "number", "sender"),
     "cases": ("segment", "policy", "code", "network", "country", "hours", "source"),
 }

@@ -142,6 +142,25 @@ LEFT JOIN LATERAL (
 GROUP BY 1, 2, 3, 4, 5, 6
 """  # noqa: S608  (a constant, no input)
 
+# An UNKNOWN attempt has no answer though it should have one: that is how a provider that hangs shows first.
+_HOURS = """
+SELECT days.merchant_id, days.day, a.connection_id, date_trunc('hour', a.attempted_at, 'UTC') AS hour,
+       facet.name AS facet, facet.key, a.number > 1 AS again,
+       count(*) AS attempts, count(*) FILTER (WHERE a.status <> 'SUCCEEDED') AS failed
+FROM days
+JOIN invoices_attempt a
+  ON a.merchant_id = days.merchant_id AND a.attempted_at >= days.starts AND a.attempted_at < days.ends
+LEFT JOIN tokens_card card ON card.id = a.card_id
+CROSS JOIN LATERAL (VALUES
+    ('all', ''),
+    ('country', COALESCE(card.country, '')),
+    ('code', a.raw_code)
+) AS facet(name, key)
+WHERE a.kind = 'CHARGE' AND a.status IN ('SUCCEEDED', 'DECLINED', 'ERRORED', 'UNKNOWN')
+  AND (facet.name = 'all' OR facet.key <> '')
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+"""
+
 _ATTEMPTS_TOUCHED = """
 SELECT merchant_id, attempted_at AS at FROM invoices_attempt WHERE invoice_id = ANY(%(invoices)s) AND kind = 'CHARGE'
 UNION ALL
@@ -164,6 +183,13 @@ ROLLUPS: Final = (
         "analytics_attemptrollup",
         "connection_id, facet, key, category, attempts, succeeded, declined, errored",
         _ATTEMPTS,
+        _ATTEMPTS_TOUCHED,
+    ),
+    Rollup(
+        "hours",
+        "analytics_hourrollup",
+        "connection_id, hour, facet, key, again, attempts, failed",
+        _HOURS,
         _ATTEMPTS_TOUCHED,
     ),
     Rollup(

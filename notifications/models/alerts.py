@@ -31,6 +31,8 @@ class Alert(models.Model):
     repeats = models.PositiveIntegerField(default=0)
     raised_at = models.DateTimeField()
     repeated_at = models.DateTimeField(null=True, blank=True)
+    # When what it told of was over; only alerts about a state that ends have one.
+    over_at = models.DateTimeField(null=True, blank=True)
     acknowledged_by = models.CharField(max_length=100, blank=True, default="")
     acknowledged_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -77,12 +79,16 @@ class AlertRoute(models.Model):
 
 
 class AlertDelivery(FSMModelMixin, models.Model):
-    """One alert on its way along one route. `lease_until` is on the database clock, the rest on the service's."""
+    """One alert, or its end (`closing`), on its way along one route.
+
+    `lease_until` is on the database clock, the rest on the service's.
+    """
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
     alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="deliveries")
     route = models.ForeignKey(AlertRoute, on_delete=models.PROTECT, related_name="deliveries")
     status = FSMField(max_length=8, choices=DeliveryStatus.choices, default=DeliveryStatus.PENDING, protected=True)
+    closing = models.BooleanField(default=False)
     tries = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -91,7 +97,7 @@ class AlertDelivery(FSMModelMixin, models.Model):
 
     class Meta:
         verbose_name_plural = "alert deliveries"
-        constraints = [models.UniqueConstraint(fields=["alert", "route"], name="alert_delivery_once")]
+        constraints = [models.UniqueConstraint(fields=["alert", "route", "closing"], name="alert_delivery_once")]
         indexes = [
             models.Index(fields=["due_at"], name="alert_delivery_due", condition=Q(status=DeliveryStatus.PENDING))
         ]

@@ -9,6 +9,7 @@ from django.db.models import F, QuerySet
 from invoices.models import Event
 from invoices.outbox import Consumer
 from notifications.models import Alert, AlertDelivery, AlertRoute
+from notifications.states import DeliveryStatus
 
 ALERTS = "alerts"
 _PREFIX = "alert."
@@ -58,6 +59,28 @@ def alert_raise(*, merchant_pk: int, kind: str, key: str, text: str, link: str =
             link=link[:300],
             raised_at=now,
         )
+    )
+
+
+@transaction.atomic
+def alert_close(*, merchant_pk: int, kind: str, key: str, text: str, now: datetime) -> None:
+    """What an alert told of is over: its text becomes `text`, and whoever heard of it hears the end, once.
+
+    A route whose first word has not left yet gets only this one. Does nothing if there is no such alert.
+    """
+    raised = Alert.objects.filter(merchant_id=merchant_pk, kind=kind, dedupe_key=key, over_at=None)
+    alert = raised.order_by("-pk").select_for_update(no_key=True).first()
+    if alert is None:
+        return
+    alert.text, alert.over_at = text[:500], now
+    alert.save(update_fields=["text", "over_at"])
+    told = AlertDelivery.objects.filter(alert=alert, status=DeliveryStatus.SENT, route__enabled=True)
+    AlertDelivery.objects.bulk_create(
+        [
+            AlertDelivery(merchant_id=merchant_pk, alert=alert, route_id=route_pk, closing=True, due_at=now)
+            for route_pk in told.values_list("route_id", flat=True)
+        ],
+        ignore_conflicts=True,
     )
 
 

@@ -56,7 +56,7 @@ class ClusterBroken(RecoveryError):
 
 
 def all_sweeps() -> tuple[Sweep, ...]:
-    """What there is to run. `every` is real time; reconciliation follows the service's clock."""
+    """What there is to run. `every` is real time; spikes and reconciliation follow the service's clock."""
     interval = settings.RETRY_PROCESSING_INTERVAL
     sweeps = [
         Sweep("drain_inbox", "webhooks.tasks.drain_inbox", INBOX, interval),
@@ -68,10 +68,17 @@ def all_sweeps() -> tuple[Sweep, ...]:
         Sweep("drain_deliveries", "webhooks.tasks.drain_deliveries", MAIN, interval),
         Sweep("purge", "webhooks.tasks.purge", MAIN, PURGE_EVERY),
     ]
+    if settings.SPIKE_ALERTS_ENABLED:
+        sweeps.append(Sweep("find_spikes", "analytics.tasks.find_spikes", MAIN, _real(settings.SPIKE_INTERVAL)))
     if settings.RECONCILE_WORKER_ENABLED:
-        every = max(timedelta(seconds=clock.to_real_seconds(settings.RECONCILE_INTERVAL)), timedelta(seconds=5))
+        every = _real(settings.RECONCILE_INTERVAL)
         sweeps.append(Sweep("reconcile_sweep", "retries.tasks.reconcile_sweep", MAIN, every))
     return tuple(sweeps)
+
+
+def _real(virtual: timedelta) -> timedelta:
+    """An interval of the service's clock in real time, at least five seconds."""
+    return max(timedelta(seconds=clock.to_real_seconds(virtual)), timedelta(seconds=5))
 
 
 class Supervisor:

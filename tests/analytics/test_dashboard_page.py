@@ -124,7 +124,7 @@ def test_every_figure_shows_its_definition(world: World, as_user: LogIn) -> None
     world.fail()
     client = as_user(world.person())
     reports = [f"/dashboard/reports/{name}/" for name in REPORTS]
-    pages = ("/dashboard/", "/dashboard/board/", "/dashboard/messages/", *reports)
+    pages = ("/dashboard/", "/dashboard/board/", "/dashboard/messages/", "/dashboard/incidents/", *reports)
     text = " ".join(text_of(client.get(page)) for page in pages)
     missing = [key for key, definition in DEFINITIONS.items() if definition.sentence not in text]
     assert missing == []

@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 
 from accounts.models import Merchant
-from analytics.models import AttemptRollup, CaseRollup, RecoveryRollup, RollupPosition
+from analytics.models import AttemptRollup, CaseRollup, HourRollup, RecoveryRollup, RollupPosition
 from analytics.period import period_of
 from analytics.rollups import advance
 from analytics.rollups.advance import RollupCounts, rollups_advance, rollups_build
@@ -40,9 +40,12 @@ def ledger(merchant: Merchant, zone: ZoneInfo) -> Book:
             "number": str(min(attempt.number, 8)),
             "sender": f"{attempt.origin} {attempt.trigger}",
         }
+        _hour(book, attempt, day, "all", "")
         for facet, key in facets.items():
             name = day, attempt.connection_id, facet, key, attempt.category
             book["attempts"][(*name, "attempts")] += 1
+            if facet in ("code", "country") and facets[facet]:
+                _hour(book, attempt, day, facet, facets[facet])
             if attempt.status in ("SUCCEEDED", "DECLINED", "ERRORED"):
                 book["attempts"][(*name, attempt.status.lower())] += 1
     for case in Case.objects.filter(merchant=merchant).select_related("policy_version"):
@@ -50,6 +53,15 @@ def ledger(merchant: Merchant, zone: ZoneInfo) -> Book:
     for invoice in Invoice.objects.filter(merchant=merchant, cases__status="RECOVERED").distinct():
         _recoveries(book, invoice, zone)
     return book
+
+
+def _hour(book: Book, attempt: Attempt, day: date, facet: str, key: str) -> None:
+    if attempt.status not in ("SUCCEEDED", "DECLINED", "ERRORED", "UNKNOWN"):
+        return
+    hour = attempt.attempted_at.replace(minute=0, second=0, microsecond=0)
+    name = day, attempt.connection_id, hour, facet, key, attempt.number > 1
+    book["hours"][(*name, "attempts")] += 1
+    book["hours"][(*name, "failed")] += attempt.status != "SUCCEEDED"
 
 
 def _case(book: Book, case: Case, zone: ZoneInfo) -> None:
@@ -114,6 +126,9 @@ def kept(merchant: Merchant) -> Book:
         name: tuple[Any, ...] = (a.day, a.connection_id, a.facet, a.key, a.category)
         for measure in ("attempts", "succeeded", "declined", "errored"):
             book["attempts"][(*name, measure)] += getattr(a, measure)
+    for h in HourRollup.objects.filter(merchant=merchant):
+        for measure in ("attempts", "failed"):
+            book["hours"][h.day, h.connection_id, h.hour, h.facet, h.key, h.again, measure] += getattr(h, measure)
     for c in CaseRollup.objects.filter(merchant=merchant):
         name = (c.day, c.connection_id, c.facet, c.key, c.category, c.currency, c.status)
         for measure in ("cases", "amount", "recovered"):
@@ -132,6 +147,9 @@ def shown(merchant: Merchant, until: datetime, zone: ZoneInfo) -> Book:
     for a in figures.attempts:
         for measure in ("attempts", "succeeded", "declined", "errored"):
             book["attempts"][a.day, a.connection_pk, a.facet, a.key, a.category, measure] += getattr(a, measure)
+    for h in figures.hours:
+        for measure in ("attempts", "failed"):
+            book["hours"][None, h.connection_pk, h.hour, h.facet, h.key, h.again, measure] += getattr(h, measure)
     for c in figures.cases:
         row = (c.day, c.connection_pk, c.facet, c.key, c.category, c.currency, c.status)
         book["cases"][(*row, "cases")] += c.cases
@@ -150,7 +168,7 @@ def folded(book: Book) -> Book:
     found: Book = defaultdict(Counter)
     for kind, rows in book.items():
         for (day, where, facet, *rest), number in rows.items():
-            keeps = kind == "recoveries" or facet == ("network" if kind == "attempts" else "segment")
+            keeps = kind == "recoveries" or facet == {"attempts": "network", "cases": "segment"}.get(kind)
             found[kind][(day if keeps else None, where, facet, *rest)] += number
     return {kind: +rows for kind, rows in found.items()}
 

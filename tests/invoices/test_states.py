@@ -10,7 +10,7 @@ from django.db import Error, IntegrityError, connection, models, transaction
 from django_fsm import TransitionNotAllowed
 
 from accounts.models import Merchant
-from analytics.models import AttemptRollup, CaseRollup, RecoveryRollup
+from analytics.models import AttemptRollup, CaseRollup, HourRollup, RecoveryRollup
 from invoices.models import Attempt, BillerNote, Dispute, Event, Invoice, OutboxMessage, Transaction
 from invoices.states import (
     ATTEMPT_MOVES,
@@ -151,6 +151,7 @@ def protected_and_counted(shop: Shop, invoice: Invoice) -> None:
     owner["day"] = shop.at.date()
     counts = {"attempts": 1, "succeeded": 1, "declined": 0, "errored": 0}
     AttemptRollup.objects.create(**owner, facet="network", key="visa", category="", **counts)
+    HourRollup.objects.create(**owner, hour=shop.at, facet="all", key="", again=False, attempts=1, failed=0)
     money = {"currency": "USD", "cases": 1}
     CaseRollup.objects.create(
         **owner, **money, facet="segment", key="x", category="", status="OPEN", amount_minor=1, recovered_minor=0

@@ -1,0 +1,1 @@
+"""Spike alerts: failure rates that rise above their own baseline."""
