@@ -7,6 +7,7 @@ from invoices.states import ConnectionMode
 from providers import registry
 from providers.base import ProviderClient
 from recovery_site.common.crypto import decrypt_json
+from recovery_site.common.errors import RecoveryError
 
 # Kept beside the provider's own settings, and none of its client's business.
 OUR_SETTINGS = frozenset({"max_per_second"})
@@ -45,3 +46,14 @@ def charging_obstacle(connection: Connection) -> str:
         return connection.paused_reason
     account = charging_connection(connection)
     return "its gateway connection is disabled" if not account.enabled else account.paused_reason
+
+
+def asking_obstacle(connection: Connection) -> str:
+    """Why the provider cannot be asked through this connection, in words: it is switched off, or lacks its key."""
+    if obstacle := charging_obstacle(connection):
+        return obstacle
+    try:
+        connection_client(connection)
+    except RecoveryError as error:
+        return error.message
+    return ""

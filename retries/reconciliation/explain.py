@@ -7,10 +7,12 @@ from typing import Any
 from django.db import transaction
 
 from invoices.models import Attempt, Connection
+from invoices.selectors.parties import asking_obstacle, attempt_account
 from invoices.states import AttemptStatus, TransactionKind
 from retries.models import Case
 from retries.reconciliation.rows import (
     attempts_open,
+    attempts_resting,
     cases_over,
     cases_repaired,
     cases_unreported,
@@ -36,7 +38,9 @@ def reconcile_explain(*, now: datetime, limit: int = 1_000) -> list[Line]:
     for kind in (TransactionKind.CHARGE, TransactionKind.REFUND):
         lines += [_lease(attempt) for attempt in leases_over(kind)[:limit]]
         due = attempts_open(kind, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING).filter(next_check_at__lte=now)
-        lines += [_look(attempt) for attempt in due.select_related("connection").order_by("next_check_at")[:limit]]
+        resting = set(attempts_resting(due, now).values_list("pk", flat=True)[:limit])
+        looked = due.select_related("connection", "gateway").order_by("next_check_at")[:limit]
+        lines += [_look(attempt, rests=attempt.pk in resting) for attempt in looked]
     for attempt_pk in refund_orphans(now).values_list("public_id", flat=True)[:limit]:
         why = "the refund was never sent, and nothing will send it"
         lines.append({"phase": "refunds", "row": attempt_pk, "would": "fail the refund", "why": why})
@@ -63,10 +67,12 @@ def _lease(attempt: Attempt) -> Line:
     return {"phase": _phase(attempt), "row": attempt.public_id, "would": "count it as UNKNOWN", "why": why}
 
 
-def _look(attempt: Attempt) -> Line:
-    account = attempt.connection
-    if not account.enabled or account.paused_reason:
+def _look(attempt: Attempt, *, rests: bool) -> Line:
+    account = attempt_account(attempt)
+    if rests:
         would, why = "nothing", f"{account} is switched off or paused"
+    elif obstacle := asking_obstacle(account):
+        would, why = "ask staff after a day", f"{account} cannot be asked: {obstacle}"
     else:
         by = "its id" if attempt.provider_id else "our reference"
         would = f"ask {account.provider} by {by}"

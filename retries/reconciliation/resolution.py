@@ -13,7 +13,7 @@ from django.db import transaction
 
 from invoices.models import Attempt
 from invoices.selectors.attempts import lease_over
-from invoices.selectors.parties import attempt_account, charging_obstacle, connection_client
+from invoices.selectors.parties import asking_obstacle, attempt_account, charging_obstacle, connection_client
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
 from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, ReviewKind, TransactionKind
@@ -35,6 +35,7 @@ from retries.engine.prepare import Prepared, call_takes, charge_request, chargin
 from retries.engine.send import answer_apply, charge_send, differences, mismatch_review
 from retries.locking import Scope, open_case, scope_lock
 from retries.reconcile_log import attempt_line
+from retries.reconciliation.rows import STAFF_AFTER
 from retries.services import outcomes
 from retries.services.planning import case_set_step
 from retries.states import NextStep
@@ -42,7 +43,6 @@ from tokens.models import Card
 from tokens.selectors import token_options
 
 ABSENT_AFTER = timedelta(minutes=10)
-STAFF_AFTER = timedelta(hours=24)
 _CHECK_AGAIN = timedelta(minutes=30)
 
 
@@ -69,14 +69,19 @@ def lease_expire(attempt_pk: int, *, now: datetime) -> bool:
 
 
 def attempt_resolve_unknown(attempt_pk: int, *, now: datetime, unreadable: Counter[int] | None = None) -> Resolved:
-    """One look at an UNKNOWN attempt. A provider that cannot be read leaves the row as it is (after a day: staff).
+    """One look at an UNKNOWN attempt. A provider that cannot be read, or a connection that is switched off or lacks its
+    key, leaves the row as it is (after a day: staff).
 
     `unreadable` counts the connections whose provider did not answer.
     """
     attempt = Attempt.objects.select_related("connection__gateway", "gateway", "invoice", "token").get(pk=attempt_pk)
     account = attempt_account(attempt)
-    if charging_obstacle(account):
-        return Resolved.SKIPPED
+    if obstacle := asking_obstacle(account):
+        if _age(attempt, now) <= STAFF_AFTER:
+            return Resolved.SKIPPED
+        # Switched on again, it is looked at in that very tick.
+        again = now if charging_obstacle(account) else now + STAFF_AFTER
+        return _to_staff(attempt_pk, now, f"The provider cannot be asked: {obstacle}", again=again)
     client = connection_client(account)
     try:
         found = _look_up(client, attempt)
@@ -267,15 +272,18 @@ def attempt_resolve_awaiting(attempt_pk: int, *, now: datetime, unreadable: Coun
     """A settlement that is due: read it; still pending is extended once by its own period, then asked of staff."""
     attempt = Attempt.objects.select_related("connection__gateway", "gateway", "invoice", "token").get(pk=attempt_pk)
     account = attempt_account(attempt)
-    if charging_obstacle(account):
-        return Resolved.SKIPPED
-    try:
-        found = _look_up(connection_client(account), attempt)
-    except ProviderUnavailable as error:
-        _unanswered(attempt, error, now, unreadable)
-        if attempt.expected_by is None or now - attempt.expected_by <= STAFF_AFTER:
-            return Resolved.WAITING
-        found = None  # silent for a day: the row takes its course as if the provider had nothing new to say
+    patient = attempt.expected_by is None or now - attempt.expected_by <= STAFF_AFTER
+    found = None  # silent for a day: the row takes its course as if the provider had nothing new to say
+    if asking_obstacle(account):
+        if patient:
+            return Resolved.SKIPPED
+    else:
+        try:
+            found = _look_up(connection_client(account), attempt)
+        except ProviderUnavailable as error:
+            _unanswered(attempt, error, now, unreadable)
+            if patient:
+                return Resolved.WAITING
     if found is not None:
         return _adopt(attempt_pk, found, now)
     with _locked(attempt_pk) as (scope, attempt):
@@ -304,13 +312,15 @@ def _still_awaiting(scope: Scope, attempt: Attempt, stamp: Stamp) -> Resolved:
     return Resolved.STAFF
 
 
-def _to_staff(attempt_pk: int, now: datetime, why: str, *, raw: Mapping[str, Any] | None = None) -> Resolved:
+def _to_staff(
+    attempt_pk: int, now: datetime, why: str, *, raw: Mapping[str, Any] | None = None, again: datetime | None = None
+) -> Resolved:
     with _locked(attempt_pk) as (scope, attempt):
         if attempt.status != AttemptStatus.UNKNOWN:
             return Resolved.WAITING
         stamp = Stamp(actor="system:reconcile", cause="unknown for too long", now=now)
         _ask(scope, attempt, ReviewKind.UNKNOWN_ATTEMPT, why, stamp, raw)
-        _check_at(attempt, now + STAFF_AFTER)
+        _check_at(attempt, again or now + STAFF_AFTER)
     return Resolved.STAFF
 
 

@@ -18,6 +18,14 @@ from tokens.states import TokenStatus
 UNREPORTED_AFTER = timedelta(days=1)
 
 
+# An attempt that nobody could be asked about for this long is a question for staff.
+STAFF_AFTER = timedelta(hours=24)
+_SHUT = (Q(gateway=None) & (Q(connection__enabled=False) | ~Q(connection__paused_reason=""))) | (
+    Q(gateway__isnull=False) & (Q(gateway__enabled=False) | ~Q(gateway__paused_reason=""))
+)
+_ASKED = ReviewItem.objects.filter(invoice=OuterRef("invoice"), subject_id=OuterRef("public_id"), resolved_at=None)
+
+
 def leases_over(kind: TransactionKind) -> QuerySet[Attempt]:
     """Attempts whose worker gave no result while its lease ran."""
     return Attempt.objects.filter(kind=kind, status=AttemptStatus.SENDING, lease_until__lt=DatabaseClock())
@@ -26,6 +34,19 @@ def leases_over(kind: TransactionKind) -> QuerySet[Attempt]:
 def attempts_open(kind: TransactionKind, *statuses: AttemptStatus) -> QuerySet[Attempt]:
     """Attempts that the provider has to be asked about."""
     return Attempt.objects.filter(kind=kind, status__in=statuses)
+
+
+def attempts_resting(rows: QuerySet[Attempt], now: datetime) -> QuerySet[Attempt]:
+    """Those of them whose account cannot be asked, as it is switched off or paused, and that need nobody yet: for a day
+    they wait for it, then staff are asked once, and their answer or the account is waited for."""
+    return rows.filter(_SHUT).filter(Q(_silent(now)) & Q(Exists(_ASKED)) | ~_silent(now))
+
+
+def _silent(now: datetime) -> Q:
+    since = now - STAFF_AFTER
+    return Q(status=AttemptStatus.UNKNOWN, attempted_at__lt=since) | Q(
+        status=AttemptStatus.AWAITING, expected_by__lt=since
+    )
 
 
 def cases_without_step() -> QuerySet[Case]:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from invoices.models import Attempt, Connection
-from invoices.selectors.parties import charging_obstacle, connection_client
+from invoices.selectors.parties import asking_obstacle, connection_client
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_scanned
 from invoices.states import MODES_WE_CALL, AttemptStatus, TransactionKind
@@ -58,7 +58,7 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
     next scan; so is everything while the list cannot be read to its end.
     """
     connection = Connection.objects.get(pk=connection_pk)
-    if charging_obstacle(connection):
+    if asking_obstacle(connection):
         return 0
     client = connection_client(connection)
     if not client.traits.lists:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from invoices.models import Attempt, Invoice, ReviewItem
 from invoices.services.ledger import Stamp
@@ -30,6 +30,7 @@ from retries.reconciliation.resolution import (
 )
 from retries.reconciliation.rows import (
     attempts_open,
+    attempts_resting,
     cases_over,
     cases_repaired,
     cases_unreported,
@@ -129,10 +130,10 @@ def _look(tick: _Tick, rows: QuerySet[Attempt], work: Callable[[int], None]) -> 
     Returns how many wait because their connection is switched off.
     """
     due = rows.filter(next_check_at__lte=tick.now)
-    shut = Q(connection__enabled=False) | ~Q(connection__paused_reason="")
+    resting = attempts_resting(due, tick.now)
     seen: set[int] = set()
     while (tick.drain or len(seen) < BATCH) and tick.keep_going():
-        left = due.exclude(shut).exclude(pk__in=seen).exclude(connection__in=tick.deaf())
+        left = due.exclude(pk__in=resting.values("pk")).exclude(pk__in=seen).exclude(connection__in=tick.deaf())
         most = BATCH if tick.drain else BATCH - len(seen)
         batch = list(left.order_by("next_check_at", "pk").values_list("pk", "connection")[:most])
         if not batch:
@@ -144,7 +145,7 @@ def _look(tick: _Tick, rows: QuerySet[Attempt], work: Callable[[int], None]) -> 
                 seen.add(pk)
                 _one(tick, pk, work)
                 Attempt.objects.filter(pk=pk, next_check_at__lt=tick.now).update(next_check_at=tick.now)
-    return due.filter(shut).count()
+    return resting.count()
 
 
 def _charges(tick: _Tick) -> None:
@@ -160,8 +161,9 @@ def _charges(tick: _Tick) -> None:
         counts.charges[attempt_resolve_awaiting(pk, now=now, unreadable=tick.unreadable)] += 1
 
     _each(tick, leases_over(charge), expire)
-    counts.charges[Resolved.SKIPPED] += _look(tick, attempts_open(charge, AttemptStatus.UNKNOWN), unknown)
-    counts.charges[Resolved.SKIPPED] += _look(tick, attempts_open(charge, AttemptStatus.AWAITING), awaiting)
+    resting = _look(tick, attempts_open(charge, AttemptStatus.UNKNOWN), unknown)
+    resting += _look(tick, attempts_open(charge, AttemptStatus.AWAITING), awaiting)
+    counts.charges[Resolved.SKIPPED] += resting
 
 
 def _refunds(tick: _Tick) -> None:
@@ -179,7 +181,8 @@ def _refunds(tick: _Tick) -> None:
 
     _each(tick, leases_over(refund), expire)
     open_calls = attempts_open(refund, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING)
-    counts.refunds["skipped"] += _look(tick, open_calls, resolve)
+    resting = _look(tick, open_calls, resolve)
+    counts.refunds["skipped"] += resting
     _each(tick, refund_orphans(now), orphan)
 
 

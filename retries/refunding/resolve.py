@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 
 from invoices.models import Attempt, ReviewItem, Transaction
 from invoices.selectors.attempts import lease_over
-from invoices.selectors.parties import attempt_account, charging_obstacle, connection_client
+from invoices.selectors.parties import asking_obstacle, attempt_account, connection_client
 from invoices.services.attempts import attempt_error
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_resolve
@@ -63,8 +63,8 @@ def refund_resolve(attempt_pk: int, *, now: datetime, unreadable: Counter[int] |
     attempt = Attempt.objects.select_related("connection__gateway", "gateway").get(pk=attempt_pk)
     if attempt.status not in (AttemptStatus.UNKNOWN, AttemptStatus.AWAITING):
         return "waiting"
-    if charging_obstacle(attempt_account(attempt)):
-        return "skipped"
+    if obstacle := asking_obstacle(attempt_account(attempt)):
+        return _staff(attempt.pk, obstacle, now) if _silent_for_a_day(attempt, now) else "skipped"
     client = connection_client(attempt_account(attempt))
     try:
         found = _look_up(client, attempt)
@@ -88,10 +88,14 @@ def _look_up(client: ProviderClient, attempt: Attempt) -> ChargeResult | None:
 def _unreadable(attempt: Attempt, error: ProviderUnavailable, now: datetime) -> str:
     """The row stays as it is for the next tick; a provider that is silent for a day is a matter for people."""
     attempt_line("unreadable", attempt, now, reason=error.message)
-    since = attempt.attempted_at if attempt.status == AttemptStatus.UNKNOWN else attempt.expected_by or now
-    if now - since > _STAFF_AFTER:
+    if _silent_for_a_day(attempt, now):
         return _staff(attempt.pk, error.message, now, raw=error.data)
     return "waiting"
+
+
+def _silent_for_a_day(attempt: Attempt, now: datetime) -> bool:
+    since = attempt.attempted_at if attempt.status == AttemptStatus.UNKNOWN else attempt.expected_by or now
+    return now - since > _STAFF_AFTER
 
 
 def _adopt(attempt: Attempt, found: ChargeResult, now: datetime) -> str:
