@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from invoices.models import Customer, Invoice
 from invoices.services.ledger import invoice_lock
 from invoices.services.parties import customer_lock
+from recovery_site.common.compiled import Compiled, Param
 from retries.models import Case
 from retries.states import CaseStatus
 from tokens.models import Card
@@ -31,6 +32,11 @@ def scope_lock(*, customer_pk: int, invoice_pk: int, also_cards: Sequence[int] =
     return Scope(customer=customer, cards=cards, invoice=invoice_lock(invoice_pk))
 
 
+_OPEN_CASE = Compiled(
+    lambda: Case.objects.filter(invoice=Param("invoice"), status=CaseStatus.OPEN).select_related("policy_version")[:1]
+)
+
+
 def open_case(invoice: Invoice) -> Case | None:
     """The invoice's open case; covered by the invoice's lock."""
-    return Case.objects.filter(invoice=invoice, status=CaseStatus.OPEN).select_related("policy_version").first()
+    return _OPEN_CASE.first(invoice=invoice.pk)

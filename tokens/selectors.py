@@ -15,6 +15,7 @@ from django.db.models.functions import JSONObject
 
 from invoices.models import Attempt, Customer
 from invoices.states import AttemptStatus, TransactionKind
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from tokens.budgets import AttemptMark, budget, earliest_allowed
 from tokens.models import Card, ImportedMark, RetryLimit, Token
 from tokens.rules import Key, Rule, RuleOverride, load_rules
@@ -62,6 +63,12 @@ def merchant_limits(merchant_pk: int) -> tuple[RuleOverride, ...]:
 
 
 @cache
+def networks_by_invoice() -> frozenset[str]:
+    """Networks with a rule that counts the attempts of an invoice."""
+    return frozenset(rule.network for rule in load_rules().rules if rule.key is Key.INVOICE)
+
+
+@cache
 def card_horizon() -> timedelta:
     """How far back attempts of a card can matter: the longest window counted per card, and a day for clocks."""
     windows = [rule.window or timedelta(days=31) for rule in load_rules().rules if rule.key is not Key.INVOICE]
@@ -82,11 +89,12 @@ def token_options(
 
     `cards` as returned by `cards_lock` (all cards of all budget groups): under that lock the answer stays true.
     `besides`: an attempt that is not counted, because it is the one in question.
-    Three queries whatever the number of tokens.
+    Two queries whatever the number of tokens, three where a network counts by invoice.
     """
-    tokens = list(_with_limits(Token.objects.filter(customer=customer)))
+    tokens = _TOKENS.all(customer=customer.pk)
     marks = card_marks(cards, not_before, besides)
-    owed = invoice_marks(invoice_pk, besides)
+    by_invoice = any(card.network in networks_by_invoice() for card in cards)
+    owed = invoice_marks(invoice_pk, besides) if by_invoice else []
     by_pk = {card.pk: card for card in cards}
     options = []
     for token in tokens:
@@ -109,6 +117,9 @@ def _with_limits(tokens: QuerySet[Token]) -> QuerySet[Token]:
     """The merchant's own limits beside each token, so that they cost no query of their own."""
     limits = RetryLimit.objects.filter(merchant_id=OuterRef("merchant_id")).order_by("network", "name")
     return tokens.annotate(limits=ArraySubquery(limits.values(row=JSONObject(n="network", r="name", l="limit"))))
+
+
+_TOKENS = Compiled(lambda: _with_limits(Token.objects.filter(customer=Param("customer"))))
 
 
 def _limits_of(token: Token) -> tuple[RuleOverride, ...]:
@@ -204,7 +215,7 @@ def card_marks(cards: Iterable[Card], now: datetime, besides: int | None = None)
     groups = {card.pk: card.budget_group for card in cards}
     network = {card.pk: card.network for card in cards}
     marks: dict[UUID, list[AttemptMark]] = defaultdict(list)
-    rows: Iterable[MarkRow] = mark_rows(list(groups), now - card_horizon(), besides)
+    rows: Sequence[MarkRow] = mark_rows(list(groups), now - card_horizon(), besides)
     for card_id, at, amount_minor, currency, status, returned_at, count in rows:
         mark = AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at), network[card_id])
         marks[groups[card_id]].extend([mark] * min(count, _MOST_AT_ONCE))
@@ -216,24 +227,34 @@ MarkRow = tuple[int, datetime, int | None, str, str, datetime | None, int]
 
 
 def mark_rows(
-    card_pks: Sequence[int], after: datetime, besides: int | None = None, *, more: Sequence[str] = ()
-) -> Iterable[Any]:
+    card_pks: Sequence[int], after: datetime, besides: int | None = None, *, more: tuple[str, ...] = ()
+) -> Sequence[Any]:
     """What counts for these cards after an instant, attempts and imported history alike, oldest first. One query.
 
     card, instant, amount and currency (None if untold), status, returned_at, how many; then the columns in `more`
     (token_id, raw_code, category). A try whose card nobody told may have been made with any card of its customer: it
     counts once for each budget group of theirs.
     """
+    return _marks(more).all(cards=list(card_pks), after=after, besides=besides or 0)
+
+
+@cache
+def _marks(more: tuple[str, ...]) -> Compiled[Any]:
+    return Compiled(lambda: _marks_query(more))
+
+
+def _marks_query(more: tuple[str, ...]) -> QuerySet[Any, Any]:
+    cards, after = Param("cards"), Param("after")
     charges = Attempt.objects.filter(kind=TransactionKind.CHARGE, counts=True, attempted_at__gt=after)
-    charges = charges.exclude(pk=besides or 0).annotate(times=Value(1))
-    told = charges.filter(card_id__in=card_pks).values_list(*_COLUMNS, *more)
+    charges = charges.exclude(pk=Param("besides")).annotate(times=Value(1))
+    told = charges.filter(AnyOf("card_id", cards)).values_list(*_COLUMNS, *more)
     untold = (
-        charges.filter(card=None, customer__tokens__card_id__in=card_pks)
+        charges.filter(AnyOf("customer__tokens__card_id", cards), card=None)
         .values("pk", "times", "customer__tokens__card__budget_group")
         .annotate(of_card=Min("customer__tokens__card_id"))
         .values_list("of_card", *_COLUMNS[1:], *more)
     )
-    imported = ImportedMark.objects.filter(card_id__in=card_pks, at__gt=after).annotate(
+    imported = ImportedMark.objects.filter(AnyOf("card_id", cards), at__gt=after).annotate(
         attempted_at=F("at"),
         status=Value(AttemptStatus.DECLINED.value),
         returned_at=Value(None, output_field=DateTimeField()),
@@ -246,15 +267,21 @@ def mark_rows(
 
 def invoice_marks(invoice_pk: int, besides: int | None = None) -> list[AttemptMark]:
     """Counting attempts of an invoice over all its CHARGE transactions, whatever card they used."""
-    rows = (
-        Attempt.objects.filter(invoice_id=invoice_pk, kind=TransactionKind.CHARGE, counts=True)
-        .exclude(pk=besides or 0)
-        .values_list("attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network")
-    )
     return [
         AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at), network or "unknown")
-        for at, amount_minor, currency, status, returned_at, network in rows
+        for at, amount_minor, currency, status, returned_at, network in _OWED.all(
+            invoice=invoice_pk, besides=besides or 0
+        )
     ]
+
+
+_OWED = Compiled(
+    lambda: (
+        Attempt.objects.filter(invoice=Param("invoice"), kind=TransactionKind.CHARGE, counts=True)
+        .exclude(pk=Param("besides"))
+        .values_list("attempted_at", "amount_minor", "currency", "status", "returned_at", "card__network")
+    )
+)
 
 
 def mark_declined(status: str, returned_at: datetime | None) -> bool:

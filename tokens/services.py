@@ -1,6 +1,6 @@
 """Cards and tokens: learned from events, stopped by networks, revived by updates. All under the customer's lock."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +13,7 @@ from django.db.models.functions import Greatest, Now
 from accounts.models import Merchant
 from invoices.models import Customer
 from providers.base import CardFacts, MethodFacts
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput
 from tokens.mirror import mirror_after_commit
@@ -113,18 +114,27 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
     mirrors, so the customer is mirrored once the transaction has committed (step 5 of the charge protocol).
     """
     mirror_after_commit(customer.pk)
-    return _groups_lock(Card.objects.filter(Q(tokens__customer=customer) | Q(pk__in=also)))
+    if also:
+        return _groups_lock(lambda: list(_with_groups(Q(tokens__customer=customer) | Q(pk__in=also))))
+    return _groups_lock(lambda: _CARDS.all(customer=customer.pk))
 
 
-def _groups_lock(mine: QuerySet[Card]) -> list[Card]:
-    """These cards and all that share a budget group with one of them, locked by primary key."""
+def _with_groups(mine: Q) -> QuerySet[Card]:
+    """These cards and all that share a budget group with one of them, to be locked by primary key."""
+    groups = Card.objects.filter(mine).values("budget_group")
+    return for_no_key_update(Card.objects.filter(budget_group__in=groups).order_by("pk"))
+
+
+_CARDS = Compiled(lambda: _with_groups(Q(tokens__customer=Param("customer"))))
+_IN_GROUPS = Compiled(lambda: Card.objects.filter(AnyOf("budget_group", Param("groups"))).values_list("pk", flat=True))
+
+
+def _groups_lock(lock: Callable[[], list[Card]]) -> list[Card]:
+    """The cards that `lock` locks, once nothing has joined their groups meanwhile."""
     while True:
         savepoint = transaction.savepoint()
-        cards = list(
-            for_no_key_update(Card.objects.filter(budget_group__in=mine.values("budget_group")).order_by("pk"))
-        )
-        now = Card.objects.filter(budget_group__in={card.budget_group for card in cards})
-        if set(now.values_list("pk", flat=True)) == {card.pk for card in cards}:
+        cards = lock()
+        if set(_IN_GROUPS.all(groups=list({card.budget_group for card in cards}))) == {card.pk for card in cards}:
             transaction.savepoint_commit(savepoint)
             return cards
         # A card joined a group while we waited for it. Back to the savepoint, which gives the locks back: all are taken
@@ -293,7 +303,7 @@ def cards_link(*, card: Card, other: Card, actor: str, reason: str) -> None:
     """
     if card.merchant_id != other.merchant_id:
         raise InvalidInput("The cards belong to two merchants, whose tries the networks count apart.")
-    cards = _groups_lock(Card.objects.filter(pk__in=(card.pk, other.pk)))
+    cards = _groups_lock(lambda: list(_with_groups(Q(pk__in=(card.pk, other.pk)))))
     by_pk = {one.pk: one for one in cards}
     _join_group(by_pk[other.pk], by_pk[card.pk], cards)
     for customer_pk in set(Token.objects.filter(card__in=(card.pk, other.pk)).values_list("customer_id", flat=True)):

@@ -21,7 +21,8 @@ from invoices.states import (
     TransactionStatus,
 )
 from providers.base import InvoiceFacts
-from recovery_site.common.db import fit
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import fit, for_no_key_update
 from recovery_site.common.errors import Conflict
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
@@ -145,13 +146,16 @@ def payment_link(invoice: Invoice, payment_id: str) -> None:
         )
 
 
+_OPEN_CHARGE = Compiled(
+    lambda: for_no_key_update(
+        Transaction.objects.filter(invoice=Param("invoice"), kind=TransactionKind.CHARGE, status__in=TRANSACTION_OPEN)
+    )
+)
+
+
 def open_charge(invoice: Invoice) -> Transaction | None:
     """The invoice's open CHARGE transaction, if any (at most one by constraint); covered by the invoice's lock."""
-    return (
-        Transaction.objects.select_for_update(no_key=True)
-        .filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=TRANSACTION_OPEN)
-        .first()
-    )
+    return _OPEN_CHARGE.first(invoice=invoice.pk)
 
 
 def charge_create(

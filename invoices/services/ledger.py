@@ -1,7 +1,7 @@
 """The only way anything is written into an invoice's history: a legal move and its event, in one transaction."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,8 @@ from django_fsm import TransitionNotAllowed
 
 from invoices import outbox
 from invoices.chain import Link, link_hash
-from invoices.models import Attempt, Dispute, Event, Invoice, OutboxMessage, Transaction
+from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
 
@@ -36,12 +37,15 @@ class Stamp:
         return replace(self, cause=cause[:200])
 
 
+_LOCKED = Compiled(lambda: for_no_key_update(Invoice.objects.filter(pk=Param("pk"))))
+
+
 def invoice_lock(pk: int) -> Invoice:
     """Lock one invoice (FOR NO KEY UPDATE) and mark the instance as locked for `record_event`.
 
     The customer and the cards must be locked before (DESIGN section 6). Raises NotFound.
     """
-    invoice = for_no_key_update(Invoice.objects.filter(pk=pk)).first()
+    invoice = _LOCKED.first(pk=pk)
     if invoice is None:
         raise NotFound("This invoice does not exist.")
     invoice.lock_held = _this_transaction()
@@ -86,28 +90,29 @@ def record_event(
         occurred_at=stamp.now,
     )
     invoice.last_seq, invoice.last_hash = link.seq, link_hash(invoice.last_hash, link)
-    event = _append(invoice, link)
-    wanted = [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)]
-    OutboxMessage.objects.bulk_create(
-        [OutboxMessage(merchant_id=invoice.merchant_id, event=event, consumer=name) for name in wanted]
-    )
-    return event
+    return _append(invoice, link, [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)])
 
 
-# A charge writes eight events: the event and the end of its invoice's chain go in one statement.
+# A charge writes eight events: the event, the end of its invoice's chain and what its consumers are owed go in one
+# statement.
 _APPEND = """
 WITH chained AS (
     UPDATE invoices_invoice SET last_seq = %(seq)s, last_hash = %(hash)s WHERE id = %(invoice_id)s
+), event AS (
+    INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state,
+        actor, cause, data, occurred_at, hash)
+    VALUES (%(merchant_id)s, %(invoice_id)s, %(seq)s, %(subject_type)s, %(subject_id)s, %(kind)s, %(from_state)s,
+        %(to_state)s, %(actor)s, %(cause)s, %(data)s, %(occurred_at)s, %(hash)s)
+    RETURNING id, recorded_at
+), owed AS (
+    INSERT INTO invoices_outboxmessage (merchant_id, event_id, consumer, attempts, last_error)
+    SELECT %(merchant_id)s, event.id, consumer, 0, '' FROM event, unnest(%(consumers)s::text[]) consumer
 )
-INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state, actor,
-    cause, data, occurred_at, hash)
-VALUES (%(merchant_id)s, %(invoice_id)s, %(seq)s, %(subject_type)s, %(subject_id)s, %(kind)s, %(from_state)s,
-    %(to_state)s, %(actor)s, %(cause)s, %(data)s, %(occurred_at)s, %(hash)s)
-RETURNING id, recorded_at
+SELECT id, recorded_at FROM event
 """
 
 
-def _append(invoice: Invoice, link: Link) -> Event:
+def _append(invoice: Invoice, link: Link, consumers: Sequence[str]) -> Event:
     values: dict[str, Any] = {
         "merchant_id": invoice.merchant_id,
         "invoice_id": invoice.pk,
@@ -123,7 +128,7 @@ def _append(invoice: Invoice, link: Link) -> Event:
         "hash": invoice.last_hash,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_APPEND, {**values, "data": json.dumps(link.data)})
+        cursor.execute(_APPEND, {**values, "data": json.dumps(link.data), "consumers": list(consumers)})
         pk, recorded_at = cursor.fetchone()
     event = Event(id=pk, data=link.data, recorded_at=recorded_at, **values)
     event._state.adding = False

@@ -14,6 +14,7 @@ from invoices.states import MODES_WE_CALL, ConnectionMode
 from providers import registry
 from providers.base import CustomerFacts
 from providers.guide import Guide, Kind, settings_read
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.crypto import encrypt_json
 from recovery_site.common.db import fit, for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
@@ -226,9 +227,12 @@ def customer_ensure(*, connection: Connection, facts: CustomerFacts, now: dateti
     return Customer.objects.values_list("pk", flat=True).get(connection=connection, connector_customer_id=facts.id)
 
 
+_LOCKED = Compiled(lambda: for_no_key_update(Customer.objects.filter(pk=Param("pk"))))
+
+
 def customer_lock(pk: int) -> Customer:
     """The first lock of every money operation."""
-    customer = for_no_key_update(Customer.objects.filter(pk=pk)).first()
+    customer = _LOCKED.first(pk=pk)
     if customer is None:
         raise NotFound("This customer does not exist.")
     return customer

@@ -20,8 +20,8 @@ from recovery_site.demo.cast import Cast, Player
 
 SEED = 2026
 # Failing and paying customers per merchant and day, on average.
-CASES_PER_DAY = 2.0
-SUCCESSES_PER_DAY = 0.3
+CASES_PER_DAY = 1.5
+SUCCESSES_PER_DAY = 0.25
 DAY = timedelta(days=1)
 # How long before their first trouble customers paid, and which share of those who pay monthly did.
 _MONTH = 30 * DAY

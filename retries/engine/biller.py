@@ -24,7 +24,8 @@ from retries.engine.prepare import Refused
 from retries.handler import event_handle
 from retries.locking import open_case, scope_lock
 from retries.models import RetryJob
-from retries.services.planning import case_set_step, job_end
+from retries.services.booking import job_end
+from retries.services.cases import case_set_step
 from retries.states import NextStep
 from tokens.models import Token
 from tokens.services import token_name_at_gateway

@@ -13,6 +13,7 @@ from invoices.models import Connection
 from invoices.selectors.parties import charging_connection, connection_client
 from invoices.states import AttemptStatus, TransactionKind
 from providers.base import ChargeResult, ProviderUnavailable
+from recovery_site.common.compiled import Compiled, Param
 from retries.engine.biller import Stays, biller_consult, collection_refuse
 from retries.engine.claim import (
     Claim,
@@ -175,12 +176,15 @@ def _counted(outcome: str) -> str:
     return "succeeded" if outcome == "settled" else outcome
 
 
+_OWNER = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).select_related("gate", "gateway__gate"))
+
+
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str | None:
     """The name of the count it adds to, or "settled" for a success that left nothing to retry.
 
     None if the job went back untouched to wait for the rate limit.
     """
-    owner = Connection.objects.select_related("gate", "gateway__gate").get(pk=claim.connection_pk)
+    (owner,) = _OWNER.all(pk=claim.connection_pk)
     if claim.kind == TransactionKind.REFUND:
         return _refund(claim, owner, now, lease, timeout)
     asks_first = connection_client(owner).traits.bills

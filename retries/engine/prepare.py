@@ -19,11 +19,14 @@ from invoices.states import (
     Trigger,
 )
 from providers.base import ChargeRequest
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
-from retries.services.planning import case_plan, case_set_step, job_end
+from retries.services.booking import job_end
+from retries.services.cases import case_set_step
+from retries.services.planning import case_plan
 from retries.states import JobStatus, NextStep
 from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
@@ -88,7 +91,7 @@ def attempt_postpone(claim: Claim, *, until: datetime, why: str, now: datetime) 
     """
     with transaction.atomic(durable=True):
         scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
-        job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+        (job,) = _JOB.all(pk=claim.job_pk)
         if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
             return Refused("another worker has taken the job over", rebooked=False)
         _schedule_again(job, until)
@@ -106,12 +109,18 @@ def _schedule_again(job: RetryJob, due_at: datetime) -> None:
     job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
 
 
+_JOB = Compiled(lambda: for_no_key_update(RetryJob.objects.filter(pk=Param("pk"))))
+_CHARGE = Compiled(lambda: for_no_key_update(Transaction.objects.filter(pk=Param("pk"))))
+_ACCOUNT = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).select_related("gateway"))
+_CHARGED_TOKEN = Compiled(lambda: Token.objects.filter(attempts=Param("attempt")).select_related("card"))
+
+
 def _ask(claim: Claim, stamp: Stamp) -> "_Check | Refused":
     scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
-    job = for_no_key_update(RetryJob.objects.filter(pk=claim.job_pk)).get()
+    (job,) = _JOB.all(pk=claim.job_pk)
     if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
         return Refused("another worker has taken the job over", rebooked=False)
-    charge = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id)).get()
+    (charge,) = _CHARGE.all(pk=job.transaction_id)
     check = _Check(scope, job, charge, stamp.now)
     return _replan(scope, job, check, stamp) if check.obstacle else check
 
@@ -171,7 +180,8 @@ class _Check:
 
     @cached_property
     def connection(self) -> Connection:
-        return Connection.objects.select_related("gateway").get(pk=self.job.connection_id)
+        (account,) = _ACCOUNT.all(pk=self.job.connection_id)
+        return account
 
     def _flights(self) -> str:
         if self.facts.customer_sending:
@@ -325,7 +335,7 @@ def call_takes(account: Connection, lease: timedelta) -> timedelta:
 
 def charge_request(attempt: Attempt, scope: Scope) -> ChargeRequest:
     """The request of an attempt: the same every time it is built, so that a resend under its key changes nothing."""
-    token = Token.objects.select_related("card").get(attempts=attempt)
+    (token,) = _CHARGED_TOKEN.all(attempt=attempt.pk)
     invoice = scope.invoice
     assert attempt.idempotency_key is not None
     elsewhere = attempt.gateway_id is not None

@@ -13,6 +13,7 @@ from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open
 from invoices.states import ATTEMPT_FINISHED, AttemptStatus, Origin, ReviewKind
 from providers.base import ChargeResult, DeclineFacts, Outcome, ProviderUncertain
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from retries.engine.prepare import Prepared
 from retries.locking import Scope, scope_lock
@@ -83,6 +84,9 @@ def _other_amount(attempt: Attempt, answer: ChargeResult) -> str:
     return f"amount {amount} instead of {attempt.amount_minor}"
 
 
+_ATTEMPT = Compiled(lambda: for_no_key_update(Attempt.objects.filter(pk=Param("pk"))))
+
+
 def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> AttemptStatus:
     """Step 4: the answer's effect in one transaction. A result that an event brought first makes this a no-op.
 
@@ -93,7 +97,7 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
     ).get(pk=attempt_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
-        attempt = for_no_key_update(Attempt.objects.filter(pk=attempt_pk)).get()
+        (attempt,) = _ATTEMPT.all(pk=attempt_pk)
         stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
         if isinstance(answer, ChargeResult) and (wrong := differences(attempt, answer)):
             message = f"The provider's answer does not fit our request: {wrong}."

@@ -18,8 +18,10 @@ from providers.base import PaymentEvent
 from retries.handler.entry import Entry
 from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
 from retries.locking import Scope, open_case
+from retries.services.booking import job_end
 from retries.services.cancel import invoice_end
-from retries.services.planning import case_plan, case_set_step, job_end
+from retries.services.cases import case_set_step
+from retries.services.planning import case_plan
 from retries.states import NextStep
 
 

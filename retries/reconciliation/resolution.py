@@ -37,7 +37,7 @@ from retries.locking import Scope, open_case, scope_lock
 from retries.reconcile_log import attempt_line
 from retries.reconciliation.rows import STAFF_AFTER
 from retries.services import outcomes
-from retries.services.planning import case_set_step
+from retries.services.cases import case_set_step
 from retries.states import NextStep
 from tokens.models import Card
 from tokens.selectors import token_options

@@ -43,7 +43,8 @@ from retries.reconciliation.rows import (
 from retries.reconciliation.scan import connection_scan, connections_to_scan
 from retries.refunding.resolve import refund_orphan_fail, refund_orphans, refund_resolve
 from retries.refunding.send import refund_lease_expire
-from retries.services.planning import case_plan, slot_release
+from retries.services.booking import slot_release
+from retries.services.planning import case_plan
 
 log = structlog.get_logger()
 BATCH = 50

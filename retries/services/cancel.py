@@ -8,8 +8,8 @@ from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import ATTEMPT_OPEN, InvoiceStatus, TransactionKind, TransactionStatus
 from recovery_site.common.errors import Conflict
 from retries.locking import Scope, open_case, scope_lock
+from retries.services.booking import job_end
 from retries.services.cases import case_close
-from retries.services.planning import job_end
 
 
 def invoice_end(scope: Scope, *, reason: str, write_off: bool, stamp: Stamp) -> None:

@@ -1,6 +1,8 @@
 """Failure episodes: opened at the first failure, carrying what rules the plan, closed with a reason."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -139,6 +141,36 @@ def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | No
     case.first_category = case.first_category or case.category
     case.first_code = case.first_code or case.code
     case.save(update_fields=["failure", "category", "code", "first_category", "first_code"])
+
+
+def case_set_step(
+    case: Case,
+    invoice: Invoice,
+    step: NextStep,
+    at: datetime | None,
+    why: str,
+    stamp: Stamp,
+    *,
+    tokens: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write the case's next step and reason; an event only if something changed. `tokens`: those considered in vain."""
+    if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
+        return
+    case.next_step, case.next_step_at, case.why = step, at, why[:500]
+    case.save(update_fields=["next_step", "next_step_at", "why"])
+    record_event(
+        invoice=invoice,
+        kind="case.planned",
+        stamp=stamp,
+        subject_type="case",
+        subject_id=case.public_id,
+        data={
+            "step": step.value,
+            "at": at.isoformat() if at else None,
+            "why": case.why,
+            **({"considered": list(tokens)} if tokens else {}),
+        },
+    )
 
 
 def case_close(

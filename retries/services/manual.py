@@ -30,9 +30,10 @@ from retries.models import Case, RetryJob
 from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_failure, case_policy, trigger_usage
 from retries.services import outcomes
+from retries.services.booking import job_book, job_park
 from retries.services.cancel import invoice_end
-from retries.services.cases import case_ensure
-from retries.services.planning import case_plan, case_set_step, job_book, job_park
+from retries.services.cases import case_ensure, case_set_step
+from retries.services.planning import case_plan
 from retries.states import JobStatus, NextStep, TokenRule
 from tokens.choice import considered
 from tokens.selectors import TokenOption, token_options

@@ -38,8 +38,9 @@ from retries.classification.types import Overrides
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.selectors import decline_overrides
-from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, latest_case
-from retries.services.planning import case_plan, case_set_step, job_end, nothing_due
+from retries.services.booking import job_end
+from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, case_set_step, latest_case
+from retries.services.planning import case_plan, nothing_due
 from retries.states import CaseStatus, NextStep
 from tokens.selectors import token_has_another_card
 from tokens.services import cards_stop, cards_wait, token_decline, token_hold, token_succeed

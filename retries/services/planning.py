@@ -3,14 +3,12 @@
 Everything here runs under the locks of DESIGN section 6 (customer, cards, invoice) and in the caller's transaction.
 """
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from invoices.models import Attempt, Connection, Customer, Event, Invoice, Transaction
+from invoices.models import Attempt, Connection, Customer, Event, Invoice
 from invoices.selectors.parties import charging_obstacle
-from invoices.services.billing import charge_for_due, open_charge
-from invoices.services.ledger import Stamp, alert, invoice_lock, move, record_event
+from invoices.services.billing import open_charge
+from invoices.services.ledger import Stamp, alert, move, record_event
 from invoices.services.reviews import review_open
 from invoices.states import (
     INVOICE_OPEN,
@@ -22,12 +20,11 @@ from invoices.states import (
     TransactionStatus,
     Trigger,
 )
-from retries.decisions import SWAP_ADVANTAGE, Allowance, Failure, Plan, Situation, decide, retry_instant
-from retries.locking import Scope, open_case
-from retries.models import Case, RetryJob
+from retries.decisions import Allowance, Failure, Plan, Situation, decide, retry_instant
+from retries.locking import Scope
+from retries.models import Case
 from retries.planning import CaseProgress, plan_retry
 from retries.policy import FinalAction
-from retries.priority import expected_value, priority_band
 from retries.selectors import (
     case_failure,
     case_policy,
@@ -37,8 +34,9 @@ from retries.selectors import (
     provider_bar,
     retry_stands_for,
 )
-from retries.services.cases import case_close
-from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
+from retries.services.booking import job_book, job_end, job_park
+from retries.services.cases import case_close, case_set_step
+from retries.states import NextStep
 from tokens.choice import considered
 from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
@@ -248,36 +246,6 @@ def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
         move(invoice, "fail", invoice=invoice, stamp=stamp, data={"why": plan.why})
 
 
-def case_set_step(
-    case: Case,
-    invoice: Invoice,
-    step: NextStep,
-    at: datetime | None,
-    why: str,
-    stamp: Stamp,
-    *,
-    tokens: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Write the case's next step and reason; an event only if something changed. `tokens`: those considered in vain."""
-    if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
-        return
-    case.next_step, case.next_step_at, case.why = step, at, why[:500]
-    case.save(update_fields=["next_step", "next_step_at", "why"])
-    record_event(
-        invoice=invoice,
-        kind="case.planned",
-        stamp=stamp,
-        subject_type="case",
-        subject_id=case.public_id,
-        data={
-            "step": step.value,
-            "at": at.isoformat() if at else None,
-            "why": case.why,
-            **({"considered": list(tokens)} if tokens else {}),
-        },
-    )
-
-
 def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[TokenOption], stamp: Stamp) -> None:
     assert plan.at is not None
     decision = {
@@ -306,165 +274,3 @@ def _book(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list[
         decision=decision,
         stamp=stamp,
     )
-
-
-def job_book(
-    scope: Scope,
-    case: Case | None,
-    *,
-    token_pk: int | None,
-    due_at: datetime,
-    trigger: Trigger,
-    why: str,
-    decision: Mapping[str, Any],
-    stamp: Stamp,
-    urgent: bool = False,
-) -> RetryJob:
-    """Book the next attempt of what is due: SCHEDULED if the customer's slot is free, else QUEUED behind its holder.
-
-    `case` None: the first charge of an invoice that has not failed. `urgent` (a person's wish, a card update) and an
-    advantage of more than an hour take the slot from a SCHEDULED job, never from a RUNNING one.
-    """
-    invoice = scope.invoice
-    charge = charge_for_due(invoice, stamp)
-    job = _job_of(invoice, charge)
-    holder = slot_holder(scope, besides=job)
-    if holder is not None and _may_demote(holder, due_at, urgent):
-        _demote(holder, invoice, stamp)
-        holder = None
-    wanted = JobStatus.QUEUED if holder else JobStatus.SCHEDULED
-    if job is None:
-        job = _job_new(invoice, charge, wanted)
-    elif job.status != wanted:
-        getattr(job, "queue" if holder else "schedule")()
-    job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
-    job.why, job.decision, job.requested_by = why[:500], dict(decision), stamp.actor
-    job.band = priority_band(invoice, case, stamp.now)
-    job.expected_value_minor = expected_value(invoice.due_minor, case.category if case else "")
-    job.attempt, job.claim_token, job.lease_until, job.last_error = None, None, None, ""
-    job.save()
-    if case is None:
-        return job
-    if holder is None:
-        case_set_step(case, invoice, NextStep.BOOKED, due_at, why, stamp)
-    else:
-        number = str(holder.invoice)
-        case_set_step(
-            case,
-            invoice,
-            NextStep.QUEUED,
-            due_at,
-            f"Queued behind invoice {number} of the same customer. {why}",
-            stamp,
-        )
-    return job
-
-
-def _job_of(invoice: Invoice, charge: Transaction) -> RetryJob | None:
-    """The open job of this charge, locked; an open job of a replaced charge is canceled."""
-    found = None
-    for job in RetryJob.objects.select_for_update(no_key=True).filter(
-        invoice=invoice, kind=TransactionKind.CHARGE, status__in=JOB_OPEN
-    ):
-        if job.transaction_id == charge.pk:
-            found = job
-        else:
-            job.cancel()
-            job.save(update_fields=["status"])
-    return found
-
-
-def _job_new(invoice: Invoice, charge: Transaction, status: JobStatus) -> RetryJob:
-    return RetryJob(
-        merchant_id=invoice.merchant_id,
-        connection_id=invoice.connection_id,
-        customer_id=invoice.customer_id,
-        invoice=invoice,
-        transaction=charge,
-        status=status,
-    )
-
-
-def slot_holder(scope: Scope, *, besides: RetryJob | None = None) -> RetryJob | None:
-    """The job that holds this customer's slot; covered by the customer's lock."""
-    jobs = RetryJob.objects.filter(customer=scope.customer, kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
-    if besides is not None:
-        jobs = jobs.exclude(pk=besides.pk)
-    return jobs.select_related("invoice").first()
-
-
-def _may_demote(holder: RetryJob, due_at: datetime, urgent: bool) -> bool:
-    return holder.status == JobStatus.SCHEDULED and (urgent or holder.due_at - due_at > SWAP_ADVANTAGE)
-
-
-def _demote(holder: RetryJob, winner: Invoice, stamp: Stamp) -> None:
-    locked = invoice_lock(holder.invoice_id)
-    holder.queue()
-    holder.save(update_fields=["status"])
-    case = open_case(locked)
-    if case is not None:
-        case_set_step(
-            case,
-            locked,
-            NextStep.QUEUED,
-            holder.due_at,
-            f"Queued behind invoice {winner} of the same customer.",
-            stamp,
-        )
-
-
-def job_end(scope: Scope, stamp: Stamp, *, exhausted: bool = False, done: bool = False) -> None:
-    """End the invoice's open charge job and hand the slot on. A RUNNING job ends DONE or EXHAUSTED, others CANCELED."""
-    for job in RetryJob.objects.select_for_update(no_key=True).filter(
-        invoice=scope.invoice, kind=TransactionKind.CHARGE, status__in=JOB_OPEN
-    ):
-        if job.status == JobStatus.RUNNING and (done or exhausted):
-            getattr(job, "finish" if done else "exhaust")()
-        else:
-            job.cancel()
-        job.save(update_fields=["status"])
-    slot_release(scope, stamp)
-
-
-def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
-    """PAUSED jobs keep their transaction but give the slot back; a RUNNING one is queued first."""
-    for job in RetryJob.objects.select_for_update(no_key=True).filter(
-        invoice=scope.invoice,
-        kind=TransactionKind.CHARGE,
-        status__in=(JobStatus.QUEUED, JobStatus.SCHEDULED, JobStatus.RUNNING),
-    ):
-        if job.status == JobStatus.RUNNING:
-            job.queue()
-            job.claim_token, job.lease_until = None, None
-            # A move of its own: the state table leads from RUNNING to PAUSED only by way of the queue.
-            job.save(update_fields=["status", "claim_token", "lease_until"])
-        job.pause()
-        job.why = why[:500]
-        job.save(update_fields=["status", "why"])
-    slot_release(scope, stamp)
-
-
-def slot_release(scope: Scope, stamp: Stamp, *, besides: RetryJob | None = None) -> None:
-    """If nobody holds the customer's slot, the queued job worth most (then the oldest) takes it.
-
-    Among those that can go soonest: none is left behind that could go over an hour sooner than the one that is booked.
-    """
-    if slot_holder(scope) is not None:
-        return
-    waiting = list(
-        RetryJob.objects.select_for_update(no_key=True, of=("self",))
-        .filter(customer=scope.customer, kind=TransactionKind.CHARGE, status=JobStatus.QUEUED)
-        .exclude(pk=besides.pk if besides else 0)
-        .order_by("-expected_value_minor", "id")
-    )
-    if not waiting:
-        return
-    soonest = max(stamp.now, min(job.due_at for job in waiting))
-    queued = next(job for job in waiting if job.due_at - soonest <= SWAP_ADVANTAGE)
-    locked = scope.invoice if queued.invoice_id == scope.invoice.pk else invoice_lock(queued.invoice_id)
-    queued.due_at = max(queued.due_at, stamp.now)
-    queued.schedule()
-    queued.save(update_fields=["status", "due_at"])
-    case = open_case(locked)
-    if case is not None:
-        case_set_step(case, locked, NextStep.BOOKED, queued.due_at, queued.why, stamp)

@@ -13,7 +13,8 @@ from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.policy import Trigger as PolicyTrigger
 from retries.selectors import case_policy, trigger_usage
-from retries.services.planning import case_plan, job_book, provider_keeps
+from retries.services.booking import job_book
+from retries.services.planning import case_plan, provider_keeps
 from retries.states import CaseStatus, NextStep
 from tokens.choice import considered
 from tokens.models import Card

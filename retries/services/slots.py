@@ -5,23 +5,28 @@ from django.db import transaction
 from invoices.services.ledger import Stamp, invoice_lock, record_event
 from invoices.services.parties import customer_lock
 from invoices.states import AttemptStatus, TransactionKind
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict
 from retries.locking import Scope, open_case
 from retries.models import RetryJob
-from retries.services.planning import case_plan, case_set_step, slot_holder, slot_release
+from retries.services.booking import slot_holder, slot_release
+from retries.services.cases import case_set_step
+from retries.services.planning import case_plan
 from retries.states import JOB_SLOT, NextStep
 from tokens.mirror import SlotHolder
 from tokens.services import cards_lock
 
+_HOLDING = Compiled(
+    lambda: RetryJob.objects.filter(
+        customer=Param("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT
+    ).values_list("transaction__public_id", "due_at")[:1]
+)
+
 
 def slot_now(customer_pk: int) -> SlotHolder | None:
     """Who holds the slot, read without a lock."""
-    row = (
-        RetryJob.objects.filter(customer_id=customer_pk, kind=TransactionKind.CHARGE, status__in=JOB_SLOT)
-        .values_list("transaction__public_id", "due_at")
-        .first()
-    )
+    row = _HOLDING.first(customer=customer_pk)
     return SlotHolder(*row) if row else None
 
 

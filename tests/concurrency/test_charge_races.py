@@ -11,7 +11,6 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from invoices.models import Attempt, Invoice
-from invoices.services import ledger, parties
 from invoices.services.parties import customer_lock
 from providers.base import ChargeResult
 from recovery_site.common.errors import Conflict
@@ -22,8 +21,9 @@ from retries.engine.prepare import Prepared, Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
 from retries.models import RetryJob
 from retries.reconciliation import reconcile
-from retries.services import outcomes, planning
+from retries.services import booking, outcomes
 from tests.support.books import assert_promises, assert_rules_kept, assert_slots
+from tests.support.locks import no_locks
 from tests.support.sandbox import Sandbox, sandbox_running
 from tests.support.shop import Shop
 from tests.support.stripe import BASIL, OLD, Bill
@@ -68,12 +68,6 @@ def together(*works: Callable[[], Any]) -> list[Any]:
 
 def errors(results: Sequence[Any]) -> list[str]:
     return [f"{type(result).__name__}: {result}" for result in results if isinstance(result, Exception)]
-
-
-def no_locks(monkeypatch: pytest.MonkeyPatch, *modules: Any) -> None:
-    """Take the row locks away: the getters read as always, but hold nothing."""
-    for module in modules or (parties, methods, ledger, preparing):
-        monkeypatch.setattr(module, "for_no_key_update", lambda rows: rows)
 
 
 def meeting(parties: int, *, guarded: bool = False) -> Callable[[], None]:
@@ -217,8 +211,6 @@ def reply_and_webhook(shop: Shop, prepared: Prepared, answer: ChargeResult) -> l
 def test_without_locks_reply_and_webhook_both_book_the_payment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     _, prepared, answer = sent(shop)
     no_locks(monkeypatch)
-    monkeypatch.setattr("retries.engine.send.for_no_key_update", lambda rows: rows)
-    monkeypatch.setattr("retries.handler.payments.for_no_key_update", lambda rows: rows)
     meet = meeting(2)
     book = outcomes.charge_has_succeeded
 
@@ -290,14 +282,14 @@ def test_without_the_customers_lock_two_invoices_fight_for_the_slot(
     for bill in (first, second):
         shop.pause(bill)
     no_locks(monkeypatch)
-    meet, holder = meeting(2), planning.slot_holder
+    meet, holder = meeting(2), booking.slot_holder
 
     def look_together(*given: Any, **known: Any) -> Any:
         found = holder(*given, **known)
         meet()
         return found
 
-    monkeypatch.setattr(planning, "slot_holder", look_together)
+    monkeypatch.setattr(booking, "slot_holder", look_together)
     results = retry_both(shop, first, second)
     assert [type(result) for result in results if isinstance(result, Exception)] == [IntegrityError]
 
@@ -372,7 +364,7 @@ def meet_at_the_count(monkeypatch: pytest.MonkeyPatch, number: int, *, guarded: 
 def test_without_the_cards_lock_the_networks_limit_is_broken(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven declines and two of these customers' own: one more is allowed, but both count before either writes."""
     crowd_on_one_card(shop, 7, 2)
-    no_locks(monkeypatch, methods)
+    no_locks(monkeypatch, "tokens_card")
     meet_at_the_count(monkeypatch, 2)
     results = prepare_all(shop)
     assert [type(result).__name__ for result in results] == ["Prepared", "Prepared"]

@@ -16,6 +16,7 @@ from invoices.services import ledger
 from invoices.services.ledger import Stamp, alert, invoice_lock, move, record_event
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
 from tests.support.books import assert_chain
+from tests.support.locks import no_locks
 from tests.support.shop import NOW, Shop
 
 STAMP = Stamp(actor="test", cause="a test", now=NOW)
@@ -161,7 +162,7 @@ def writers(invoice: Invoice, number: int, rounds: int) -> list[str]:
 @pytest.mark.django_db(transaction=True)
 def test_writers_without_the_lock_collide(invoice: Invoice, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race is real: without the row lock two writers take the same place in the chain."""
-    monkeypatch.setattr(ledger, "for_no_key_update", lambda rows: rows)
+    no_locks(monkeypatch)
     assert "IntegrityError" in writers(invoice, 4, 20)
 
 

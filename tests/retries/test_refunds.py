@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError, connection
-from django.db.models import QuerySet
 
 from accounts.models import GlobalSwitch
 from invoices.models import Attempt, Transaction
@@ -39,6 +38,7 @@ from tests.retries.refunding import (
 from tests.retries.refunding import (
     sandbox as sandbox,
 )
+from tests.support.locks import no_locks
 from tests.support.shop import Shop
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -390,7 +390,7 @@ def test_two_clicks_at_once_never_give_back_more_than_was_paid(
 
     monkeypatch.setattr(request_module, "refundable_minor", looked_together)
     if not locked:
-        monkeypatch.setattr(QuerySet, "select_for_update", lambda self, **options: self.all())
+        no_locks(monkeypatch)
 
     def click(_: int) -> str:
         try:

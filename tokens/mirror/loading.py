@@ -5,29 +5,34 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
-from django.db.models import Max
 
 from invoices.models import Attempt, Invoice
 from invoices.states import AttemptStatus, TransactionKind
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from tokens.budgets import AttemptMark
 from tokens.mirror.keys import CustomerKeys, customer_keys
 from tokens.mirror.packing import MAX_INVOICES, History, NotPackable, PackedToken, pack_history, pack_nothing
-from tokens.models import Card, ImportedMark, Token
-from tokens.rules import Key, load_rules
+from tokens.models import Card, Token
 from tokens.selectors import (
     card_expires_at,
     card_horizon,
     mark_declined,
     mark_rows,
+    networks_by_invoice,
     tie_order,
     token_obstacle,
 )
 from tokens.states import TokenStatus
 
+GroupedCard = tuple[int, UUID]
+_TOKENS = Compiled(lambda: Token.objects.filter(customer=Param("customer")).select_related("card").order_by("pk"))
+_IN_GROUPS = Compiled(
+    lambda: Card.objects.filter(AnyOf("budget_group", Param("groups"))).values_list("pk", "budget_group")
+)
 # Questions about yesterday are answered too.
 _SLACK = timedelta(days=1)
 
@@ -52,12 +57,11 @@ def customer_image(customer_pk: int, *, now: datetime) -> CustomerImage | None:
     if names is None:
         return None
     version, connection_id, customer_id = names
-    tokens = list(Token.objects.filter(customer_id=customer_pk).select_related("card").order_by("pk"))
-    groups = {token.card.budget_group for token in tokens}
-    cards = list(Card.objects.filter(budget_group__in=groups).only("pk", "budget_group", "network"))
+    tokens = _TOKENS.all(customer=customer_pk)
+    cards = _IN_GROUPS.all(groups=list({token.card.budget_group for token in tokens}))
     since = _since(cards, now)
     columns = ("token_id", "raw_code", "category")
-    rows = list(mark_rows([card.pk for card in cards], since, more=columns)) if since else []
+    rows = mark_rows([pk for pk, _ in cards], since, more=columns) if since else []
     history = History(
         since=since,
         tokens=_packed(tokens),
@@ -84,17 +88,25 @@ def _names(customer_pk: int) -> tuple[int, str, str] | None:
     return row
 
 
-def _since(cards: Sequence[Card], now: datetime) -> datetime | None:
+# Of all marks that `mark_rows` would find.
+_NEWEST = """
+SELECT GREATEST(
+    (SELECT max(attempted_at) FROM invoices_attempt
+     WHERE card_id = ANY(%(cards)s) AND kind = 'CHARGE' AND counts),
+    (SELECT max(attempt.attempted_at) FROM invoices_attempt attempt
+     JOIN tokens_token token ON token.customer_id = attempt.customer_id
+     WHERE token.card_id = ANY(%(cards)s) AND attempt.card_id IS NULL AND attempt.kind = 'CHARGE' AND attempt.counts),
+    (SELECT max(at) FROM tokens_importedmark WHERE card_id = ANY(%(cards)s))
+)
+"""
+
+
+def _since(cards: Sequence[GroupedCard], now: datetime) -> datetime | None:
     """From when on marks are read: far enough for questions about any instant after the newest mark's eve."""
-    pks = [card.pk for card in cards]
-    counting = Attempt.objects.filter(kind=TransactionKind.CHARGE, counts=True)
-    newest = (
-        counting.filter(card_id__in=pks).aggregate(at=Max("attempted_at"))["at"],
-        counting.filter(card=None, customer__tokens__card_id__in=pks).aggregate(at=Max("attempted_at"))["at"],
-        ImportedMark.objects.filter(card_id__in=pks).aggregate(at=Max("at"))["at"],
-    )
-    known = [at for at in newest if at is not None]
-    return min(max(known), now) - card_horizon() - _SLACK if known else None
+    with connection.cursor() as cursor:
+        cursor.execute(_NEWEST, {"cards": [pk for pk, _ in cards]})
+        newest: datetime | None = cursor.fetchone()[0]
+    return min(newest, now) - card_horizon() - _SLACK if newest else None
 
 
 def _packed(tokens: Sequence[Token]) -> list[PackedToken]:
@@ -120,8 +132,8 @@ def _packed(tokens: Sequence[Token]) -> list[PackedToken]:
     ]
 
 
-def _marks(cards: Sequence[Card], rows: Sequence[Any]) -> dict[str, list[AttemptMark]]:
-    groups = {card.pk: str(card.budget_group) for card in cards}
+def _marks(cards: Sequence[GroupedCard], rows: Sequence[Any]) -> dict[str, list[AttemptMark]]:
+    groups = {pk: str(group) for pk, group in cards}
     marks: dict[str, list[AttemptMark]] = {group: [] for group in groups.values()}
     for card_id, at, amount_minor, currency, status, returned_at, count, *_ in rows:
         mark = AttemptMark(at, amount_minor, currency, mark_declined(status, returned_at))
@@ -129,14 +141,9 @@ def _marks(cards: Sequence[Card], rows: Sequence[Any]) -> dict[str, list[Attempt
     return marks
 
 
-@cache
-def _networks_by_invoice() -> frozenset[str]:
-    return frozenset(rule.network for rule in load_rules().rules if rule.key is Key.INVOICE)
-
-
 def _owed(customer_pk: int, tokens: Sequence[Token]) -> dict[str, Any]:
     """Marks of the customer's newest invoices, where one of the tokens belongs to a network that counts by invoice."""
-    if not any(token.card.network in _networks_by_invoice() for token in tokens):
+    if not any(token.card.network in networks_by_invoice() for token in tokens):
         return {"invoice_marks": {}, "more_invoices": False}
     newest = Invoice.objects.filter(customer_id=customer_pk).order_by("-id").values_list("pk", flat=True)
     pks = list(newest[: MAX_INVOICES + 1])

@@ -8,9 +8,11 @@ from functools import partial
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from invoices.models import Customer
 from recovery_site.common import clock
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.errors import RecoveryError
 from tokens.mirror import client
 from tokens.mirror.keys import CustomerKeys, customer_keys
@@ -45,10 +47,17 @@ def mirror_after_commit(customer_pk: int) -> None:
 def _mirror_with_neighbours(customer_pk: int) -> None:
     if not mirror_customer(customer_pk):
         return
-    groups = Token.objects.filter(customer_id=customer_pk).values("card__budget_group")
-    sharing = Token.objects.filter(card__budget_group__in=groups).exclude(customer_id=customer_pk)
-    for pk in sharing.values_list("customer_id", flat=True).distinct()[:_NEIGHBOURS]:
+    for pk in _NEXT_DOOR.all(customer=customer_pk):
         mirror_customer(pk)
+
+
+def _next_door() -> QuerySet[Token, int]:
+    groups = Token.objects.filter(customer=Param("customer")).values("card__budget_group")
+    sharing = Token.objects.filter(card__budget_group__in=groups).exclude(customer=Param("customer"))
+    return sharing.values_list("customer_id", flat=True).distinct()[:_NEIGHBOURS]
+
+
+_NEXT_DOOR = Compiled(_next_door)
 
 
 def mirror_customer(customer_pk: int) -> bool:
