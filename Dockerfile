@@ -25,6 +25,6 @@ RUN DATABASE_URL=postgresql://build@localhost/build \
     python manage.py collectstatic --no-input --verbosity 0
 USER recovery
 EXPOSE 8000
-# Threads wait for PostgreSQL most of the time; keep workers * threads below its max_connections.
-CMD ["granian", "--interface", "wsgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "2", \
-     "--blocking-threads", "8", "--no-ws", "recovery_site.wsgi:application"]
+# Keep workers * (WEB_THREADS + 1) below PostgreSQL's max_connections (docs/adr/0014-web-server.md).
+CMD ["granian", "--interface", "asgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "2", "--no-ws", \
+     "--http1-header-read-timeout", "10000", "--workers-kill-timeout", "30", "recovery_site.web:application"]

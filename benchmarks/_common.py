@@ -63,6 +63,14 @@ def at_most(metric: str, value: float, unit: str, *, floor: float, target: float
     return Result(metric, value, unit, floor, ratio, target, ratio <= target)
 
 
+def at_least(
+    metric: str, value: float, unit: str, *, floor: float, target: float, ratio: float | None = None
+) -> Result:
+    """A ratio that must reach `target`."""
+    ratio = value / floor if ratio is None else ratio
+    return Result(metric, value, unit, floor, ratio, target, ratio >= target)
+
+
 def report(bench: str, results: Sequence[Result]) -> None:
     """The line that machines read; people read the same on stderr before it."""
     for result in results:

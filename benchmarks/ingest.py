@@ -1,18 +1,16 @@
-"""Webhooks in: how many per second the door takes against a bare view, and how many the inbox drain works off.
+"""Webhooks in: how many per second the door takes against a bare view, and how many two workers work off.
 
-The server is granian as in production, in a process of its own on a free port; client, server and database share this
-machine, so the ratio is the figure to look at. Floor of the first metric: a Django view in the same server, behind the
-same middleware, that reads the body and returns 200. Floor of the second: the same drain over events that are left
-alone, which is what finding, locking and finishing an item costs.
+Both are served by granian with two workers on the same PostgreSQL, in turns; client, server and database share this
+machine, so the ratios and the CPU per request are the figures to look at. The floor of `ingest_vs_bare_view` is a view
+behind no middleware that verifies the same signature and does one INSERT ... ON CONFLICT DO NOTHING; the door does
+what that view does not: it scrubs, splits, counts and logs. Bodies are signed, of 4 KB, each with an id of its own.
 
     python benchmarks/ingest.py [--quick]
+
+A Python that has dj-stripe, named by DJSTRIPE_PYTHON, puts dj-stripe's own endpoint beside it.
 """
 
-import argparse
-import hmac
-import json
 import os
-import selectors
 import signal
 import socket
 import statistics
@@ -21,345 +19,251 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psycopg
-from psycopg import sql
+import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
-SECRET = "whsec_benchmark"
-CONNECTIONS = 8
-# Shares of the floor that a change must not fall below. A webhook is two round trips to PostgreSQL where the bare view
-# has none; a failed renewal's first event is some eighty statements, one that is left alone five.
-INGEST_TARGET = 0.2
-DRAIN_TARGET = 0.05
-CREATED = 1767258000  # the events' own time; the drain's `now` is an hour later
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import _common as common
+from benchmarks._common import Result
+from benchmarks._webhooks import CREATED, SECRET, Replay, charge, event, failed_renewal, replay, request, signature
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
-
-
-def charge(number: int) -> dict[str, Any]:
-    """One failed charge of one customer, as large as Stripe's own."""
-    return {
-        "id": f"ch_{number}",
-        "object": "charge",
-        "amount": 4900,
-        "amount_captured": 0,
-        "amount_refunded": 0,
-        "captured": False,
-        "created": CREATED,
-        "currency": "eur",
-        "customer": f"cus_{number}",
-        "description": "Subscription update " + "x" * 1500,
-        "failure_code": "card_declined",
-        "failure_message": "Your card has insufficient funds.",
-        "invoice": f"in_{number}",
-        "metadata": {f"key_{n}": "v" * 20 for n in range(20)},
-        "outcome": {
-            "network_status": "declined_by_network",
-            "reason": "insufficient_funds",
-            "type": "issuer_declined",
-            "network_decline_code": "51",
-        },
-        "payment_intent": f"pi_{number}",
-        "payment_method": f"pm_{number}",
-        "payment_method_details": {
-            "type": "card",
-            "card": {
-                "brand": "visa",
-                "country": "NL",
-                "exp_month": 4,
-                "exp_year": 2028,
-                "fingerprint": f"fp_{number}",
-                "funding": "debit",
-                "last4": "0341",
-                "network": "visa",
-            },
-        },
-        "status": "failed",
-    }
-
-
-def intent(number: int) -> dict[str, Any]:
-    error = {"charge": f"ch_{number}", "code": "card_declined", "decline_code": "insufficient_funds"}
-    return {
-        "id": f"pi_{number}",
-        "object": "payment_intent",
-        "amount": 4900,
-        "currency": "eur",
-        "customer": f"cus_{number}",
-        "invoice": f"in_{number}",
-        "latest_charge": f"ch_{number}",
-        "last_payment_error": error,
-        "status": "requires_payment_method",
-    }
-
-
-def invoice(number: int) -> dict[str, Any]:
-    return {
-        "id": f"in_{number}",
-        "object": "invoice",
-        "amount_due": 4900,
-        "amount_paid": 0,
-        "amount_remaining": 4900,
-        "attempt_count": 1,
-        "charge": f"ch_{number}",
-        "created": CREATED - 60,
-        "currency": "eur",
-        "customer": f"cus_{number}",
-        "number": f"N-{number}",
-        "payment_intent": f"pi_{number}",
-        "status": "open",
-        "subscription": f"sub_{number}",
-    }
-
-
-def event(kind: str, about: dict[str, Any], after: int) -> bytes:
-    body = {
-        "id": f"evt_{kind}_{about['id']}",
-        "object": "event",
-        "api_version": "2022-11-15",
-        "created": CREATED + after,
-        "data": {"object": about},
-        "livemode": True,
-        "type": kind,
-    }
-    return json.dumps(body, indent=2).encode()
-
-
-def failed_renewal(number: int) -> list[bytes]:
-    """The four events by which Stripe tells one failed renewal."""
-    subscription = {"id": f"sub_{number}", "object": "subscription", "customer": f"cus_{number}", "status": "past_due"}
-    return [
-        event("charge.failed", charge(number), 1),
-        event("payment_intent.payment_failed", intent(number), 2),
-        event("invoice.payment_failed", invoice(number), 3),
-        event("customer.subscription.updated", subscription, 4),
-    ]
-
-
-def signature(body: bytes) -> str:
-    stamp = int(time.time())
-    return f"t={stamp},v1={hmac.new(SECRET.encode(), f'{stamp}.'.encode() + body, 'sha256').hexdigest()}"
-
-
-def request(path: str, body: bytes) -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Stripe-Signature: {signature(body)}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-# --- the client: cheap, because it shares the machine with what it measures -------------------------------------------
-
-
-def replay(port: int, requests: Sequence[bytes]) -> float:
-    """Send every request once over CONNECTIONS kept-alive connections; requests per second. Any answer but 200 ends
-    the run."""
-    left = iter(requests)
-    picked = selectors.DefaultSelector()
-    for _ in range(min(CONNECTIONS, len(requests))):
-        connection = socket.create_connection(("127.0.0.1", port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        picked.register(connection, selectors.EVENT_READ)
-    waiting = 0
-    started = time.perf_counter()
-    for key in list(picked.get_map().values()):
-        key.fileobj.sendall(next(left))  # type: ignore[union-attr]
-        waiting += 1
-    while waiting:
-        for key, _ in picked.select():
-            answer = _answer(key.fileobj)  # type: ignore[arg-type]
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"The server did not answer 200: {answer[:300]!r}")
-            following = next(left, None)
-            if following is None:
-                waiting -= 1
-                picked.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
-            else:
-                key.fileobj.sendall(following)  # type: ignore[union-attr]
-    return len(requests) / (time.perf_counter() - started)
-
-
-def _answer(connection: socket.socket) -> bytes:
-    """One response; the views measured here answer with a Content-Length."""
-    got = connection.recv(65_536)
-    while True:
-        head, separator, body = got.partition(b"\r\n\r\n")
-        if separator:
-            fields = head.lower().split(b"\r\n")
-            length = next(int(line[15:]) for line in fields if line.startswith(b"content-length:"))
-            if len(body) >= length:
-                return got
-        part = connection.recv(65_536)
-        if not part:
-            return got
-        got += part
-
-
-# --- the server and its database --------------------------------------------------------------------------------------
+CONNECTIONS = 32
+THREADS = "8"
+TOLD_AT = datetime.fromtimestamp(CREATED, UTC) + timedelta(hours=1)
+DOOR = ("--interface", "asgi", "recovery_site.web:application")
+BARE = ("--interface", "wsgi", "--blocking-threads", THREADS, "benchmarks._bare_site:application")
 
 
 @contextmanager
-def own_database() -> Iterator[None]:
-    """An empty database beside the application's, named in this process's environment; dropped at the end."""
-    told = subprocess.run(
-        [sys.executable, "manage.py", "services", "--json"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    services = json.loads(told.stdout)
-    name = f"bench_ingest_{os.getpid()}"
-    with psycopg.connect(services["DATABASE_URL"], autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        address = urlsplit(services["DATABASE_URL"])
-        os.environ |= {
-            "DATABASE_URL": address._replace(path=f"/{name}").geturl(),
-            "REDIS_URL": services["REDIS_URL"],
-            "DJANGO_SETTINGS_MODULE": "recovery_site.settings",
-            "LOG_LEVEL": "WARNING",
-        }
-        try:
-            yield
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@contextmanager
-def served() -> Iterator[int]:
-    """The port of a granian with one worker; it has answered before this yields."""
+def served(arguments: Sequence[str]) -> Iterator[tuple[int, psutil.Process]]:
+    """A granian with two workers: its port, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "warning"),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--blocking-threads", str(CONNECTIONS)),
-        "benchmarks._bare_site:application",
+        *(sys.executable, "-m", "granian", "--no-ws", "--log-level", "warning", "--workers", "2"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers-kill-timeout", "5", *arguments),
     ]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.DEVNULL)
     try:
         for _ in range(600):
             try:
-                replay(port, [request("/bare/", b"{}")])
+                socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
                 time.sleep(0.1)
         else:
             raise SystemExit("The server did not come up within a minute.")
-        yield port
+        time.sleep(2)  # the second worker
+        yield port, psutil.Process(server.pid)
     finally:
-        server.send_signal(signal.SIGTERM)
+        for process in [*psutil.Process(server.pid).children(recursive=True), psutil.Process(server.pid)]:
+            process.send_signal(signal.SIGKILL)
         server.wait(timeout=30)
 
 
-# --- the two measurements ---------------------------------------------------------------------------------------------
+def cpu(server: psutil.Process) -> float:
+    """Seconds of CPU of the server's processes."""
+    return sum(sum(one.cpu_times()[:2]) for one in [server, *server.children(recursive=True)])
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """`ratio` is value / floor, and `ok` that it reaches `target`."""
-
-    metric: str
-    value: float
-    unit: str
-    floor: float
-    target: float
-
-    def as_dict(self) -> dict[str, Any]:
-        ratio = self.value / self.floor
-        return {
-            "metric": self.metric,
-            "value": round(self.value, 1),
-            "unit": self.unit,
-            "floor": round(self.floor, 1),
-            "ratio": round(ratio, 3),
-            "target": self.target,
-            "ok": ratio >= self.target,
-        }
+def cpu_database() -> float:
+    """Seconds of CPU of the backends that work on the benchmark's database."""
+    name, total = f"bench_ingest_{os.getpid()}", 0.0
+    for one in psutil.process_iter(["name", "cmdline"]):
+        if one.info["name"] == "postgres" and any(name in part for part in one.info["cmdline"] or ()):
+            total += sum(one.cpu_times()[:2])
+    return total
 
 
-def ingest(endpoint: Any, rounds: int, size: int) -> Result:
-    """Webhooks per second against the bare view, in turns; the median of the rounds' ratios decides."""
+class Measured:
+    """One kind of request over the rounds."""
+
+    def __init__(self, port: int, server: psutil.Process) -> None:
+        self.port, self.server = port, server
+        self.rates: list[float] = []
+        self.p99: list[float] = []
+        self.cpu_us: list[float] = []
+        self.database_us: list[float] = []
+
+    def round(self, requests: Sequence[bytes], status: bytes = b"200") -> Replay:
+        before, database_before = cpu(self.server), cpu_database()
+        done = replay(self.port, requests, CONNECTIONS, status=status)
+        self.rates.append(done.rate)
+        self.p99.append(done.percentile_ms(0.99))
+        self.cpu_us.append((cpu(self.server) - before) / len(requests) * 1e6)
+        self.database_us.append((cpu_database() - database_before) / len(requests) * 1e6)
+        return done
+
+
+def info(metric: str, value: float, unit: str, floor: float) -> Result:
+    """A figure to look at beside another one, with no target."""
+    return Result(metric, value, unit, floor, value / floor if floor else 0.0, None, None)
+
+
+def ingest(endpoint: Any, rounds: int, size: int) -> list[Result]:
+    """Accepted webhooks per second against the bare view, in turns; every one of them must be stored."""
     from webhooks.models import InboxEvent
 
-    path = f"/webhooks/stripe/{endpoint.uuid}/"
-    floors, values = [], []
-    with served() as port:
-        replay(port, [request("/bare/", b"{}") for _ in range(size // 10)])
-        for number in range(rounds):
-            bodies = [event("charge.failed", charge(number * size + n), 1) for n in range(size)]
-            floors.append(replay(port, [request("/bare/", body) for body in bodies]))
-            values.append(replay(port, [request(path, body) for body in bodies]))
+    numbers = iter(range(10**9))
+    path, bare_path = f"/webhooks/stripe/{endpoint.uuid}/", f"/bare/{endpoint.merchant_id}/{endpoint.pk}/"
+
+    def bodies(path: str, count: int) -> list[bytes]:
+        return [request(path, event("charge.failed", charge(next(numbers)), 1)) for _ in range(count)]
+
+    with served(DOOR) as (door_port, door_server), served(BARE) as (bare_port, bare_server):
+        door, bare, bad = (
+            Measured(door_port, door_server),
+            Measured(bare_port, bare_server),
+            Measured(door_port, door_server),
+        )
+        sent = 0
+        for number in range(rounds + 1):
+            count = size if number else size // 5
+            bare.round(bodies(bare_path, count))
+            door.round(bodies(path, count))
+            sent += 2 * count
+            if not number:  # to warm up
+                door, bare = Measured(door_port, door_server), Measured(bare_port, bare_server)
+        broken = [one.replace(b"v1=", b"v1=00") for one in bodies(path, 250)]
+        bad.round(broken, b"400")
     stored = InboxEvent.objects.count()
-    if stored != rounds * size:
-        raise SystemExit(f"{rounds * size} webhooks were accepted, but {stored} are stored.")
-    InboxEvent.objects.all().delete()
-    ratios = [value / floor for value, floor in zip(values, floors, strict=True)]
-    middle = min(range(rounds), key=lambda number: abs(ratios[number] - statistics.median(ratios)))
-    return Result("ingest_vs_bare_view", values[middle], "webhooks/s", floors[middle], INGEST_TARGET)
-
-
-def drain(endpoint: Any, renewals: int) -> Result:
-    """Events per second that one drain works off: failed renewals, told by four events each."""
-    left_alone = [
-        event("customer.created", {"id": f"cus_alone_{number}", "object": "customer"}, 1)
-        for number in range(renewals * 4)
+    if stored != sent:
+        raise SystemExit(f"{sent} webhooks were accepted, but {stored} are stored.")
+    ratio = statistics.median(mine / floor for mine, floor in zip(door.rates, bare.rates, strict=True))
+    middle = statistics.median
+    return [
+        common.at_least(
+            "ingest_vs_bare_view", middle(door.rates), "webhooks/s", floor=middle(bare.rates), target=0.9, ratio=ratio
+        ),
+        info("ingest_cpu_us", middle(door.cpu_us), "us", middle(bare.cpu_us)),
+        info("ingest_database_cpu_us", middle(door.database_us), "us", middle(bare.database_us)),
+        info("ingest_p99_ms", middle(door.p99), "ms", middle(bare.p99)),
+        common.at_most("bad_signature_cpu_us", middle(bad.cpu_us), "us", floor=middle(door.cpu_us), target=1.0),
     ]
-    floor = _drained(endpoint, left_alone, {"ignored": renewals * 4})
-    told = [body for number in range(renewals) for body in failed_renewal(number)]
-    value = _drained(endpoint, told, {"processed": renewals * 3, "ignored": renewals})
-    return Result("drain_events_per_s", value, "events/s", floor, DRAIN_TARGET)
 
 
-def _drained(endpoint: Any, bodies: Sequence[bytes], expected: dict[str, int]) -> float:
-    from datetime import UTC, datetime, timedelta
+def killed(endpoint: Any, size: int) -> Result:
+    """Of a server that is killed while webhooks come in: how many that it acknowledged are missing."""
+    from webhooks.models import InboxEvent
+
+    told = [charge(10**9 + number) for number in range(size)]
+    path = f"/webhooks/stripe/{endpoint.uuid}/"
+    requests = [request(path, event("charge.failed", one, 1)) for one in told]
+    with served(DOOR) as (port, server):
+        workers = server.children(recursive=True)
+        with get_context("fork").Pool(1) as pool:
+            sending = pool.apply_async(replay, (port, requests, CONNECTIONS), {"mortal": True})
+            while InboxEvent.objects.filter(provider_event_id__contains="_ch_1000").count() < size // 4:
+                time.sleep(0.01)
+            for process in [*workers, server]:
+                process.kill()
+            done: Replay = sending.get(timeout=60)
+    stored = set(InboxEvent.objects.values_list("provider_event_id", flat=True))
+    missing = [number for number in done.accepted if f"evt_charge.failed_{told[number]['id']}" not in stored]
+    if not size // 4 <= len(done.accepted) < size:
+        raise SystemExit(f"The server was not killed in the middle: {len(done.accepted)} of {size} were accepted.")
+    return Result("acknowledged_and_missing", len(missing), "webhooks", len(done.accepted), 0.0, 0.0, not missing)
+
+
+# --- the drain --------------------------------------------------------------------------------------------------------
+
+_HISTORY = """
+INSERT INTO webhooks_inboxevent (merchant_id, endpoint_id, provider_event_id, event_type, order_key, body, body_hash,
+    received_at, proof, status, reason, attempts, processed_at)
+SELECT %s, %s, 'old_' || n, 'charge.failed', 'in_old_' || n, '{}', '', now(), 'signed', 'PROCESSED', '', 0, now()
+FROM generate_series(%s, %s) n
+"""
+
+
+def drained(endpoint: Any, bodies: Sequence[bytes], expected: dict[str, int]) -> float:
+    """Events per second of two processes that drain side by side."""
+    from django.db import connections
 
     from providers.base import InboundRequest
-    from webhooks.services import inbox_drain, inbox_receive
+    from webhooks.services import inbox_receive
 
-    told_at = datetime.fromtimestamp(CREATED, UTC) + timedelta(hours=1)
     for body in bodies:
         inbox_receive(
             endpoint=endpoint,
             request=InboundRequest(body, {"stripe-signature": signature(body)}),
-            now=told_at,
+            now=TOLD_AT,
             clock=time.time(),
             tolerance_seconds=300,
         )
-    started = time.perf_counter()
-    counts = inbox_drain(now=told_at).as_dict()
-    seconds = time.perf_counter() - started
+    connections.close_all()
+    context = get_context("fork")
+    together, results = context.Barrier(2), context.SimpleQueue()
+    workers = [context.Process(target=_drain, args=(together, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    ended = [results.get() for _ in workers]
+    for worker in workers:
+        worker.join(timeout=60)
+    counts = {name: sum(one[0][name] for one in ended) for name in ended[0][0]}
     if counts != {"processed": 0, "failed": 0, "ignored": 0} | expected:
         raise SystemExit(f"The drain ended otherwise than expected: {counts}.")
-    return len(bodies) / seconds
+    return len(bodies) / (max(one[2] for one in ended) - min(one[1] for one in ended))
+
+
+def _drain(together: Any, results: Any) -> None:
+    from django.db import connection
+
+    from webhooks.services import inbox_drain
+
+    connection.ensure_connection()
+    together.wait(60)
+    started = time.monotonic()
+    counts = inbox_drain(now=TOLD_AT).as_dict()
+    results.put((counts, started, time.monotonic()))
+    connection.close()
+
+
+def drain(endpoint: Any, renewals: int, small: int, large: int) -> list[Result]:
+    """Failed renewals, told by four events each, beside `small` and then `large` rows of history."""
+    from django.db import connection
+
+    def history(first: int, last: int) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE webhooks_inboxevent DISABLE TRIGGER USER")
+            cursor.execute(_HISTORY, [endpoint.merchant_id, endpoint.pk, first, last])
+            cursor.execute("ALTER TABLE webhooks_inboxevent ENABLE TRIGGER USER")
+            cursor.execute("VACUUM ANALYZE webhooks_inboxevent")
+
+    def renewed(start: int) -> float:
+        told = [body for number in range(start, start + renewals) for body in failed_renewal(number)]
+        return drained(endpoint, told, {"processed": renewals * 3, "ignored": renewals})
+
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE webhooks_inboxevent CASCADE")
+    history(1, small)
+    renewed(0)  # plans and caches
+    few = renewed(renewals)
+    history(small + 1, large)
+    many = renewed(2 * renewals)
+    return [
+        common.at_least("drain_events_per_s", few, "events/s", floor=1000, target=1.0),
+        common.at_most("drain_1m_vs_10k", 1e6 / many, "us/event", floor=1e6 / few, target=1.2),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the size")
-    quick = parser.parse_args().quick
-    sys.path.insert(0, str(ROOT))
-    with own_database():
-        import django
-
-        django.setup()
-        from django.core.management import call_command
-        from django.db import connections
-
+    quick = common.quick(__doc__.splitlines()[0])
+    with common.own_database("ingest"):
         from accounts.services import merchant_create
         from webhooks.services import endpoint_create
 
-        call_command("migrate", verbosity=0, interactive=False)
         merchant = merchant_create(name="Benchmark").merchant
         endpoint = endpoint_create(merchant=merchant, provider="stripe", secret=SECRET)
-        results = [ingest(endpoint, rounds=3 if quick else 5, size=300 if quick else 3000)]
-        results.append(drain(endpoint, renewals=25 if quick else 250))
-        connections.close_all()
-    print(json.dumps({"bench": "ingest", "results": [result.as_dict() for result in results]}))
+        results = ingest(endpoint, rounds=3 if quick else 5, size=1000 if quick else 10_000)
+        results.append(killed(endpoint, 2000 if quick else 20_000))
+        results += drain(endpoint, 50 if quick else 500, 10_000, 100_000 if quick else 1_000_000)
+    common.report("ingest", results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""WSGI entry point: `granian --interface wsgi recovery_site.wsgi:application`."""
+"""WSGI entry point, for servers that speak it; the shipped set-up serves recovery_site/web.py, which holds it."""
 
 import os
 

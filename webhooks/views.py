@@ -1,32 +1,24 @@
-"""The inbound door: raw bytes, a signature, one durable row per item, 200."""
+"""The inbound door for servers that speak WSGI: raw bytes, a signature, one durable row per item, 200.
 
-import time
+The shipped web server takes the other road to the same answers (webhooks/door).
+"""
+
 import uuid
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from providers.base import AnswersChallenge, BodyMalformed, InboundRequest
 from providers.registry import PROVIDERS, dialect
-from recovery_site.common import clock
-from recovery_site.common.errors import NotFound, RecoveryError
+from recovery_site.common.errors import RecoveryError
+from webhooks.door.answers import BodyTooLarge, EndpointUnknown, accepted, refused
+from webhooks.door.taking import rows_take
 from webhooks.models import WebhookEndpoint
-from webhooks.services import endpoint_secrets, inbox_receive
+from webhooks.services import endpoint_secrets, inbox_store
 
-log = structlog.get_logger()
 _CHUNK = 65_536
-
-
-class BodyTooLarge(RecoveryError):
-    code = "body_too_large"
-    http_status = 413
-
-
-class EndpointUnknown(NotFound):
-    code = "unknown_endpoint"
 
 
 @csrf_exempt
@@ -42,22 +34,16 @@ def receive(request: HttpRequest, provider: str, endpoint_uuid: uuid.UUID) -> Ht
     if request.method != "POST":
         return HttpResponseNotAllowed(["POST"])
     try:
-        body = _body(request)
-        new = inbox_receive(
-            endpoint=_endpoint(provider, endpoint_uuid),
-            request=InboundRequest(
-                body=body,
-                headers={name.lower(): value for name, value in request.headers.items()},
-                query={name: str(value) for name, value in request.GET.items()},
-            ),
-            now=clock.now(),
-            clock=time.time(),
-            tolerance_seconds=settings.WEBHOOK_TOLERANCE_SECONDS,
+        sent = InboundRequest(
+            body=_body(request),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            query={name: str(value) for name, value in request.GET.items()},
         )
+        endpoint = _endpoint(provider, endpoint_uuid)
+        new = inbox_store(rows_take(endpoint, endpoint_secrets(endpoint), sent))
     except RecoveryError as error:
         return _refuse(error, where)
-    log.info("webhook_received", **where, new_items=new)
-    return JsonResponse({"received": True, "new": new})
+    return JsonResponse(accepted(new, where))
 
 
 def _challenger(provider: str) -> AnswersChallenge | None:
@@ -116,13 +102,9 @@ def _endpoint(provider: str, endpoint_uuid: uuid.UUID) -> WebhookEndpoint:
 
 
 def _refuse(error: RecoveryError, where: dict[str, str]) -> HttpResponse:
-    """The answer and the one log line. The reason stands in the log only: it helps operators, and attackers too."""
-    note = log.error if error.http_status >= 500 else log.warning
-    note("webhook_refused", **where, code=error.code, reason=error.message)
-    advice = "Try again later." if error.http_status >= 500 else "Check its address, signature and body."
-    answer = JsonResponse(
-        {"error": error.code, "message": f"The webhook was not accepted. {advice}"}, status=error.http_status
-    )
+    answer = JsonResponse(refused(error, where), status=error.http_status)
+    if (seconds := error.data.get("retry_after")) is not None:
+        answer["Retry-After"] = str(seconds)
     # Else Django adds a line of its own for every 4xx, which says nothing more.
     answer._has_been_logged = True  # type: ignore[attr-defined]
     return answer

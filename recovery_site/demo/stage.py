@@ -84,9 +84,9 @@ class Part:
 
 def web_part(port: int, environment: Mapping[str, str], log_dir: Path) -> Part:
     command = [
-        *(sys.executable, "-m", "granian", "--interface", "wsgi", "--no-ws", "--log-level", "warning"),
-        *("--host", HOST, "--port", str(port), "--workers", "1", "--blocking-threads", "4"),
-        "recovery_site.wsgi:application",
+        *(sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws", "--log-level", "warning"),
+        *("--host", HOST, "--port", str(port), "--workers", "1", "--workers-kill-timeout", "5"),
+        "recovery_site.web:application",
     ]
     return Part("web", "web server", command, environment, log_dir)
 

@@ -271,7 +271,7 @@ def test_end_of_the_web_server_ends_the_demo_with_a_clear_line(demo: Callable[..
     (web,) = [
         each
         for each in psutil.Process(running.process.pid).children()
-        if "recovery_site.wsgi:application" in each.cmdline()
+        if "recovery_site.web:application" in each.cmdline()
     ]
     web.kill()
     assert running.process.wait(60) == 1

@@ -99,7 +99,7 @@ def test_image_runs_locked_packages_as_an_ordinary_user() -> None:
     assert "--require-hashes -r /tmp/base.lock" in text
     assert re.search(r"^USER recovery$", last_stage, re.MULTILINE)
     assert last_stage.index("collectstatic") < last_stage.index("USER recovery") < last_stage.index("CMD [")
-    assert '"recovery_site.wsgi:application"' in last_stage
+    assert '"recovery_site.web:application"' in last_stage
 
 
 def pins(name: str) -> dict[str, str]:

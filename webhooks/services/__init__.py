@@ -9,7 +9,7 @@ from webhooks.services.endpoints import (
     endpoint_secrets,
 )
 from webhooks.services.purging import inbox_purge
-from webhooks.services.receiving import inbox_receive
+from webhooks.services.receiving import inbox_receive, inbox_store
 from webhooks.services.replaying import inbox_replay, inbox_replay_all
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "inbox_receive",
     "inbox_replay",
     "inbox_replay_all",
+    "inbox_store",
 ]
