@@ -250,6 +250,26 @@ def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
     )
 
 
+def attempt_told_paid(attempt: Attempt, invoice: Invoice, *, at: datetime, payment_id: str, stamp: Stamp) -> None:
+    """The biller has booked the invoice as paid while nobody knows what became of this attempt: it may be the payment.
+
+    Kept with the attempt until its result is known; until then it is not sent again. Writes `attempt.told_paid`, once.
+    """
+    if "told_paid" in attempt.decision:
+        return
+    attempt.decision = {**attempt.decision, "told_paid": {"at": at.isoformat(), "payment_id": payment_id}}
+    attempt.next_check_at = stamp.now
+    attempt.save(update_fields=["decision", "next_check_at"])
+    record_event(
+        invoice=invoice,
+        kind="attempt.told_paid",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        data={"at": at.isoformat()},
+    )
+
+
 def attempt_await(
     attempt: Attempt,
     invoice: Invoice,

@@ -260,6 +260,11 @@ def _attempt_resent(told: Told) -> Line:
     )
 
 
+def _attempt_told_paid(told: Told) -> Line:
+    name = f"{told.attempt[0].lower()}{told.attempt[1:]}"
+    return Line(f"The billing system says that the invoice is paid; {name}, whose result nobody knows, may be it.")
+
+
 def _invoice_superseded(told: Told) -> Line:
     return Line("The provider's name of this invoice went to the one that has the payments.", detail=told.text("by"))
 
@@ -409,6 +414,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "attempt.lose_track": _attempt_lose_track,
     "attempt.decline_named": _attempt_decline_named,
     "attempt.resent": _attempt_resent,
+    "attempt.told_paid": _attempt_told_paid,
     "attempt.counted": _says("The network counts this attempt after all.", minor=True),
     "invoice.collection_stopped": _collection_stopped,
     "invoice.superseded": _invoice_superseded,

@@ -1,9 +1,11 @@
 """The biller's view: an invoice failed, was paid, changed, was voided or given up."""
 
 from invoices.models import Attempt, Connection, Invoice
+from invoices.services.attempts import attempt_told_paid
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
+from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import enter, enter_invoice
 from retries.handler.joining import halves_find
 from retries.handler.payments import payment_report, report_decline
@@ -109,9 +111,19 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
     _refuse_while_sending(invoice)
     if invoice.due_minor == 0:
         return _settle(scope, stamp)
+    if not facts.charge_id and (ours := _in_doubt(invoice)) is not None:
+        # Which payment the biller means, nobody can tell yet: ours if it succeeded, else another one.
+        attempt_told_paid(ours, invoice, at=event.occurred_at, payment_id=facts.payment_id, stamp=stamp)
+        return ""
     attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
     outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     return ""
+
+
+def _in_doubt(invoice: Invoice) -> Attempt | None:
+    """Our charge of the invoice whose result is not known."""
+    ours = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, origin=Origin.OURS)
+    return for_no_key_update(ours.filter(status__in=(AttemptStatus.UNKNOWN, AttemptStatus.AWAITING))).first()
 
 
 def _paid_then(invoice: Invoice, event: PaymentEvent) -> bool:

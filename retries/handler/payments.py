@@ -125,9 +125,9 @@ def _known_attempt(invoice: Invoice, subject: Subject, event: PaymentEvent) -> A
     }[event.kind]
     # A payment that we told the biller to make has its id only once the biller has said it.
     told_to = Q(origin=Origin.OURS, collected=True, amount_minor=payment.amount_minor, currency=payment.currency)
+    open_or_told = Q(status__in=(status, AttemptStatus.AWAITING))
     nameless = attempts.filter(
-        ~Q(origin=Origin.OURS) | told_to,
-        status__in=(status, AttemptStatus.AWAITING),
+        ~Q(origin=Origin.OURS) & open_or_told | told_to & (open_or_told | Q(status=AttemptStatus.UNKNOWN)),
         attempted_at__range=around,
     )
     if payment.charge_id:

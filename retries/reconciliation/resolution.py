@@ -243,6 +243,8 @@ def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
         return "the amount is no longer due"
     if charging_switched_off(attempt.merchant_id):
         return "charging is switched off"
+    if "told_paid" in attempt.decision:
+        return "the billing system says that the invoice is paid"
     sending = Attempt.objects.filter(
         customer=scope.customer, kind=TransactionKind.CHARGE, origin=Origin.OURS, status=AttemptStatus.SENDING
     )

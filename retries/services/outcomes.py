@@ -25,14 +25,19 @@ from invoices.services.attempts import (
 )
 from invoices.services.billing import PaymentEffect, charge_create, charge_credit, charge_succeeded, open_charge
 from invoices.services.ledger import Stamp, alert, move
-from invoices.services.parties import connection_pause
 from invoices.services.reviews import reviews_close
-from invoices.states import AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionStatus, Trigger
+from invoices.states import (
+    INVOICE_PAID,
+    AttemptStatus,
+    InvoiceStatus,
+    Origin,
+    ReviewKind,
+    TransactionStatus,
+    Trigger,
+)
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
 from recovery_site.common.errors import Conflict
-from retries.categories import Category
-from retries.categories import Scope as Reach
 from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
 from retries.classification.types import Overrides
 from retries.locking import Scope, open_case
@@ -40,10 +45,10 @@ from retries.models import Case
 from retries.selectors import decline_overrides
 from retries.services.booking import job_end
 from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, case_set_step, latest_case
+from retries.services.marking import connection_mark, method_mark
 from retries.services.planning import case_plan, nothing_due
 from retries.states import CaseStatus, NextStep
-from tokens.selectors import token_has_another_card
-from tokens.services import cards_stop, cards_wait, token_decline, token_hold, token_succeed
+from tokens.services import token_succeed
 
 # Questions about an attempt that its result answers.
 _ANSWERED = (ReviewKind.UNKNOWN_ATTEMPT, ReviewKind.OVERDUE_SETTLEMENT, ReviewKind.MISMATCH)
@@ -132,13 +137,23 @@ def _retire_charge(scope: Scope, stamp: Stamp) -> None:
         move(charge, "cancel", invoice=scope.invoice, stamp=stamp, finished_at=stamp.now)
 
 
-def invoice_was_paid(scope: Scope, stamp: Stamp) -> PaymentEffect:
-    """Somebody who knows says that the debt is paid, outside of what this service can see."""
+def invoice_was_paid(
+    scope: Scope,
+    stamp: Stamp,
+    *,
+    at: datetime | None = None,
+    origin: Origin = Origin.OUTSIDE,
+    trigger: Trigger = Trigger.STAFF,
+    payment_id: str = "",
+) -> PaymentEffect:
+    """Somebody who knows (default: staff) says that the debt is paid, outside of what this service can see."""
     invoice = scope.invoice
     charge = open_charge(invoice) or charge_create(
         invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp
     )
     if charge.status in (TransactionStatus.INIT, TransactionStatus.RETRYING):
+        if invoice.status == InvoiceStatus.INIT:
+            move(invoice, "start", invoice=invoice, stamp=stamp)
         move(charge, "submit", invoice=invoice, stamp=stamp)
     attempt = attempt_report(
         invoice,
@@ -146,9 +161,10 @@ def invoice_was_paid(scope: Scope, stamp: Stamp) -> PaymentEffect:
             transaction=charge,
             amount_minor=charge.amount_minor,
             currency=charge.currency,
-            attempted_at=stamp.now,
-            origin=Origin.OUTSIDE,
-            trigger=Trigger.STAFF,
+            attempted_at=at or stamp.now,
+            origin=origin,
+            trigger=trigger,
+            provider_payment_id=payment_id,
         ),
     )
     return charge_has_succeeded(scope, attempt, captured_minor=charge.amount_minor, provider={}, stamp=stamp)
@@ -195,8 +211,8 @@ def charge_was_declined(
         subject_id=attempt.public_id,
         stamp=stamp,
     )
-    _mark_method(scope, attempt, verdict, decline, failed_at)
-    _mark_connection(attempt, verdict)
+    method_mark(scope, attempt, verdict, decline, failed_at)
+    connection_mark(attempt, verdict)
     _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
     return verdict
 
@@ -220,7 +236,7 @@ def decline_was_named(
         explanation=verdict.explanation,
         stamp=stamp,
     )
-    _mark_method(scope, attempt, verdict, decline, failed_at)
+    method_mark(scope, attempt, verdict, decline, failed_at)
     case = latest_case(scope.invoice)
     if case is not None and case.status != CaseStatus.OPEN:
         # What it was about has ended; a reason learned later starts nothing anew.
@@ -267,8 +283,8 @@ def charge_did_not_happen(
         counts=counts,
     )
     reviews_close(invoice=scope.invoice, kinds=_ANSWERED, subject_id=attempt.public_id, stamp=stamp)
-    _mark_connection(attempt, verdict)
-    _mark_method(scope, attempt, verdict, DeclineFacts(raw_code=code), failed_at)
+    connection_mark(attempt, verdict)
+    method_mark(scope, attempt, verdict, DeclineFacts(raw_code=code), failed_at)
     _failed(
         scope,
         attempt,
@@ -320,34 +336,19 @@ def _in_flight(scope: Scope, step: NextStep, at: datetime, why: str, stamp: Stam
     job_end(scope, stamp, done=True)
 
 
-def _mark_connection(attempt: Attempt, verdict: Classification) -> None:
-    """Our own call was refused for the connection's configuration: nothing more is sent through it until repaired."""
-    ours = attempt.origin == Origin.OURS
-    if ours and verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.CONNECTION:
-        connection_pause(connection_pk=attempt.connection_id, reason=verdict.explanation)
-
-
-def _mark_method(
-    scope: Scope, attempt: Attempt, verdict: Classification, decline: DeclineFacts, failed_at: datetime
-) -> None:
-    """Remember what the answer says about the token and the card, for every invoice that could use them."""
-    card = scope.card(attempt.card_id)
-    code = decline.raw_code or decline.network_code or decline.advice_code
-    if card is not None:
-        group = [other for other in scope.cards if other.budget_group == card.budget_group]
-        if verdict.stop:
-            reason = decline.advice_code or decline.network_code or code
-            # Told late, of a card replaced meanwhile: only a stop that outlives replacements reaches the new one.
-            replaced = verdict.revivable and token_has_another_card(attempt.token_id, card.pk)
-            stopped = [card] if replaced else group
-            cards_stop(cards=stopped, code=reason, revivable=verdict.revivable, now=failed_at)
-        elif verdict.wait is not None:
-            cards_wait(cards=group, until=failed_at + verdict.wait)
-    hard = verdict.category in (Category.HARD_DECLINE, Category.FRAUD_FLAGGED)
-    if attempt.token_id is not None and hard:
-        token_decline(token_pk=attempt.token_id, code=code, now=failed_at, card_pk=attempt.card_id)
-    if attempt.token_id is not None and verdict.category is Category.CONFIG_ERROR and verdict.scope is Reach.TOKEN:
-        token_hold(token_pk=attempt.token_id, code=code, now=failed_at)
+def _paid_by_another(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
+    """What the biller told while our charge was in doubt is booked now that ours was not the payment."""
+    told = attempt.decision["told_paid"]
+    attempt.decision = {name: value for name, value in attempt.decision.items() if name != "told_paid"}
+    attempt.save(update_fields=["decision"])
+    invoice_was_paid(
+        scope,
+        stamp.because("told paid while our charge was in doubt"),
+        at=datetime.fromisoformat(told["at"]),
+        origin=Origin.PROVIDER,
+        trigger=Trigger.AUTOMATIC,
+        payment_id=told["payment_id"],
+    )
 
 
 def _failed(
@@ -360,7 +361,13 @@ def _failed(
     *,
     not_before: datetime | None = None,
 ) -> None:
-    """The transaction waits (or ends with a canceled invoice), the case keeps the failure, the next step is planned."""
+    """The transaction waits (or ends with a canceled invoice), the case keeps the failure, the next step is planned.
+
+    Unless the biller had said meanwhile that the invoice is paid: then it was by another payment.
+    """
+    if "told_paid" in attempt.decision and scope.invoice.due_minor > 0 and scope.invoice.status not in INVOICE_PAID:
+        _paid_by_another(scope, attempt, stamp)
+        return
     invoice, charge = (
         scope.invoice,
         Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id),
