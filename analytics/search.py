@@ -55,7 +55,7 @@ def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
     ways = list(_by_provider_id(mine, merchant, wanted))
     ways.append(mine.filter(number=wanted))
     if re.fullmatch(r"[0-9]{4}", wanted):
-        ways.append(mine.filter(customer__tokens__card__last4=wanted))
+        ways.append(mine.filter(customer__tokens__card__merchant=merchant, customer__tokens__card__last4=wanted))
     queries = [way.order_by("-pk").values_list("pk", flat=True)[:_LIMIT] for way in ways]
     return sorted(set(queries[0].union(*queries[1:])), reverse=True)
 

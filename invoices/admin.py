@@ -28,6 +28,7 @@ from invoices.models import (
     OutboxMessage,
     ProviderPayment,
     ReviewItem,
+    StaffNote,
     Transaction,
 )
 from invoices.services.ledger import Stamp
@@ -279,6 +280,16 @@ class ProviderPaymentAdmin(LedgerAdmin):
     list_filter = _ACCOUNT
     list_select_related = ("invoice", "connection", "merchant")
     search_in_connections = ("provider_payment_id",)
+
+
+@admin.register(StaffNote)
+class StaffNoteAdmin(LedgerAdmin):
+    """Notes are written on the case page."""
+
+    list_display = ("public_id", "invoice", "merchant", "author", "written_at")
+    list_filter = (("merchant", MemberFilter),)
+    list_select_related = ("invoice", "merchant")
+    search_exact = ("public_id",)
 
 
 @admin.register(ReviewItem)

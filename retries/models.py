@@ -17,6 +17,7 @@ from retries.states import (
     JOB_MOVES,
     JOB_OPEN,
     JOB_SLOT,
+    MOVING,
     BulkAction,
     BulkStatus,
     CaseStatus,
@@ -125,6 +126,20 @@ class Case(FSMModelMixin, models.Model):
                 fields=["next_step", "next_step_at"],
                 name="case_due_step",
                 condition=Q(status=CaseStatus.OPEN),
+            ),
+            # The work queues: whose step it is, what waits for a repair, what is late.
+            models.Index(
+                fields=["merchant", "next_step", "id"], name="case_by_step", condition=Q(status=CaseStatus.OPEN)
+            ),
+            models.Index(
+                fields=["merchant", "id"],
+                name="case_by_repair",
+                condition=Q(status=CaseStatus.OPEN, next_step=NextStep.PAUSED, paused_by="configuration"),
+            ),
+            models.Index(
+                fields=["merchant", "next_step_at"],
+                name="case_moving",
+                condition=Q(status=CaseStatus.OPEN, next_step__in=MOVING),
             ),
         ]
         triggers = state_triggers("case", CASE_MOVES, CaseStatus.OPEN)

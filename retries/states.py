@@ -28,6 +28,10 @@ class NextStep(models.TextChoices):
     NONE = "none", "Nothing left to do"
 
 
+# Steps that a machine takes at a time of its own.
+MOVING = (NextStep.BOOKED, NextStep.SENDING, NextStep.AWAITING, NextStep.RESOLVING)
+
+
 class JobStatus(models.TextChoices):
     QUEUED = "QUEUED", "Queued"
     SCHEDULED = "SCHEDULED", "Scheduled"

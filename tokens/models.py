@@ -48,6 +48,8 @@ class Card(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["connection", "fingerprint"], name="card_once_per_connection")]
         indexes = [
+            # Customers read the last digits out on the telephone.
+            models.Index(fields=["merchant", "last4"], name="card_by_last4", condition=~Q(last4="")),
             models.Index(fields=["facts_xid"], name="card_by_facts_xid", condition=Q(facts_xid__isnull=False)),
             models.Index(fields=["merchant", "created_at", "id"], name="card_by_created"),
         ]

@@ -39,7 +39,7 @@ register = template.Library()
 # More than this many merchants are found by name in the admin, not in a drop-down.
 _SWITCHER_LIMIT = 100
 # Pages that stay in view when the merchant changes; their filters belong to the merchant before.
-_KEEPS = ("dashboard-invoices", "dashboard-messages", "dashboard-alerts", "console:queue")
+_KEEPS = ("dashboard-invoices", "dashboard-messages", "dashboard-alerts", "console:queue", "console:work")
 
 
 @register.simple_tag
@@ -179,6 +179,7 @@ def shell_nav(context: Mapping[str, Any]) -> dict[str, Any]:
         NavItem(reverse("dashboard"), "chart", "Dashboard"),
         NavItem(reverse("dashboard-invoices"), "invoice", "Invoices", also="/console/invoices/"),
         NavItem(reverse("console:queue"), "inbox", "Staff queue", counts.reviews_text, "waiting"),
+        NavItem(reverse("console:work"), "check", "Work queues"),
         NavItem(reverse("dashboard-messages"), "mail", "Messages"),
         NavItem(reverse("dashboard-alerts"), "bell", "Alerts", counts.alerts_text, "unread"),
     ]

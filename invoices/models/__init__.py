@@ -1,4 +1,5 @@
 from invoices.models.billing import Attempt, Dispute, Invoice, ProviderPayment, Transaction
+from invoices.models.casework import StaffNote
 from invoices.models.journal import Event, OutboxMessage, ReviewItem
 from invoices.models.notes import BillerNote
 from invoices.models.parties import Connection, Customer
@@ -14,5 +15,6 @@ __all__ = [
     "OutboxMessage",
     "ProviderPayment",
     "ReviewItem",
+    "StaffNote",
     "Transaction",
 ]

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pgtrigger
+from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -68,6 +69,10 @@ class Invoice(FSMModelMixin, models.Model):
     due_at = models.DateTimeField(null=True, blank=True)
     issued_at = models.DateTimeField()
     settled_at = models.DateTimeField(null=True, blank=True)
+    # Who looks after it; a member of the merchant.
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
     # Head of the event chain.
     last_seq = models.PositiveIntegerField(default=0, editable=False)
     last_hash = models.CharField(max_length=64, blank=True, default="", editable=False)
@@ -93,6 +98,7 @@ class Invoice(FSMModelMixin, models.Model):
             models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
             models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
             models.Index(fields=["merchant", "number"], name="invoice_by_number", condition=~Q(number="")),
+            models.Index(fields=["assignee", "-id"], name="invoice_by_assignee", condition=Q(assignee__isnull=False)),
         ]
         triggers = state_triggers("invoice", INVOICE_MOVES, InvoiceStatus.INIT)
 

@@ -1,5 +1,7 @@
 """Invoices in the admin, with what only the layers above the ledger know: the case, the actions, the case page."""
 
+import re
+
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Prefetch
@@ -8,7 +10,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 
-from accounts.admin.base import badge, column, report
+from accounts.admin.base import LIST_LIMIT, badge, column, report
 from accounts.models import Merchant
 from accounts.selectors import merchants_for, merchants_with_role
 from accounts.states import Role
@@ -21,6 +23,7 @@ from recovery_site.console.lookup import invoice_pks_find
 from retries.models import BulkItem, BulkRun, Case
 from retries.services.bulk import AT_ONCE, LARGEST, BulkOrder, bulk_drain, bulk_foresee, bulk_start
 from retries.states import BulkAction, BulkStatus, CaseStatus
+from tokens.models import Card, Token
 
 # So many invoices are foreseen one by one before a person says yes; the others are counted.
 FORESEEN = 100
@@ -43,14 +46,20 @@ class CaseInvoiceAdmin(InvoiceAdmin):
         return super().get_queryset(request).prefetch_related(open_cases)
 
     def get_search_results(self, request, queryset, search_term):
-        """Any id of an invoice, transaction, attempt, payment, refund or dispute, a number, or a customer's e-mail."""
+        """Any id of an invoice, transaction, attempt, payment, refund or dispute, a number, a customer's e-mail, or
+        the last four digits of a card."""
         term = search_term.strip()
         if not term:
             return queryset, False
         if "@" in term:
             mine = merchants_for(request.user)
             return queryset.filter(customer__merchant__in=mine, customer__email__in={term, term.lower()}), False
-        return queryset.filter(pk__in=invoice_pks_find(term, merchants_for(request.user))), False
+        pks = invoice_pks_find(term, merchants_for(request.user))
+        if not pks and re.fullmatch(r"[0-9]{4}", term):
+            cards = Card.objects.filter(merchant__in=merchants_for(request.user), last4=term)
+            holders = Token.objects.filter(card__in=cards).values_list("customer", flat=True)[:LIST_LIMIT]
+            return queryset.filter(customer__in=list(holders)), False
+        return queryset.filter(pk__in=pks), False
 
     def change_view(self, request, object_id, form_url="", extra_context=None):
         """The admin's own page of an invoice would show one row of a story: the case page shows the story."""

@@ -16,7 +16,7 @@ def invoice_for(user: User | AnonymousUser, public_id: str) -> Invoice:
     Http404 also for one of a merchant that is not theirs, so that nobody can tell foreign ids from invented ones.
     """
     invoice = (
-        Invoice.objects.select_related("merchant", "connection__gate", "customer")
+        Invoice.objects.select_related("merchant", "connection__gate", "customer", "assignee")
         .filter(public_id=public_id, merchant__in=merchants_for(user))
         .first()
     )

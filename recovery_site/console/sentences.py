@@ -49,6 +49,7 @@ class Told:
     currency: str
     attempts: Mapping[str, AttemptName] = field(default_factory=dict)
     refunds: frozenset[str] = frozenset()
+    people: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, key: str) -> str:
         value = self.data.get(key)
@@ -342,6 +343,11 @@ def _staff(text: str, tone: str = "accent") -> Callable[[Told], Line]:
     return lambda told: Line(text, detail=told.text("reason") or told.text("note"), tone=tone)
 
 
+def _staff_assign(told: Told) -> Line:
+    who = told.text("to")
+    return Line(f"Assigned to {actor_name(who, told.people)}." if who else "Assigned to nobody any more.")
+
+
 def _staff_resolve(told: Told) -> Line:
     was = "was charged" if told.text("answer") == "charged" else "was not charged"
     return Line(f"{told.attempt} {was}, says staff.", detail=told.text("note"), tone="accent")
@@ -429,6 +435,9 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "case.closed": _case_closed,
     "case.final_action": _final_action,
     "case.planned": _case_planned,
+    # The note itself stands beside the timeline.
+    "staff.note": lambda told: Line("A note was written.", minor=True),
+    "staff.assign": _staff_assign,
     "staff.retry": _staff("A retry was asked for."),
     "staff.pause": _staff("Automatic retries were paused.", "warning"),
     "staff.resume": _staff("Automatic retries were resumed."),

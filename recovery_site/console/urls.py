@@ -7,6 +7,7 @@ from recovery_site.console import views
 
 app_name = "console"
 urlpatterns = [
+    path("work/", views.work, name="work"),
     path("queue/", views.queue, name="queue"),
     path("queue/<slug:public_id>/take/", views.queue_take, name="queue-take"),
     path("queue/<slug:public_id>/answer/", views.queue_answer, name="queue-answer"),
@@ -23,6 +24,8 @@ urlpatterns = [
     path("connections/<slug:public_id>/webhooks/", accounts.connection_webhooks, name="connection-webhooks"),
     path("invoices/<slug:public_id>/", views.invoice_page, name="invoice"),
     path("invoices/<slug:public_id>/live/", views.invoice_live, name="invoice-live"),
+    path("invoices/<slug:public_id>/note/", views.invoice_note, name="invoice-note"),
+    path("invoices/<slug:public_id>/assign/", views.invoice_assignment, name="invoice-assign"),
     re_path(
         r"^invoices/(?P<public_id>[-\w]+)/(?P<action>retry|pause|resume|refund|cancel|write_off)/$",
         views.invoice_act,

@@ -1,5 +1,6 @@
 """The pages of the staff console. Thin: find what the person may see, call a service, show a page."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -12,10 +13,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.current import choose_merchant, current_merchant
+from analytics.views import cursor_of
 from invoices.models import Invoice
+from invoices.services.casework import NOTE_LENGTH, assignable, invoice_assign, note_add
 from invoices.services.reviews import review_take
 from recovery_site.common import clock
-from recovery_site.common.errors import RecoveryError
+from recovery_site.common.errors import InvalidInput, RecoveryError
 from recovery_site.console.actions import ACTIONS, act, staff_stamp
 from recovery_site.console.answers import answered
 from recovery_site.console.forms import REASON_LENGTH, ReasonForm, RefundForm, RetryForm
@@ -23,6 +26,7 @@ from recovery_site.console.permissions import invoice_for, may_act, require_acti
 from recovery_site.console.queue import Filter, invoice_questions, queue_page
 from recovery_site.console.story import invoice_story
 from recovery_site.console.story.types import InvoiceStory
+from recovery_site.console.work import work_page, work_tabs
 from retries.services.answers import review_answer
 
 # How often the page asks for news, in seconds: while something is expected, and when all is quiet.
@@ -39,7 +43,13 @@ def invoice_page(request: HttpRequest, public_id: str) -> HttpResponse:
 
 
 def _page(
-    request: HttpRequest, invoice: Invoice, *, form: ReasonForm | None = None, asked: str = "", status: int = 200
+    request: HttpRequest,
+    invoice: Invoice,
+    *,
+    form: ReasonForm | None = None,
+    asked: str = "",
+    note: str = "",
+    status: int = 200,
 ) -> HttpResponse:
     """The case page; with `form` the question `asked` stands open with what was typed and what is wrong with it."""
     story = invoice_story(invoice, now=clock.now())
@@ -47,7 +57,13 @@ def _page(
         # The ledger moved on and the question has no place on the page any more: what is wrong still has to be said.
         for errors in form.errors.values():
             messages.error(request, " ".join(map(str, errors)))
-    return render(request, "console/invoice.html", _context(request, invoice, story, form, asked), status=status)
+    context = {
+        **_context(request, invoice, story, form, asked),
+        "members": list(assignable(invoice.merchant_id)),
+        "note_length": NOTE_LENGTH,
+        "note_text": note,
+    }
+    return render(request, "console/invoice.html", context, status=status)
 
 
 def _context(
@@ -60,6 +76,7 @@ def _context(
         "questions": questions,
         "questions_key": _key(f"{one.public_id}{one.owner}" for one in questions),
         "invoice": story.invoice,
+        "assignee": invoice.assignee,
         "may_act": acting,
         "actions": [ACTIONS[name] for name in ACTIONS if name in story.actions] if acting else [],
         "form": form,
@@ -113,6 +130,44 @@ def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpRespon
     return redirect("console:invoice", public_id=invoice.public_id)
 
 
+@login_required
+@require_POST
+def invoice_note(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Keep a note; it cannot be changed or taken back."""
+    invoice = invoice_for(request.user, public_id)
+    user = require_acting(request.user, invoice.merchant)
+    text = request.POST.get("text", "")
+    try:
+        note_add(invoice_pk=invoice.pk, text=text, stamp=staff_stamp(user, "note", clock.now()))
+    except InvalidInput as error:
+        messages.error(request, error.message)
+        return _page(request, invoice, note=text, status=400)
+    messages.success(request, "The note is kept.")
+    return redirect("console:invoice", public_id=invoice.public_id)
+
+
+@login_required
+@require_POST
+def invoice_assignment(request: HttpRequest, public_id: str) -> HttpResponse:
+    """Say who looks after an invoice: a member of its merchant, or nobody."""
+    invoice = invoice_for(request.user, public_id)
+    user = require_acting(request.user, invoice.merchant)
+    chosen = request.POST.get("assignee", "")
+    try:
+        if chosen and not re.fullmatch(r"[0-9]{1,18}", chosen):
+            raise InvalidInput("Choose a member of this merchant.")
+        invoice_assign(
+            invoice_pk=invoice.pk,
+            user_pk=int(chosen) if chosen else None,
+            stamp=staff_stamp(user, "assignment", clock.now()),
+        )
+    except InvalidInput as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "The assignment is kept.")
+    return redirect("console:invoice", public_id=invoice.public_id)
+
+
 def _form(action: str, request: HttpRequest, invoice: Invoice, now: datetime) -> ReasonForm:
     """The question's form; what can be chosen in it comes from the invoice as it is now."""
     if action == "retry":
@@ -120,6 +175,27 @@ def _form(action: str, request: HttpRequest, invoice: Invoice, now: datetime) ->
     if action == "refund":
         return RefundForm(request.POST, refundable=invoice_story(invoice, now=now).refundable)
     return ReasonForm(request.POST)
+
+
+@login_required
+@require_GET
+def work(request: HttpRequest) -> HttpResponse:
+    """Every work queue with its count, and the rows of one of them."""
+    merchant, now = current_merchant(request), clock.now()
+    tabs = work_tabs(merchant, now)
+    listed = {tab.queue.key: tab for tab in tabs if tab.queue.model}
+    busiest = next((tab for tab in listed.values() if tab.count), listed["customer"])
+    chosen = listed.get(request.GET.get("queue", ""), busiest).queue
+    after = cursor_of(request.GET.get("after", ""))
+    context = {
+        "merchant": merchant,
+        "tabs": tabs,
+        "page": work_page(chosen, merchant, after=after, now=now),
+        "after": after,
+        "bulk": may_act(request.user, merchant) and request.user.is_staff,
+        "bulk_url": reverse(f"admin:{chosen.model}_changelist"),
+    }
+    return render(request, "console/work.html", context)
 
 
 @login_required

@@ -100,4 +100,10 @@
       if (part.contains(document.activeElement) || part.querySelector("details[open]")) event.detail.shouldSwap = false;
     });
   }
+
+  // --- one box for all boxes of a list ----------------------------------------------------------
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-check-all]")) return;
+    for (const box of event.target.form.querySelectorAll("input[name=_selected_action]")) box.checked = event.target.checked;
+  });
 })();

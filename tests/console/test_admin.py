@@ -17,7 +17,9 @@ from django_q.models import OrmQ
 from accounts.admin.base import LIST_LIMIT, TenantAdmin
 from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
 from invoices.models import Attempt, Connection, Customer, Event, Invoice, ReviewItem
+from invoices.services.casework import note_add
 from providers.base import DisputeFacts, DisputeStatus
+from recovery_site.console.work import COUNT_LIMIT
 from retries.models import Case, RetryJob
 from tests.console.world import World, kinds
 from tokens.models import Card
@@ -77,6 +79,7 @@ def fill(world: World) -> Invoice:
         received_at=world.at,
     )
     outbound_endpoint_create(merchant=world.merchant, url="https://hooks.example.com/", description=world.name)
+    note_add(invoice_pk=invoice.pk, text="Called.", stamp=world.stamp("user:1"))
     deliveries_write(Event.objects.filter(merchant=world.merchant, kind="case.opened").latest("pk"))
     delivery = Delivery.objects.get(merchant=world.merchant)
     DeliveryTry.objects.create(merchant=world.merchant, delivery=delivery, duration_ms=12)
@@ -245,7 +248,9 @@ def test_lists_never_count_a_whole_table(world: World, log_in: LogIn) -> None:
     for model in TENANT:
         with CaptureQueriesContext(connection) as captured:
             client.get(changelist(model))
-        counting = [query["sql"] for query in captured.captured_queries if "COUNT(*)" in query["sql"].upper()]
+        asked = [query["sql"].upper() for query in captured.captured_queries]
+        # Those of the header stop at a limit.
+        counting = [sql for sql in asked if "COUNT(*)" in sql and f"LIMIT {COUNT_LIMIT + 1})" not in sql]
         assert counting == [], model
 
 

@@ -12,6 +12,8 @@ from django_fsm import TransitionNotAllowed
 from accounts.models import Merchant
 from analytics.models import AttemptRollup, CaseRollup, HourRollup, RecoveryRollup
 from invoices.models import Attempt, BillerNote, Dispute, Event, Invoice, OutboxMessage, Transaction
+from invoices.services.casework import note_add
+from invoices.services.ledger import Stamp
 from invoices.states import (
     ATTEMPT_MOVES,
     DISPUTE_MOVES,
@@ -131,6 +133,7 @@ def told(shop: Shop) -> Shop:
     BillerNote.objects.create(
         merchant=shop.merchant, connection=shop.connection, invoice=charge_row.invoice, transaction=charge_row
     )
+    note_add(invoice_pk=charge_row.invoice_id, text="Called.", stamp=Stamp(actor="user:1", cause="test", now=shop.at))
     protected_and_counted(shop, charge_row.invoice)
     token = shop.token(twice)
     ImportedMark.objects.create(

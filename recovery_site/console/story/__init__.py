@@ -35,6 +35,7 @@ def invoice_story(invoice: Invoice, *, now: datetime) -> InvoiceStory:
         disputes=tuple(build.dispute_facts(row) for row in rows.disputes),
         reviews=tuple(build.review_facts(item, people, now) for item in rows.reviews),
         timeline=build.timeline(rows),
+        notes=tuple(build.note_facts(row, people) for row in rows.notes),
         refundable=refundable,
         actions=_actions(rows) | ({"refund"} if refundable else set()),
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from analytics.words import state_label
-from invoices.models import Attempt, Dispute, Event, ReviewItem, Transaction
+from invoices.models import Attempt, Dispute, Event, ReviewItem, StaffNote, Transaction
 from invoices.selectors.parties import charging_obstacle
 from invoices.states import Origin, TransactionKind
 from recovery_site.common.money import format_money
@@ -21,6 +21,7 @@ from recovery_site.console.story.types import (
     InvoiceFacts,
     JobFacts,
     Money,
+    NoteFacts,
     ReviewFacts,
     TimelineEntry,
     TransactionFacts,
@@ -190,6 +191,12 @@ def transaction_facts(row: Transaction, people: Mapping[str, str]) -> Transactio
     )
 
 
+def note_facts(row: StaffNote, people: Mapping[str, str]) -> NoteFacts:
+    return NoteFacts(
+        public_id=row.public_id, author=actor_name(row.author, people), text=row.text, written_at=row.written_at
+    )
+
+
 def dispute_facts(row: Dispute) -> DisputeFacts:
     return DisputeFacts(
         public_id=row.public_id,
@@ -275,6 +282,7 @@ def _entry(event: Event, rows: Rows, names: Mapping[str, AttemptName], refunds: 
             currency=rows.invoice.currency,
             attempts=names,
             refunds=refunds,
+            people=rows.people,
         )
     )
     return TimelineEntry(

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from accounts.models import GlobalSwitch, User
-from invoices.models import Attempt, Dispute, Event, Invoice, ReviewItem, Transaction
+from invoices.models import Attempt, Dispute, Event, Invoice, ReviewItem, StaffNote, Transaction
 from invoices.states import TransactionKind
 from recovery_site.console.story.glossary import Glossary, glossary_of
 from retries.models import Case, RetryJob
@@ -33,6 +33,7 @@ class Rows:
     disputes: Sequence[Dispute]
     events: Sequence[Event]
     reviews: Sequence[ReviewItem]
+    notes: Sequence[StaffNote]
     tokens: Sequence[Token]
     options: Mapping[int, TokenOption]
     marks: Mapping[UUID, Sequence[AttemptMark]]
@@ -50,6 +51,7 @@ def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
         Transaction.objects.filter(invoice=invoice).select_related("refund_of", "duplicate_of").order_by("id")
     )
     reviews = list(ReviewItem.objects.filter(invoice=invoice).select_related("owner").order_by("id"))
+    notes = list(StaffNote.objects.filter(invoice=invoice).order_by("-id"))
     job = (
         RetryJob.objects.filter(invoice=invoice, status__in=JOB_OPEN)
         .select_related("token__card")
@@ -75,10 +77,11 @@ def rows_gather(invoice: Invoice, *, now: datetime) -> Rows:
         disputes=list(Dispute.objects.filter(invoice=invoice).select_related("attempt").order_by("id")),
         events=events,
         reviews=reviews,
+        notes=notes,
         tokens=tokens,
         options={option.pk: option for option in _options(invoice, cards, now)},
         marks=card_marks(cards, now),
-        people=people_of(_actors(events, transactions, reviews, job, case)),
+        people=people_of(_actors(events, transactions, reviews, notes, job, case)),
         switch=GlobalSwitch.objects.filter(charging_enabled=False).first(),
         limits=limits,
         glossary=glossary_of(tokens, limits),
@@ -113,11 +116,13 @@ def _actors(
     events: Iterable[Event],
     transactions: Iterable[Transaction],
     reviews: Iterable[ReviewItem],
+    notes: Iterable[StaffNote],
     job: RetryJob | None,
     case: Case | None,
 ) -> set[str]:
     names = {event.actor for event in events} | {row.created_by for row in transactions}
-    names |= {item.resolved_by for item in reviews}
+    names |= {item.resolved_by for item in reviews} | {note.author for note in notes}
+    names |= {str(event.data.get("to", "")) for event in events if event.kind == "staff.assign"}
     return names | {job.requested_by if job else "", case.paused_by if case else ""}
 
 

@@ -255,6 +255,16 @@ class ReviewFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoteFacts:
+    """What a member of staff wrote down."""
+
+    public_id: str
+    author: str
+    text: str
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
     """One event in plain words. `detail` adds what the sentence left out, `who` who caused it."""
 
@@ -289,6 +299,7 @@ class InvoiceStory:
     disputes: tuple[DisputeFacts, ...]
     reviews: tuple[ReviewFacts, ...]
     timeline: tuple[TimelineEntry, ...]
+    notes: tuple[NoteFacts, ...] = ()
     refundable: tuple[RefundableFacts, ...] = ()
     actions: frozenset[str] = field(default_factory=frozenset)
 
