@@ -7,6 +7,7 @@ from invoices.services.ledger import Stamp, alert, move, record_event
 from invoices.states import DisputeKind
 from invoices.states import DisputeStatus as State
 from providers.base import DisputeFacts, DisputeStatus, PaymentEvent
+from recovery_site.common.errors import InvalidInput
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, scope_lock
 from retries.services.disputes import dispute_apply, dispute_take_back
@@ -36,6 +37,8 @@ def dispute_take_in(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: 
 
 def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentEvent, stamp: Stamp) -> Dispute:
     dispute = Dispute.objects.filter(connection_id=attempt.connection_id, provider_id=facts.id).first()
+    if dispute is not None and dispute.attempt_id != attempt.pk:
+        raise InvalidInput(f"Dispute {facts.id} is known as one of another payment; look at it at the provider.")
     if dispute is not None:
         return dispute
     on_card = attempt.card is None or attempt.card.kind == "card"

@@ -78,6 +78,10 @@ def _paid_attempt(facts: DisputeFacts | RefundFacts, connection: Connection) -> 
     charges = ours.filter(kind=TransactionKind.CHARGE)
     if facts.charge_id and (found := charges.filter(provider_id=facts.charge_id).first()):
         return found
+    if isinstance(facts, DisputeFacts):
+        known = Dispute.objects.filter(connection=connection, provider_id=facts.id).select_related("attempt__invoice")
+        if dispute := known.first():
+            return dispute.attempt
     newest = ("-captured_minor", "-id")
     if facts.payment_id:
         by_payment = charges.filter(provider_payment_id=facts.payment_id)
@@ -88,8 +92,7 @@ def _paid_attempt(facts: DisputeFacts | RefundFacts, connection: Connection) -> 
         if found := of_invoice.order_by(*newest).first():
             return found
     if isinstance(facts, DisputeFacts):
-        known = Dispute.objects.filter(connection=connection, provider_id=facts.id).select_related("attempt__invoice")
-        return dispute.attempt if (dispute := known.first()) else None
+        return None
     refund = ours.filter(kind=TransactionKind.REFUND, provider_id=facts.id).first()
     paid = charges.filter(transaction=refund.transaction.refund_of, captured_minor__gt=0) if refund else None
     return paid.order_by(*newest).first() if paid is not None else None

@@ -9,6 +9,7 @@ from analytics.period import period_of
 from analytics.rollups.reading import Figures
 from analytics.selectors.cases import recovered_money
 from recovery_site.common.errors import Conflict
+from recovery_site.console.verification import verify
 from retries.models import RetryJob
 from tests.retries.refunding import (
     alerts,
@@ -31,6 +32,7 @@ from tests.retries.refunding import (
 from tests.retries.refunding import sandbox as sandbox
 from tests.support.shop import Shop
 from tests.support.stripe import Bill, StripeEvent
+from webhooks.services import inbox_drain
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ACH = {"type": "us_bank_account", "us_bank_account": {}}
@@ -54,6 +56,25 @@ def open_jobs(shop: Shop, bill: Bill) -> list[tuple[str, str]]:
 
 
 # --- opened, won, lost ---------------------------------------------------------------
+
+
+def test_dispute_that_moves_to_another_payment_is_refused_as_a_whole(shop: Shop) -> None:
+    """Once taken for that payment's, it wrote its moves into the history of an invoice that it is not about."""
+    first, second = collected(shop), collected(shop)
+    opened = dispute(shop, first, "needs_response")
+    shop.tell(opened)
+    before = shop.invoice(second).last_seq
+    shop.receive(dispute(shop, second, "lost", id=f"du_{first.key}_1"))
+    assert inbox_drain(now=shop.at).as_dict() == {"processed": 0, "failed": 1, "ignored": 0}
+    ((_, reason),) = shop.refused()
+    assert "is known as one of another payment" in reason
+    assert (shop.invoice(second).last_seq, shop.invoice(second).status) == (before, "SETTLED")
+    assert verify(merchant=shop.merchant).problems == ()
+    # Told without the charge's id it is the dispute that is known.
+    nameless = dispute(shop, second, "lost", id=f"du_{first.key}_1", charge=None)
+    shop.tell(nameless)
+    assert (shop.invoice(first).status, shop.invoice(second).status) == ("PROCESS_FAILED", "SETTLED")
+    assert_clean(shop)
 
 
 def test_opened_dispute_is_recorded_and_changes_nothing_yet(shop: Shop) -> None:
