@@ -226,16 +226,21 @@ class _Facts:
     invoice_open: bool
 
 
+# A charge that is being sent again under its old key is as much on its way as one that is SENDING.
 _FACTS = """
 SELECT clock_timestamp(),
     NOT merchant.charging_enabled OR EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled),
     EXISTS (SELECT 1 FROM invoices_attempt attempt
-            WHERE attempt.kind = 'CHARGE' AND attempt.customer_id = %(customer)s AND attempt.status = 'SENDING'),
+            WHERE attempt.kind = 'CHARGE' AND attempt.customer_id = %(customer)s
+              AND (attempt.status = 'SENDING' OR (
+                  attempt.status = 'UNKNOWN' AND attempt.resends > 0 AND attempt.lease_until > clock_timestamp()))),
     EXISTS (SELECT 1 FROM tokens_token token
             JOIN tokens_card mine ON mine.id = token.card_id
             JOIN tokens_card card ON card.budget_group = mine.budget_group
             JOIN invoices_attempt attempt ON attempt.card_id = card.id
-            WHERE token.id = %(token)s AND attempt.kind = 'CHARGE' AND attempt.status = 'SENDING'),
+            WHERE token.id = %(token)s AND attempt.kind = 'CHARGE'
+              AND (attempt.status = 'SENDING' OR (
+                  attempt.status = 'UNKNOWN' AND attempt.resends > 0 AND attempt.lease_until > clock_timestamp()))),
     EXISTS (SELECT 1 FROM invoices_attempt attempt
             WHERE attempt.kind = 'CHARGE' AND attempt.invoice_id = %(invoice)s
               AND attempt.status IN ('SENDING', 'UNKNOWN', 'AWAITING'))

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from invoices.models import Attempt
-from invoices.selectors.attempts import lease_over
+from invoices.selectors.attempts import ON_ITS_WAY, lease_over
 from invoices.selectors.parties import asking_obstacle, attempt_account, charging_obstacle, connection_client
 from invoices.services.ledger import Stamp, record_event
 from invoices.services.reviews import review_open
@@ -245,15 +245,11 @@ def _resend_obstacle(scope: Scope, attempt: Attempt, now: datetime) -> str:
         return "charging is switched off"
     if "told_paid" in attempt.decision:
         return "the billing system says that the invoice is paid"
-    sending = Attempt.objects.filter(
-        customer=scope.customer, kind=TransactionKind.CHARGE, origin=Origin.OURS, status=AttemptStatus.SENDING
-    )
-    if sending.exists():
+    others = Attempt.objects.filter(ON_ITS_WAY, kind=TransactionKind.CHARGE).exclude(pk=attempt.pk)
+    if others.filter(customer=scope.customer, origin=Origin.OURS).exists():
         return "another charge of this customer is being sent"
     group = Card.objects.filter(tokens=attempt.token_id).values("budget_group")
-    if Attempt.objects.filter(
-        card__budget_group__in=group, kind=TransactionKind.CHARGE, status=AttemptStatus.SENDING
-    ).exists():
+    if others.filter(card__budget_group__in=group).exists():
         return "another charge of this card is being sent"
     options = token_options(
         customer=scope.customer,

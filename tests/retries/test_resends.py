@@ -15,7 +15,7 @@ from invoices.services.ledger import Stamp
 from invoices.services.parties import customer_lock
 from recovery_site.common.clock import database_now
 from recovery_site.common.errors import Conflict
-from retries.engine import send
+from retries.engine import prepare, send
 from retries.handler.entry import Entry
 from retries.handler.joining import halves_join
 from retries.models import Case, RetryJob
@@ -152,6 +152,40 @@ def test_every_action_leaves_one_line_with_its_status_and_how_long_it_was_stuck(
     assert all(re.fullmatch(r"\d+:\d\d:\d\d", words) for words in stuck.values())
     assert next(line for line in lines if line["action"] == "adopted")["attempt"] == shop.attempt(resent).public_id
     assert shop.job(queued).status == "SCHEDULED"
+
+
+@pytest.mark.parametrize("whose", ["card", "customer"])
+@pytest.mark.parametrize("guarded", [False, True])
+def test_no_other_charge_of_its_card_or_customer_leaves_beside_a_resend(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, guarded: bool, whose: str
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(prepare, "_FACTS", prepare._FACTS.replace("attempt.resends > 0", "false"))
+    bill = shop.failed_bill()
+    shop.wait(hours=2)
+    same = {"customer": bill.customer} if whose == "customer" else {"fingerprint": f"fp_{bill.token}"}
+    other = shop.failed_bill(**same)
+    shop.sandbox.script(bill.token, "timeout_before", "ok")
+    assert shop.retry(bill).unknown == 1
+    shop.expire_leases()
+    shop.wait_for(other)
+    beside = []
+
+    def send_while_others_work(prepared: prepare.Prepared) -> Any:
+        beside.append(shop.drain())
+        return send.charge_send(prepared)
+
+    monkeypatch.setattr(resolution, "charge_send", send_while_others_work)
+    assert shop.reconcile().charges["resent"] == 1
+    (counts,) = beside
+    if not guarded:
+        assert counts.succeeded == 1, "two charges of one card or customer were on their way together"
+        return
+    assert (counts.claimed, counts.rescheduled) == (1, 1)
+    assert (shop.attempt(bill).status, shop.charged(bill)) == ("SUCCEEDED", 2500)
+    shop.wait(seconds=30)
+    assert shop.drain().succeeded == 1
+    assert_promises(shop)
 
 
 def test_debt_of_two_rows_is_not_charged_again_while_a_charge_of_one_is_on_its_way(shop: Shop) -> None:
