@@ -37,6 +37,14 @@ _ANSWERS: Mapping[str, Answer] = {
         Answer("noted", "Noted", "The question is closed; nothing is sent."),
         Answer("repaired", "It is repaired", "The next step is planned anew.", "primary"),
         Answer("paid", "It is paid", "The invoice counts as paid outside; nothing is charged."),
+        Answer(
+            "recover",
+            "Recover it",
+            "A case is opened and the next step planned from what is known; the customer may be charged.",
+            "primary",
+        ),
+        Answer("cancel", "Cancel the invoice", "Nothing more is collected; the invoice is canceled.", "danger"),
+        Answer("write_off", "Write it off", "Nothing more is collected; the invoice is written off.", "danger"),
         Answer("not_paid", "It is not paid", "Recovery goes on and may charge again.", "danger"),
     )
 }
@@ -134,8 +142,8 @@ _GUIDANCE: Mapping[str, str] = {
     ReviewKind.CONFIGURATION: "The provider refuses our set-up. Repair it there or in the connection, then go on.",
     ReviewKind.FRAUD: "The bank suspects fraud, so recovery stopped. The payer is not told why.",
     ReviewKind.NO_PLAN: (
-        "The provider says that this was charged before. Look there: a wrong answer charges the customer twice or"
-        " not at all."
+        "No machine may take the next step; the facts say why. Look at the provider whether it is paid: a wrong answer"
+        " charges the customer twice or not at all."
     ),
     ReviewKind.UNMATCHED_PAYMENT: "A payment names two invoices. Check at the provider which one it belongs to.",
     ReviewKind.REFUND_APPROVAL: (

@@ -243,7 +243,7 @@ def _orphan(invoice_pk: int, now: datetime) -> bool:
             subject_type="invoice",
             subject_id=scope.invoice.public_id,
             facts={"why": "The invoice is open, but nothing is planned for it."},
-            choices=["noted"],
+            choices=["recover", "paid", "cancel", "write_off"],
             stamp=Stamp("system:reconcile", "an open invoice without a next step", now),
         )
     invoice = scope.invoice

@@ -8,7 +8,7 @@ from invoices.models import Attempt, Connection, Invoice, ReviewItem, Transactio
 from invoices.services.ledger import Stamp
 from invoices.services.parties import connection_switch
 from invoices.services.reviews import review_resolve
-from invoices.states import ATTEMPT_FINISHED, ReviewKind, TransactionKind
+from invoices.states import ATTEMPT_FINISHED, INVOICE_OPEN, ReviewKind, TransactionKind
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
 from retries.locking import Scope, open_case, scope_lock
@@ -16,8 +16,10 @@ from retries.models import Case
 from retries.refunding import refund_approve, refund_refuse, refund_request
 from retries.refunding.resolve import refund_attempt_resolve
 from retries.services import outcomes
+from retries.services.cancel import invoice_end
+from retries.services.cases import case_ensure
 from retries.services.manual import attempt_resolve, case_resume
-from retries.services.planning import case_plan
+from retries.services.planning import case_plan, nothing_due
 from retries.states import CaseStatus, NextStep
 from tokens.models import Token
 from tokens.services import token_release
@@ -124,13 +126,20 @@ def _configuration(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> No
 
 
 def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
-    """A charge that may be a duplicate: it was paid after all, or it was not and goes on with the next step."""
+    """A machine found no step: it was paid after all, it goes on (with a case, if it has none), or it is given up."""
     scope = _close(item, answer, stamp, note)
-    if answer == "noted":
+    if answer == "noted" or scope.invoice.status not in INVOICE_OPEN:
         return
     case = open_case(scope.invoice)
-    if answer == "paid":
+    if scope.invoice.due_minor == 0:
+        nothing_due(scope, stamp, case=case)
+    elif answer == "paid":
         outcomes.invoice_was_paid(scope, stamp)
+    elif answer in ("cancel", "write_off"):
+        write_off = answer == "write_off"
+        invoice_end(scope, reason="written_off" if write_off else "canceled", write_off=write_off, stamp=stamp)
+    elif answer == "recover":
+        case_plan(scope, case or case_ensure(scope, opened_at=stamp.now, stamp=stamp), stamp)
     elif case is not None:
         case.failure = {**case.failure, "verdict": {**case.failure["verdict"], "look_up": False}}
         case.save(update_fields=["failure"])

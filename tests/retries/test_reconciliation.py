@@ -14,6 +14,7 @@ from retries.engine.claim import jobs_claim
 from retries.models import Case, RetryJob
 from retries.policy import preset_document
 from retries.reconciliation import reconcile, sweep
+from retries.services.answers import review_answer
 from retries.services.cases import policy_version_create
 from tests.support.books import assert_chain, assert_next_steps, assert_promises, assert_slots
 from tests.support.sandbox import Sandbox, sandbox_running
@@ -64,7 +65,19 @@ def test_a_real_next_step_is_left_alone(shop: Shop) -> None:
     assert {bill.id: shop.invoice(bill).last_seq for bill in (booked, paused, queued, waiting)} == before
 
 
-def test_an_open_invoice_without_a_plan_is_put_before_staff_once(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    ("answer", "status", "case_status"),
+    [
+        ("recover", "PROCESSING", "OPEN"),
+        ("paid", "SETTLED", "CANCELED"),
+        ("cancel", "CANCELED", "CANCELED"),
+        ("write_off", "CANCELED", "CANCELED"),
+    ],
+)
+def test_an_open_invoice_without_a_plan_is_put_before_staff_once(
+    shop: Shop, answer: str, status: str, case_status: str
+) -> None:
+    """Each answer ends the asking: the invoice is closed, or has a case with a next step."""
     bill = shop.failed_bill()
     case, job = shop.case(bill), shop.job(bill)
     job.cancel()
@@ -73,7 +86,15 @@ def test_an_open_invoice_without_a_plan_is_put_before_staff_once(shop: Shop) -> 
     shop.reconcile()
     shop.reconcile()
     assert shop.reviews(bill) == ["no_plan"]
-    assert ReviewItem.objects.filter(invoice=shop.invoice(bill)).count() == 1
+    item = ReviewItem.objects.get(invoice=shop.invoice(bill))
+    assert item.choices == ["recover", "paid", "cancel", "write_off"]
+    review_answer(item_pk=item.pk, answer=answer, stamp=shop.staff(), note="looked at it")
+    assert (shop.invoice(bill).status, shop.case(bill).status) == (status, case_status)
+    shop.reconcile()
+    assert shop.reviews(bill) == []
+    assert_next_steps(shop)
+    if answer == "recover":
+        assert shop.retry(bill).succeeded == 1
 
 
 def test_reconciliation_starts_no_charge(shop: Shop) -> None:
