@@ -191,6 +191,8 @@ class RetryJob(FSMModelMixin, models.Model):
     claim_token = models.UUIDField(null=True, blank=True, default=None)
     lease_until = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=500, blank=True, default="")
+    # How often in a row its preparation raised; staff are asked before it would go on for ever.
+    failures = models.PositiveSmallIntegerField(default=0, db_default=0)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

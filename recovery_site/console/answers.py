@@ -43,6 +43,8 @@ _ANSWERS: Mapping[str, Answer] = {
             "A case is opened and the next step planned from what is known; the customer may be charged.",
             "primary",
         ),
+        Answer("again", "Try it again", "It is planned anew from what is known and prepared once more.", "primary"),
+        Answer("give_up", "Give the refund up", "Nothing is sent; the refund counts as failed.", "danger"),
         Answer("cancel", "Cancel the invoice", "Nothing more is collected; the invoice is canceled.", "danger"),
         Answer("write_off", "Write it off", "Nothing more is collected; the invoice is written off.", "danger"),
         Answer("not_paid", "It is not paid", "Recovery goes on and may charge again.", "danger"),

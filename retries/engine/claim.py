@@ -182,7 +182,8 @@ WHERE id = %(job)s AND status = 'RUNNING' AND claim_token = %(token)s AND attemp
 """
 _UNCLAIM = """
 UPDATE retries_retryjob
-SET status = 'SCHEDULED', due_at = %(due_at)s, last_error = %(error)s, claim_token = NULL, lease_until = NULL
+SET status = 'SCHEDULED', due_at = %(due_at)s, last_error = %(error)s, claim_token = NULL, lease_until = NULL,
+    failures = CASE WHEN %(failed)s THEN failures + 1 ELSE failures END
 WHERE id = %(job)s AND status = 'RUNNING' AND claim_token = %(token)s AND attempt_id IS NULL
 """
 
@@ -193,8 +194,12 @@ def job_release(claim: Claim) -> None:
         cursor.execute(_RELEASE, {"job": claim.job_pk, "token": claim.token})
 
 
-def job_unclaim(claim: Claim, *, error: str, due_at: datetime) -> None:
-    """Push a job whose preparation raised to `due_at`, the error kept, so that it cannot stop a sweep."""
+def job_unclaim(claim: Claim, *, error: str, due_at: datetime, failed: bool = False) -> None:
+    """Push a job that cannot go now to `due_at`, the error kept, so that it cannot stop a sweep.
+
+    `failed`: its own preparation raised, which is counted until it is booked anew.
+    """
     parameters: dict[str, Any] = {"due_at": due_at, "error": error[:500], "job": claim.job_pk, "token": claim.token}
+    parameters["failed"] = failed
     with connection.cursor() as cursor:
         cursor.execute(_UNCLAIM, parameters)

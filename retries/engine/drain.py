@@ -25,6 +25,7 @@ from retries.engine.claim import (
     jobs_due,
 )
 from retries.engine.crew import Crew
+from retries.engine.poison import job_poisoned
 from retries.engine.precheck import refused_early
 from retries.engine.prepare import Refused, attempt_postpone, attempt_prepare
 from retries.engine.send import charge_record, charge_send
@@ -42,7 +43,6 @@ from retries.services.gates import (
 log = structlog.get_logger()
 # How long a provider call is taken to last at least; a client with a longer time-out says so itself.
 PROVIDER_TIMEOUT = timedelta(seconds=20)
-_POISON_PAUSE = timedelta(hours=1)
 _BILLER_PAUSE = timedelta(minutes=5)
 # How often to look whether a connection's rate limit allows another call.
 _CALLS_COME_SECONDS = 0.05
@@ -163,8 +163,7 @@ def _work(claim: Claim, this: _Round) -> _Worked:
         outcome = "rescheduled"
     except Exception as error:  # the sweep loop: a poison row must not stop the others
         log.exception("retry_failed", job=claim.job_pk, error=type(error).__name__)
-        job_unclaim(claim, error=f"{type(error).__name__}: {error}", due_at=now + _POISON_PAUSE)
-        outcome = "rescheduled"
+        outcome = job_poisoned(claim, error=f"{type(error).__name__}: {error}", now=now)
     if outcome is None:
         return _Worked(None, None)
     over = outcome in ("settled", "unknown", "awaiting")

@@ -12,15 +12,17 @@ from invoices.states import ATTEMPT_FINISHED, INVOICE_OPEN, ReviewKind, Transact
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
 from retries.locking import Scope, open_case, scope_lock
-from retries.models import Case
+from retries.models import Case, RetryJob
 from retries.refunding import refund_approve, refund_refuse, refund_request
 from retries.refunding.resolve import refund_attempt_resolve
+from retries.refunding.send import refund_fail
 from retries.services import outcomes
+from retries.services.booking import slot_release
 from retries.services.cancel import invoice_end
 from retries.services.cases import case_ensure
 from retries.services.manual import attempt_resolve, case_resume
 from retries.services.planning import case_plan, nothing_due
-from retries.states import CaseStatus, NextStep
+from retries.states import CaseStatus, JobStatus, NextStep
 from tokens.models import Token
 from tokens.services import token_release
 
@@ -128,6 +130,9 @@ def _configuration(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> No
 def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
     """A machine found no step: it was paid after all, it goes on (with a case, if it has none), or it is given up."""
     scope = _close(item, answer, stamp, note)
+    if item.subject_type == "job" and answer in ("again", "give_up"):
+        _job(scope, item.subject_id, stamp, again=answer == "again")
+        return
     if answer == "noted" or scope.invoice.status not in INVOICE_OPEN:
         return
     case = open_case(scope.invoice)
@@ -144,6 +149,28 @@ def _no_plan(item: ReviewItem, answer: str, stamp: Stamp, note: str) -> None:
         case.failure = {**case.failure, "verdict": {**case.failure["verdict"], "look_up": False}}
         case.save(update_fields=["failure"])
         case_plan(scope, case, stamp)
+
+
+def _job(scope: Scope, public_id: str, stamp: Stamp, *, again: bool) -> None:
+    """What could not be prepared is tried again at once, or (a refund) given up."""
+    job = for_no_key_update(RetryJob.objects.filter(public_id=public_id)).get()
+    case = open_case(scope.invoice)
+    if job.status != JobStatus.NEEDS_REVIEW:
+        return
+    if job.kind == TransactionKind.CHARGE and case is not None:
+        case_plan(scope, case, stamp)
+        return
+    job.failures, job.last_error, job.due_at = 0, "", stamp.now
+    if not again:
+        job.cancel()
+        refund = for_no_key_update(Transaction.objects.filter(pk=job.transaction_id)).get()
+        refund_fail(scope, refund, "It could not be prepared, and staff gave it up.", stamp)
+    elif job.kind == TransactionKind.REFUND:
+        job.schedule()
+    else:
+        job.queue()
+    job.save(update_fields=["status", "failures", "last_error", "due_at"])
+    slot_release(scope, stamp)
 
 
 _Answer = Callable[[ReviewItem, str, Stamp, str], object]

@@ -10,7 +10,8 @@ from typing import Any
 from invoices.models import Invoice, Transaction
 from invoices.services.billing import charge_for_due
 from invoices.services.ledger import Stamp, invoice_lock
-from invoices.states import TransactionKind, Trigger
+from invoices.services.reviews import reviews_close
+from invoices.states import ReviewKind, TransactionKind, Trigger
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from retries.decisions import SWAP_ADVANTAGE
@@ -49,12 +50,13 @@ def job_book(
     if job is None:
         job = _job_new(invoice, charge, wanted)
     elif job.status != wanted:
+        _answered(job, invoice, stamp)
         getattr(job, "queue" if holder else "schedule")()
     job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
     job.why, job.decision, job.requested_by = why[:500], dict(decision), stamp.actor
     job.band = priority_band(invoice, case, stamp.now)
     job.expected_value_minor = expected_value(invoice.due_minor, case.category if case else "")
-    job.attempt, job.claim_token, job.lease_until, job.last_error = None, None, None, ""
+    job.attempt, job.claim_token, job.lease_until, job.last_error, job.failures = None, None, None, "", 0
     job.save()
     if case is None:
         return job
@@ -145,12 +147,19 @@ def _demote(holder: RetryJob, winner: Invoice, stamp: Stamp) -> None:
         )
 
 
+def _answered(job: RetryJob, invoice: Invoice, stamp: Stamp) -> None:
+    """A job that waits for staff goes on or ends: what was asked about it is over."""
+    if job.status == JobStatus.NEEDS_REVIEW:
+        reviews_close(invoice=invoice, kinds=[ReviewKind.NO_PLAN], subject_id=job.public_id, stamp=stamp)
+
+
 def job_end(scope: Scope, stamp: Stamp, *, exhausted: bool = False, done: bool = False) -> None:
     """End the invoice's open charge job and hand the slot on. A RUNNING job ends DONE or EXHAUSTED, others CANCELED."""
     for job in _OPEN_JOBS.all(invoice=scope.invoice.pk):
         if job.status == JobStatus.RUNNING and (done or exhausted):
             getattr(job, "finish" if done else "exhaust")()
         else:
+            _answered(job, scope.invoice, stamp)
             job.cancel()
         job.save(update_fields=["status"])
     slot_release(scope, stamp)

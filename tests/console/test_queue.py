@@ -172,7 +172,7 @@ def test_every_kind_has_guidance_and_every_offered_answer_has_words(world: World
     assert [kind for kind in ReviewKind.values if guidance(kind) == guidance("something else")] == []
     offered = {
         "charged", "not_charged", "refunded", "not_refunded", "refund", "keep", "approve", "refuse", "noted",
-        "repaired", "paid", "not_paid", "recover", "cancel", "write_off",
+        "repaired", "paid", "not_paid", "recover", "cancel", "write_off", "again", "give_up",
     }  # fmt: skip
     assert all(answer.effect for answer in answers_of(ReviewItem(choices=sorted(offered))))
     own = {"wrong_currency": ["pays", "refund", "keep"], "mismatch": ["charged_as_told", "charged", "not_charged"]}

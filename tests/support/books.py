@@ -174,7 +174,7 @@ def _real(case: Case, invoice: Invoice, flying: Any) -> bool:
         case "customer":
             return case.next_step_at is not None and not jobs
         case "staff":
-            return (_asked(invoice) or flying.exists()) and not jobs
+            return (_asked(invoice) and jobs in ([], ["NEEDS_REVIEW"])) or (flying.exists() and not jobs)
         case _:
             return False
 
