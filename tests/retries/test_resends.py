@@ -154,6 +154,26 @@ def test_every_action_leaves_one_line_with_its_status_and_how_long_it_was_stuck(
     assert shop.job(queued).status == "SCHEDULED"
 
 
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_resend_counts_another_customers_try_of_the_same_card(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    """Its network allows one try a day, and somebody else's bill was tried with the card since ours was sent."""
+    if not guarded:
+        monkeypatch.setattr(resolution, "_resend_obstacle", lambda *known: "")
+    bill = shop.failed_bill(network="amex")
+    shop.sandbox.script(bill.token, "timeout_before", "ok")
+    shop.wait(hours=25)
+    assert shop.drain().unknown == 1
+    shop.expire_leases()
+    shop.wait(hours=1)
+    shop.failed_bill(network="amex", fingerprint=f"fp_{bill.token}")
+    assert shop.reconcile().charges["resent"] == (0 if guarded else 1)
+    assert (shop.attempt(bill).status, shop.charged(bill)) == (("UNKNOWN", 0) if guarded else ("SUCCEEDED", 2500))
+    if guarded:
+        assert_promises(shop)
+
+
 @pytest.mark.parametrize("whose", ["card", "customer"])
 @pytest.mark.parametrize("guarded", [False, True])
 def test_no_other_charge_of_its_card_or_customer_leaves_beside_a_resend(
