@@ -3,8 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, Sum
+from django.db import connection, transaction
 
 from invoices.models import Customer, Invoice, ProviderPayment, Transaction
 from invoices.services.ledger import Stamp, invoice_lock, move, record_event
@@ -209,26 +208,41 @@ def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
     return charge or charge_create(invoice, amount_minor=invoice.due_minor, currency=invoice.currency, stamp=stamp)
 
 
+_TOTALS = """
+UPDATE invoices_invoice SET paid_minor = done.paid - lost.total, refunded_minor = done.refunded,
+    credited_minor = done.credited
+FROM (
+    SELECT COALESCE(sum(captured_minor) FILTER (WHERE kind = 'CHARGE' AND currency = %(currency)s), 0) AS paid,
+        COALESCE(sum(captured_minor) FILTER (
+            WHERE kind = 'REFUND' AND currency = %(currency)s AND reversed_at IS NULL), 0) AS refunded,
+        COALESCE(sum(settles_minor) FILTER (WHERE kind = 'CHARGE' AND NOT EXISTS (
+            SELECT 1 FROM invoices_dispute dispute JOIN invoices_attempt attempt ON attempt.id = dispute.attempt_id
+            WHERE attempt.transaction_id = charge.id AND dispute.invoice_id = %(invoice)s
+                AND dispute.status = 'LOST' AND dispute.applied_at IS NOT NULL)), 0) AS credited
+    FROM invoices_transaction charge WHERE invoice_id = %(invoice)s AND status = 'DONE'
+) done, (
+    SELECT COALESCE(sum(LEAST(disputed, brought)), 0) AS total FROM (
+        SELECT sum(dispute.amount_minor) AS disputed, COALESCE(attempt.captured_minor, 0) AS brought
+        FROM invoices_dispute dispute JOIN invoices_attempt attempt ON attempt.id = dispute.attempt_id
+        WHERE dispute.invoice_id = %(invoice)s AND dispute.status = 'LOST' AND dispute.applied_at IS NOT NULL
+            AND attempt.currency = %(currency)s
+        GROUP BY attempt.id
+    ) per_payment
+) lost
+WHERE id = %(invoice)s
+RETURNING paid_minor, refunded_minor, credited_minor
+"""
+
+
 def totals_refresh(invoice: Invoice) -> None:
     """Recompute what was paid, credited and refunded from the transactions that carry the truth.
 
     A reversed charge (bank return, lost dispute that took effect) no longer counts, neither as paid nor as credited. Of
     one payment no more is taken back than it brought, however many disputes name it and whatever fees they include.
     """
-    charge, ours = Q(kind=TransactionKind.CHARGE), Q(currency=invoice.currency)
-    applied = invoice.disputes.filter(applied_at__isnull=False, status=DisputeStatus.LOST)
-    done = Transaction.objects.filter(invoice=invoice, status=TransactionStatus.DONE)
-    sums = done.annotate(lost=Exists(applied.filter(attempt__transaction=OuterRef("pk")))).aggregate(
-        paid=Sum("captured_minor", filter=charge & ours),
-        refunded=Sum("captured_minor", filter=~charge & ours & Q(reversed_at=None)),
-        credited=Sum("settles_minor", filter=charge & Q(lost=False)),
-    )
-    per_payment = applied.filter(attempt__currency=invoice.currency).values_list("attempt__captured_minor")
-    totals = per_payment.annotate(total=Sum("amount_minor")).order_by("attempt")
-    reversed_minor = sum(min(total, captured or 0) for captured, total in totals)
-    invoice.paid_minor = (sums["paid"] or 0) - reversed_minor
-    invoice.refunded_minor, invoice.credited_minor = sums["refunded"] or 0, sums["credited"] or 0
-    invoice.save(update_fields=["paid_minor", "refunded_minor", "credited_minor"])
+    with connection.cursor() as cursor:
+        cursor.execute(_TOTALS, {"invoice": invoice.pk, "currency": invoice.currency})
+        invoice.paid_minor, invoice.refunded_minor, invoice.credited_minor = cursor.fetchone()
 
 
 def charge_credit(invoice: Invoice, charge: Transaction, stamp: Stamp) -> int:
