@@ -130,7 +130,7 @@ def day_live(player: Player, group: str, deliveries: Sequence[Delivery], start: 
     booked, planned = _booked(player, group), _planned(player, group)
     waiting = iter(deliveries)
     delivery = next(waiting, None)
-    payers = Payers(player.merchant.pk, f"[{group}]$")
+    payers = Payers(player.merchant.pk, start, f"[{group}]$")
     payers.look(now=start)
     with Postman() as postman:
         while True:

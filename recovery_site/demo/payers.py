@@ -96,10 +96,13 @@ def react(reaction: Reaction, *, now: datetime) -> None:
 
 
 class Payers:
-    """The customers of one merchant whose ids fit a pattern. Each reacts to a message at most once."""
+    """The customers of one merchant whose ids fit a pattern. Each reacts to a message at most once.
 
-    def __init__(self, merchant_pk: int, ids: str = "") -> None:
-        self._merchant_pk, self._ids = merchant_pk, ids
+    `since`: reactions before it have been lived, also those that left no trace, such as a look at a dead link.
+    """
+
+    def __init__(self, merchant_pk: int, since: datetime, ids: str = "") -> None:
+        self._merchant_pk, self._since, self._ids = merchant_pk, since, ids
         self._done: set[int] = set()
         self._waiting: list[Reaction] = []
 
@@ -118,7 +121,9 @@ class Payers:
             customer__connector_customer_id__regex=self._ids,
         ).exclude(pk__in=self._done)
         found = (reaction_of(message) for message in messages.select_related("customer"))
-        self._waiting = sorted((one for one in found if one), key=lambda one: (one.at, one.message_pk))
+        self._waiting = sorted(
+            (one for one in found if one and one.at >= self._since), key=lambda one: (one.at, one.message_pk)
+        )
 
     def act(self, *, now: datetime) -> int:
         """Let everybody react whose time has come; returns how many did."""
@@ -135,7 +140,7 @@ class LivePayers(threading.Thread):
 
     def __init__(self, merchant_pks: Sequence[int]) -> None:
         super().__init__(name="payers", daemon=True)
-        self._payers = [Payers(merchant_pk) for merchant_pk in merchant_pks]
+        self._payers = [Payers(merchant_pk, clock.now()) for merchant_pk in merchant_pks]
         self._stopped = threading.Event()
 
     def run(self) -> None:
