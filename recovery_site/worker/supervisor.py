@@ -33,10 +33,11 @@ from recovery_site.worker.ticks import (
 from retries.services.sweeps import WORKER_PREFIX, beat, beats_forget
 
 log = structlog.get_logger()
-POLL_SECONDS = 0.5
+# A webhook is begun within a second: a look, the gap after the order before it, and q2's own look (0.2 s).
+POLL_SECONDS = 0.25
 BEAT_SECONDS = 5.0
 # Two orders of one kind are at least this far apart, so that work which stays due cannot keep a core busy.
-LEAST_GAP_SECONDS = 1.0
+LEAST_GAP_SECONDS = 0.5
 # A cluster that ends this often within the time cannot be run here: somebody has to look.
 RESTARTS, RESTARTS_WITHIN_SECONDS = 5, 120.0
 # A cluster that has not done anything since its start may still be starting, on a slow or busy machine.

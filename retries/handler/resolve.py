@@ -85,6 +85,9 @@ def _paid_attempt(facts: DisputeFacts | RefundFacts, connection: Connection) -> 
     newest = ("-captured_minor", "-id")
     if facts.payment_id:
         by_payment = charges.filter(provider_payment_id=facts.payment_id)
+        if facts.charge_id:
+            # A biller's tries share one payment: a declined one of another charge is not what was paid. That waits.
+            by_payment = by_payment.filter(Q(provider_id=None) | Q(captured_minor__gt=0))
         if found := by_payment.order_by(*newest).first():
             return found
     if facts.invoice_id and not facts.charge_id:
