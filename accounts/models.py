@@ -7,6 +7,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from oauth2_provider.models import AbstractApplication
 
 from accounts.states import Role
 from recovery_site.common.ids import public_id
@@ -62,6 +63,8 @@ class ApiKey(models.Model):
 
     merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=100)
+    # Who has seen its text: what the key asks for, this person cannot approve as a second one.
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     prefix = models.CharField(max_length=16, unique=True)
     key_hash = models.CharField(max_length=64)
     scopes = ArrayField(models.CharField(max_length=40), default=list)
@@ -72,6 +75,25 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class OAuthApplication(AbstractApplication):
+    """A program that gets short tokens for one merchant: for itself, or for people who let it act for them.
+
+    `user` is the person who made it, `scopes` the most that its tokens can have.
+    """
+
+    # The library's own would end the application with the account of the person.
+    user = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="oauth_applications")
+    scopes = ArrayField(models.CharField(max_length=40), default=list)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta(AbstractApplication.Meta):
+        verbose_name = "OAuth application"
+
+    def is_usable(self, request: object) -> bool:
+        return self.revoked_at is None
 
 
 class IdempotencyRecord(models.Model):

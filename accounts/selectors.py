@@ -3,7 +3,8 @@
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet
 
-from accounts.models import Membership, Merchant, User
+from accounts.models import ApiKey, Membership, Merchant, OAuthApplication, User
+from accounts.scopes import ROLE_SCOPES
 from accounts.states import Role
 from recovery_site.common.errors import NotFound
 
@@ -55,3 +56,21 @@ def merchants_with_role(user: User | AnonymousUser, at_least: Role) -> QuerySet[
         return Merchant.objects.all()
     roles = [role for role, rank in _RANK.items() if rank >= _RANK[at_least]]
     return Merchant.objects.filter(pk__in=Membership.objects.filter(user=user, role__in=roles).values("merchant"))
+
+
+def scopes_of(user: User | AnonymousUser, merchant: Merchant) -> frozenset[str]:
+    """What the person's role at this merchant allows; empty for strangers."""
+    role = role_at(user, merchant)
+    return ROLE_SCOPES[role] if role else frozenset()
+
+
+def person_behind(actor: str) -> int | None:
+    """The person who signs as `actor`: themselves, or whoever made the key or the application that acts."""
+    kind, _, name = actor.partition(":")
+    if kind == "user":
+        return int(name) if name.isdigit() else None
+    if kind == "key":
+        return ApiKey.objects.filter(prefix=name).values_list("created_by", flat=True).first()
+    if kind == "app":
+        return OAuthApplication.objects.filter(client_id=name).values_list("user", flat=True).first()
+    return None

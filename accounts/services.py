@@ -39,7 +39,7 @@ class NewMerchant:
 @transaction.atomic
 def merchant_create(*, name: str, timezone: str = "UTC") -> NewMerchant:
     """A tenant and its first API key, which may do everything. Raises InvalidInput, Conflict for a taken name."""
-    name = _clean_name(name, "A merchant")
+    name = name_clean(name, "A merchant")
     if timezone not in available_timezones():
         raise InvalidInput(f"{timezone!r} is no time zone; use an IANA name such as Europe/Paris.")
     try:
@@ -51,7 +51,8 @@ def merchant_create(*, name: str, timezone: str = "UTC") -> NewMerchant:
     return NewMerchant(merchant, key)
 
 
-def _clean_name(name: str, what: str) -> str:
+def name_clean(name: str, what: str) -> str:
+    """The name without superfluous blanks. Raises InvalidInput."""
     cleaned = re.sub(r"\s+", " ", name).strip()
     if not 1 <= len(cleaned) <= 100 or not cleaned.isprintable():
         raise InvalidInput(f"{what} needs a name of 1 to 100 printable characters.")
@@ -68,27 +69,41 @@ def merchant_require(name: str) -> Merchant:
 
 @transaction.atomic
 def api_key_create(
-    *, merchant: Merchant, name: str, scopes: Sequence[str], expires_at: datetime | None = None
+    *,
+    merchant: Merchant,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None = None,
+    created_by: User | None = None,
 ) -> NewApiKey:
     """A new key; its text is returned once and stored nowhere. Raises InvalidInput for unknown scopes."""
-    unknown = sorted(set(scopes) - set(Scope.values))
-    if unknown or not scopes:
-        raise InvalidInput(f"Scopes must be some of {', '.join(Scope.values)}; not {', '.join(unknown) or 'none'}.")
+    scopes = scopes_check(scopes)
     plain = key_generate()
     row = ApiKey.objects.create(
         merchant=merchant,
-        name=_clean_name(name, "An API key"),
+        name=name_clean(name, "An API key"),
         prefix=plain.prefix,
         key_hash=key_hash(plain.text),
-        scopes=sorted(set(scopes)),
+        scopes=scopes,
         expires_at=expires_at,
+        created_by=created_by,
     )
     logger.info("api_key_created", merchant=merchant.public_id, prefix=plain.prefix, scopes=row.scopes)
     return NewApiKey(row, plain.text)
 
 
+def scopes_check(scopes: Sequence[str]) -> list[str]:
+    """The scopes in order, each once. Raises InvalidInput for none and for unknown ones."""
+    unknown = sorted(set(scopes) - set(Scope.values))
+    if unknown or not scopes:
+        raise InvalidInput(f"Scopes must be some of {', '.join(Scope.values)}; not {', '.join(unknown) or 'none'}.")
+    return sorted(set(scopes))
+
+
 @transaction.atomic
-def api_key_rotate(*, api_key_pk: int, now: datetime, overlap: timedelta = ROTATION_OVERLAP) -> NewApiKey:
+def api_key_rotate(
+    *, api_key_pk: int, now: datetime, overlap: timedelta = ROTATION_OVERLAP, by: User | None = None
+) -> NewApiKey:
     """A new key with the old one's name and scopes; the old one ends after `overlap`. Raises Conflict."""
     old = ApiKey.objects.select_for_update(of=("self",)).select_related("merchant").filter(pk=api_key_pk).first()
     if old is None:
@@ -96,7 +111,9 @@ def api_key_rotate(*, api_key_pk: int, now: datetime, overlap: timedelta = ROTAT
     if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
         raise Conflict(f"The key {old.prefix} is no longer valid; create a new one instead.")
     end = now + overlap
-    new = api_key_create(merchant=old.merchant, name=old.name, scopes=old.scopes, expires_at=old.expires_at)
+    new = api_key_create(
+        merchant=old.merchant, name=old.name, scopes=old.scopes, expires_at=old.expires_at, created_by=by
+    )
     old.expires_at = end if old.expires_at is None else min(end, old.expires_at)
     old.save(update_fields=["expires_at"])
     return new

@@ -1,7 +1,10 @@
 """Every address under /api/: each app brings its own, this page puts them together."""
 
+from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
-from django.urls import URLPattern, URLResolver, include, path
+from django.shortcuts import render
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from accounts.api import converters, problems
@@ -14,6 +17,19 @@ class OpenApi(SpectacularJSONAPIView):
 
     authentication_classes = ()
     permission_classes = ()
+
+
+@csp_update({"img-src": ["data:"]})
+@require_safe
+def reference(request: HttpRequest) -> HttpResponse:
+    """The document drawn for people. Swagger UI's stylesheet carries its icons as data."""
+    return render(request, "api/docs.html")
+
+
+@require_safe
+def errors(request: HttpRequest) -> HttpResponse:
+    """Every stable code and what to do about it: where the `type` of a problem leads."""
+    return render(request, "api/errors.html", {"kinds": sorted(problems.KINDS.values(), key=lambda kind: kind.code)})
 
 
 class _SameRequest(HttpResponsePermanentRedirect):
@@ -41,7 +57,9 @@ v1: list[URLPattern | URLResolver] = [
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
+    path("docs", reference, name="api-docs"),
+    path("docs/errors", errors, name="api-errors"),
     path("<path:rest>/", without_slash),
     path("", unknown),
-    path("<path:rest>", unknown),
+    re_path(r"^(?P<rest>[\s\S]+)$", unknown),  # a path with line breaks, too
 ]

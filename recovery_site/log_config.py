@@ -16,6 +16,8 @@ def scrub_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
         key: value if isinstance(value, _PLAIN_TYPES) or key.startswith("_") else scrub_text(str(value))
         for key, value in event.items()
     }
+    if event.get("logger") == "django.request":
+        plain.pop("request", None)  # names the address with its query string, which may hold somebody's mail address
     kept = {key: plain.pop(key) for key in ("_record", "_from_structlog") if key in plain}
     return {**scrub(plain), **kept}  # type: ignore[dict-item]
 

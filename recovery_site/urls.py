@@ -14,6 +14,7 @@ urlpatterns = [
     path("console/", include("recovery_site.console.urls")),
     path("webhooks/", include("webhooks.urls")),
     path("api/", include("recovery_site.api")),
+    path("oauth/", include("accounts.oauth.urls")),
     path("pay/", include("notifications.hosted.urls")),
     path("mail/reports/<uuid:endpoint>/", mail_reports, name="mail-reports"),
     path("health/live", health.live, name="health-live"),

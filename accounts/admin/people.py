@@ -249,7 +249,11 @@ class ApiKeyAdmin(TenantAdmin):
     def save_model(self, request, obj, form, change):
         """Through the service; the text goes with the object to the one page that shows it."""
         new = api_key_create(
-            merchant=obj.merchant, name=obj.name, scopes=form.cleaned_data["scopes"], expires_at=obj.expires_at
+            merchant=obj.merchant,
+            name=obj.name,
+            scopes=form.cleaned_data["scopes"],
+            expires_at=obj.expires_at,
+            created_by=request.user,
         )
         obj.pk = new.row.pk
         obj.new_key = new
@@ -308,7 +312,7 @@ class ApiKeyAdmin(TenantAdmin):
         keys: list[NewApiKey] = []
         for key in rows:
             try:
-                keys.append(api_key_rotate(api_key_pk=key.pk, now=clock.now()))
+                keys.append(api_key_rotate(api_key_pk=key.pk, now=clock.now(), by=request.user))
             except RecoveryError as error:
                 self.message_user(request, error.message, messages.ERROR)
             else:

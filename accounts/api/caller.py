@@ -12,8 +12,7 @@ from accounts.scopes import Scope
 class Caller:
     """One merchant's caller. `actor` stands in the ledger and in the audit, `credential` is what calls are counted by.
 
-    `user` is the person of an OAuth token that a person granted; programs have none. `made_by` is the person who made
-    the key that a program uses.
+    `user` is the person of an OAuth token that a person granted; programs have none.
     """
 
     merchant: Merchant
@@ -21,7 +20,6 @@ class Caller:
     credential: str
     scopes: frozenset[str]
     user: User | None = None
-    made_by: int | None = None
 
     # What Django and DRF ask of a user.
     is_authenticated = True

@@ -1,9 +1,12 @@
 """Filters of lists: exact values and instants; what nobody offers is refused, so that a misspelt filter is noticed."""
 
+from datetime import UTC, datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
+from django_filters.fields import IsoDateTimeField
 from rest_framework import serializers
 
 _PAGING = frozenset({"cursor", "limit", "ordering"})
@@ -37,8 +40,21 @@ class StrictFilterBackend(filters.DjangoFilterBackend):
         return filterset.qs
 
 
+class InstantField(IsoDateTimeField):
+    """In UTC: PostgreSQL takes no offset beyond 16 hours, ISO 8601 does."""
+
+    def clean(self, value: Any) -> datetime | None:
+        found = super().clean(value)
+        try:
+            return found.astimezone(UTC) if found is not None else None
+        except OverflowError as error:
+            raise ValidationError("This instant lies outside of the calendar.") from error
+
+
 class InstantFilter(filters.IsoDateTimeFilter):
     """An ISO 8601 instant with an offset."""
+
+    field_class = InstantField
 
 
 class ListFilters(filters.FilterSet):

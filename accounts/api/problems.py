@@ -66,6 +66,14 @@ _KINDS = (
         "It cannot be placed yet",
         "A charge of this invoice is in flight: wait for the seconds in Retry-After, then send it again.",
     ),
+    Kind(
+        "target_refused",
+        400,
+        "This address is one that nothing is sent to",
+        "Use a public https address, or have the operator allow its network.",
+    ),
+    Kind("target_unknown", 400, "The name has no address now", "Check its DNS record, then send it again."),
+    Kind("policy_invalid", 400, "The policy is not acceptable", "Correct what errors names; see the published schema."),
     Kind("body_too_large", 413, "The body is too large", "Send fewer things at once."),
     Kind("misdirected", 421, "Another process serves this", "Ask at the address in the detail."),
     Kind("unsupported_media_type", 415, "Only JSON is read here", "Send Content-Type: application/json."),
@@ -121,7 +129,7 @@ def problem(
     """The body of an error. A code without an entry of its own takes title and hint of its status."""
     kind = KINDS.get(code) or KINDS[_BY_STATUS.get(status, "invalid_input")]
     body: dict[str, Any] = {
-        "type": f"{settings.PUBLIC_URL}/api/docs/errors#{code}",
+        "type": f"{settings.PUBLIC_URL}/api/docs/errors#{kind.code}",
         "title": kind.title,
         "status": status,
         "code": code,

@@ -39,6 +39,10 @@ class ApiSchema(AutoSchema):
     def _is_list_view(self, serializer: Any = None) -> bool:
         return self.method == "GET" and getattr(self.view, "pagination_class", None) is KeysetPagination
 
+    def map_renderers(self, attribute: str) -> list[Any]:
+        """Answers are JSON; problem details are those of the errors only."""
+        return ["application/json"]
+
     def get_override_parameters(self) -> list[Any]:
         if self.method != "POST":
             return []
@@ -48,7 +52,7 @@ class ApiSchema(AutoSchema):
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         codes = set(_ALWAYS)
-        if "{" in self.path or self.method == "POST":
+        if "{" in self.path or self.method == "POST" or getattr(self.view, "by_connection", False):
             codes.add("404")
         if self.method in ("POST", "DELETE"):
             codes.add("409")

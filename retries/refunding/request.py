@@ -6,6 +6,7 @@ from django.db import transaction
 from django.db.models import Sum
 
 from accounts.models import Merchant
+from accounts.selectors import person_behind
 from invoices.models import Attempt, Dispute, Invoice, ReviewItem, Transaction
 from invoices.services.ledger import Stamp, move
 from invoices.services.refunds import refund_create, refund_state
@@ -177,9 +178,12 @@ def refund_book(refund: Transaction, *, due_at: datetime, customer_pk: int, acto
 
 @transaction.atomic
 def refund_approve(*, refund_pk: int, stamp: Stamp, note: str = "") -> None:
-    """A second person releases a refund. Raises Conflict for the person who asked, or if nothing waits."""
+    """A second person releases a refund. Raises Conflict for the person who asked, also by a key or an application of
+    theirs, or if nothing waits."""
     scope, refund, item = _pending(refund_pk)
-    if item.facts.get("requested_by") == stamp.actor:
+    asked = str(item.facts.get("requested_by", ""))
+    first, second = person_behind(asked), person_behind(stamp.actor)
+    if asked == stamp.actor or (first is not None and first == second):
         raise Conflict("A refund of this size needs a second person: somebody else has to approve it.")
     review_resolve(item_pk=item.pk, invoice=scope.invoice, resolution="approve", stamp=stamp, note=note)
     _send(scope, refund, stamp)

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.keys import key_hash
-from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
+from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, OAuthApplication, User
 from accounts.services import membership_set, merchant_create
 
 pytestmark = pytest.mark.django_db
@@ -231,3 +231,28 @@ def test_roles_stand_in_the_list_of_people(merchant: Merchant, boss: Client) -> 
     page = boss.get(reverse("admin:accounts_user_changelist")).content.decode()
     assert "Support of Acme" in page
     assert "everything" in page
+
+
+# --- OAuth applications ---------------------------------------------------------------------------
+
+
+def test_a_manager_makes_an_application_whose_secret_is_shown_once_and_ends_it(merchant: Merchant) -> None:
+    client = member(merchant, "manager")
+    form = {"merchant": merchant.pk, "name": "Books", "scopes": ["read"], "redirect_uris": ""}
+    page = client.post(reverse("admin:accounts_oauthapplication_add"), form).content.decode()
+    row = OAuthApplication.objects.get()
+    (secret,) = re.findall(r"Client secret: <code>(\w{128})</code>", page)
+    assert (row.merchant, row.scopes, row.user is not None, secret in row.client_secret) == (
+        merchant,
+        ["read"],
+        True,
+        False,
+    )
+    listed = client.get(reverse("admin:accounts_oauthapplication_change", args=[row.pk])).content.decode()
+    assert (row.client_id in listed, row.client_secret in listed) == (True, False)
+    act(client, "oauthapplication", "revoke", [row], confirmed="1", reason="gone")
+    row.refresh_from_db()
+    assert row.revoked_at is not None
+    refused = client.post(reverse("admin:accounts_oauthapplication_add"), {**form, "public": "on"}, follow=True)
+    assert "give its redirect address" in refused.content.decode()
+    assert member(merchant, "support").get(reverse("admin:accounts_oauthapplication_add")).status_code == 403

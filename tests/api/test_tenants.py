@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.db import connection
 from drf_spectacular.generators import SchemaGenerator
 
 from invoices.models import Attempt, Dispute, Invoice, Transaction
@@ -15,13 +13,12 @@ from providers.base import DisputeFacts, DisputeStatus, RefundFacts, RefundStatu
 from retries.models import Case, RetryJob
 from tests.api.door import Door
 from tests.console.world import World
+from tests.support.snapshot import changed, snapshot
 from tokens.models import Card, Token
 from webhooks.models import Delivery, InboxEvent, OutboundEndpoint
 from webhooks.services import endpoint_create
 
 pytestmark = pytest.mark.django_db
-# Written by every call, also by one that is refused: who asked, and what was counted.
-_BOOKS = {"accounts_apiaccess", "accounts_apikey", "accounts_ratewindow"}
 
 
 def routes() -> Iterator[tuple[str, str]]:
@@ -30,19 +27,6 @@ def routes() -> Iterator[tuple[str, str]]:
     for path, methods in schema["paths"].items():
         for method in methods:
             yield method.upper(), path
-
-
-def row_counts() -> dict[str, Any]:
-    """A fingerprint of every table of ours."""
-    found = {}
-    with connection.cursor() as cursor:
-        for model in apps.get_models():
-            table = model._meta.db_table
-            if table.split("_")[0] in ("accounts", "invoices", "tokens", "retries", "webhooks") and table not in _BOOKS:
-                # Table names come from the models, nothing from outside.
-                cursor.execute(f"SELECT md5(string_agg(t::text, ',' ORDER BY t::text)) FROM {table} t")  # noqa: S608
-                found[table] = cursor.fetchone()
-    return found
 
 
 def ids(world: World) -> dict[str, str]:
@@ -138,7 +122,7 @@ def test_foreign_ids_do_not_exist_on_any_address(redis_client: object, settings:
     world, stranger = World(name="Ann's"), Door()
     named = ids(world)
     own = Door(merchant=world.merchant)
-    before, asked, wrong = row_counts(), 0, []
+    before, asked, wrong = snapshot(), 0, []
     for method, path in routes():
         plain = path.removeprefix("/api/v1")
         if "{" not in plain and method == "GET":
@@ -158,8 +142,7 @@ def test_foreign_ids_do_not_exist_on_any_address(redis_client: object, settings:
             wrong.append((method, plain, answer.status_code, answer.content[:200]))
     assert wrong == []
     assert asked >= 43
-    after = row_counts()
-    assert {table for table in before if before[table] != after[table]} == set()
+    assert changed(before) == set()
 
 
 def test_lists_hold_only_what_is_ones_own(redis_client: object, settings: Any) -> None:
