@@ -35,6 +35,17 @@ def current_merchant(request: HttpRequest) -> Merchant:
     return merchant
 
 
+def merchant_noted(request: HttpRequest) -> Merchant | None:
+    """Whom the request was about, as far as its page has said so."""
+    noted: Merchant | None = getattr(request, _CACHED, None)
+    return noted
+
+
+def merchant_note(request: HttpRequest, merchant: Merchant) -> None:
+    """The request is about this merchant; what was chosen in the session stays."""
+    setattr(request, _CACHED, merchant)
+
+
 def choose_merchant(request: HttpRequest, merchant: Merchant) -> None:
     """Make `merchant` the current one. The caller has checked that the user may see it (a case page has)."""
     setattr(request, _CACHED, merchant)

@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Now
 from rest_framework.exceptions import APIException
@@ -21,10 +21,6 @@ from rest_framework.exceptions import APIException
 from accounts.models import IdempotencyRecord, Merchant
 from recovery_site.common.crypto import decrypt_json, encrypt_json
 from recovery_site.common.errors import RecoveryError
-
-KEEP = timedelta(days=7)
-# Old rows go a few at a time with every new one; nothing else needs to look after them.
-_SWEEP = 20
 
 
 class IdempotencyInFlight(RecoveryError):
@@ -56,8 +52,9 @@ def run_once(
     `calls_out`: the work calls a provider, so it cannot run inside one transaction. A refusal (an exception) changes
     nothing and keeps nothing. Raises IdempotencyInFlight, IdempotencyMismatch.
     """
+    keep = settings.IDEMPOTENCY_RETENTION
     with _alone(merchant, key):
-        found = IdempotencyRecord.objects.filter(merchant=merchant, key=key, created_at__gt=Now() - KEEP).first()
+        found = IdempotencyRecord.objects.filter(merchant=merchant, key=key, created_at__gt=Now() - keep).first()
         if found is not None and found.fingerprint != fingerprint:
             raise IdempotencyMismatch(
                 "This Idempotency-Key was used for another request: send a new key with every new request."
@@ -86,9 +83,8 @@ def _run_or_forget(record: IdempotencyRecord, work: Callable[[], Answer]) -> Ans
 
 
 def _insert(merchant: Merchant, key: str, fingerprint: str) -> IdempotencyRecord:
-    old = IdempotencyRecord.objects.filter(merchant=merchant, created_at__lte=Now() - KEEP)
-    IdempotencyRecord.objects.filter(pk__in=old.order_by("created_at").values("pk")[:_SWEEP]).delete()
-    IdempotencyRecord.objects.filter(merchant=merchant, key=key, created_at__lte=Now() - KEEP).delete()
+    # One whose time is over may be there until the next purge.
+    IdempotencyRecord.objects.filter(merchant=merchant, key=key).delete()
     return IdempotencyRecord.objects.create(merchant=merchant, key=key, fingerprint=fingerprint)
 
 

@@ -128,9 +128,12 @@ class RateWindow(models.Model):
 
 
 class ApiAccess(models.Model):
-    """Who read or changed what through the API: one row per answered call, no bodies, no query strings."""
+    """Who read or changed what, through the API or on a page: one row per answer, no bodies, no query strings.
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
+    Without a merchant: a page about several, of a person who sees several.
+    """
+
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
     actor = models.CharField(max_length=100)
     credential = models.CharField(max_length=100)
     method = models.CharField(max_length=7)
@@ -141,8 +144,8 @@ class ApiAccess(models.Model):
     at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
-        verbose_name = "API access"
-        verbose_name_plural = "API accesses"
+        verbose_name = "access"
+        verbose_name_plural = "accesses"
         indexes = [
             models.Index(fields=["merchant", "-id"], name="api_access_by_merchant"),
             models.Index(fields=["merchant", "subject", "-id"], name="api_access_by_subject"),

@@ -183,6 +183,8 @@ METRICS_TOKEN = env.text("METRICS_TOKEN")
 INBOX_RETENTION = env.duration("INBOX_RETENTION", "90d")
 WEBHOOK_OUT_RETENTION = env.duration("WEBHOOK_OUT_RETENTION", "30d")
 OUTBOX_RETENTION = env.duration("OUTBOX_RETENTION", "30d")
+AUDIT_RETENTION = env.duration("AUDIT_RETENTION", "400d")
+IDEMPOTENCY_RETENTION = env.duration("IDEMPOTENCY_RETENTION", "7d")
 EVENT_HOOKS = env.items("EVENT_HOOKS")
 WEBHOOK_OUT_DISABLE_AFTER = env.duration("WEBHOOK_OUT_DISABLE_AFTER", "5d")
 PRIVATE_TARGETS = env.networks("PRIVATE_TARGETS", [] if PRODUCTION else ["127.0.0.0/8", "::1"])
@@ -276,6 +278,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "recovery_site.request_log.PlainRequestMiddleware",
+    "accounts.audit.AuditMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "recovery_site.urls"

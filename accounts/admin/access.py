@@ -1,4 +1,4 @@
-"""How programs used the API: to look at, never to edit."""
+"""Who used the API and the pages, and the answers kept for programs: to look at, never to edit."""
 
 from django.contrib import admin
 

@@ -15,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts.current import merchant_note
 from accounts.models import Merchant
 from accounts.selectors import may, merchants_for, merchants_with_role
 from accounts.states import Role
@@ -80,6 +81,12 @@ class TenantAdmin(admin.ModelAdmin):
         if request.user.is_superuser:
             return rows
         return rows.filter(**{f"{self.merchant_path}__in": merchants_for(request.user)})
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        if found is not None:
+            merchant_note(request, self.merchant_of(found))
+        return found
 
     # --- who may ----------------------------------------------------------------------------------
 

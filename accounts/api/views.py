@@ -25,11 +25,11 @@ from accounts.api.pagination import KeysetPagination
 from accounts.api.parsing import JsonAlways, ProblemRenderer, StrictJSONParser
 from accounts.api.permissions import ScopePermission
 from accounts.api.problems import IdempotencyKeyInvalid, RateLimited
+from accounts.audit import access_note
 from accounts.idempotency import Answer, run_once
 from accounts.limits import Spent, spend
-from accounts.models import ApiAccess, Merchant
+from accounts.models import Merchant
 from accounts.scopes import Scope
-from recovery_site.common.db import fit
 from recovery_site.common.errors import NotFound
 
 # Only answers that belong to what was done are replayed; headers about limits belong to a moment.
@@ -128,16 +128,13 @@ class ApiView(GenericAPIView):
         return response
 
     def _write_down(self, caller: Caller, request: Request, response: Any) -> None:
-        match = request.resolver_match
-        ApiAccess.objects.create(
+        access_note(
             merchant=caller.merchant,
-            actor=fit(ApiAccess, "actor", caller.actor),
-            credential=fit(ApiAccess, "credential", caller.credential),
-            method=request.method or "",
-            route=fit(ApiAccess, "route", match.route if match else ""),
-            subject=fit(ApiAccess, "subject", "/".join(str(value) for value in self.kwargs.values())),
+            actor=caller.actor,
+            credential=caller.credential,
+            request=request,
+            values=self.kwargs,
             status_code=response.status_code,
-            request_id=str(structlog.contextvars.get_contextvars().get("request_id", ""))[:64],
         )
 
 

@@ -73,6 +73,8 @@ def application_revoke(*, application_pk: int, now: datetime) -> None:
         log.info("oauth_application_revoked", application=application_pk)
 
 
-def tokens_purge() -> None:
-    """Delete tokens and consents whose time is over."""
+def tokens_purge() -> int:
+    """Delete tokens and consents whose time is over; returns how many access tokens went."""
+    before = AccessToken.objects.count()
     clear_expired()
+    return before - AccessToken.objects.count()

@@ -1,4 +1,4 @@
-"""`purge`: delete webhooks and deliveries that are kept only for a while. The worker does it every hour."""
+"""`purge`: delete what is kept only for a while. The worker does it every hour."""
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from webhooks.purging import purge_all
 
 
 class Command(RecoveryCommand):
-    help = "Delete what is older than INBOX_RETENTION, WEBHOOK_OUT_RETENTION and OUTBOX_RETENTION say, in batches."
+    help = "Delete what is older than the *_RETENTION settings say, in batches."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
