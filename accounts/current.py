@@ -11,6 +11,7 @@ from recovery_site.common.errors import NotFound
 
 _SESSION_KEY = "merchant"
 _CACHED = "_current_merchant"
+_NOTED = "_noted_merchant"
 
 
 def current_merchant(request: HttpRequest) -> Merchant:
@@ -36,14 +37,16 @@ def current_merchant(request: HttpRequest) -> Merchant:
 
 
 def merchant_noted(request: HttpRequest) -> Merchant | None:
-    """Whom the request was about, as far as its page has said so."""
-    noted: Merchant | None = getattr(request, _CACHED, None)
+    """Whom a page was about: the admin says it for single rows (its lists are about several), the others choose one."""
+    noted: Merchant | None = getattr(request, _NOTED, None)
+    if noted is None and request.resolver_match is not None and request.resolver_match.app_name != "admin":
+        noted = getattr(request, _CACHED, None)
     return noted
 
 
 def merchant_note(request: HttpRequest, merchant: Merchant) -> None:
-    """The request is about this merchant; what was chosen in the session stays."""
-    setattr(request, _CACHED, merchant)
+    """The request is about a row of this merchant; what was chosen in the session stays."""
+    setattr(request, _NOTED, merchant)
 
 
 def choose_merchant(request: HttpRequest, merchant: Merchant) -> None:

@@ -4,6 +4,7 @@ from csp.decorators import csp_update
 from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.shortcuts import render
 from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularJSONAPIView
 
@@ -36,12 +37,15 @@ class _SameRequest(HttpResponsePermanentRedirect):
     status_code = 308  # keeps method and body
 
 
+# Nothing here reads a cookie, so there is nothing to protect; a program that posts must not get a page for people.
+@csrf_exempt
 def without_slash(request: HttpRequest, rest: str) -> HttpResponse:
     """Addresses have no slash at the end; who sends one is told, and most clients then go there by themselves."""
     query = request.META.get("QUERY_STRING", "")
     return _SameRequest(f"/api/{rest}" + (f"?{query}" if query else ""))
 
 
+@csrf_exempt
 def unknown(request: HttpRequest, rest: str = "") -> JsonResponse:
     return problems.page_not_found(request)
 

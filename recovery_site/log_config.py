@@ -75,6 +75,9 @@ def logging_config(*, as_json: bool, level: str) -> dict[str, Any]:
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.utils.autoreload": {"level": "WARNING"},
             "axes": {"level": "WARNING"},
+            # They write whole tokens when they are asked for details.
+            "oauthlib": {"level": "WARNING"},
+            "oauth2_provider": {"level": "WARNING"},
             # It tells every task's start and end; ours log what the task did.
             "django-q": {"level": "WARNING"},
         },

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.conf import settings
 from django.core.cache import caches
 from django.test import Client
 from oauth2_provider.models import AccessToken, RefreshToken
@@ -78,7 +79,7 @@ class Consent:
         answer = self.client.post("/oauth/authorize", form)
         assert answer.status_code == 302, answer.content
         told = parse_qs(urlsplit(answer["Location"]).query)
-        assert told["state"] == ["s1"]
+        assert (told["state"], told["iss"]) == (["s1"], [f"{settings.PUBLIC_URL}/oauth"])
         return told["code"][0]
 
     def token(self, code: str, **form: str) -> Any:

@@ -16,6 +16,8 @@ from recovery_site.common.errors import RecoveryError
 # Raised where no caller of the API can meet them.
 _ELSEWHERE = {
     "error",
+    "busy",
+    "body_too_slow",
     "document_invalid",
     "lock_missing",
     "signature_invalid",

@@ -15,7 +15,8 @@ from tests.api.door import Door
 from tests.console.world import World
 from tests.support.snapshot import changed, snapshot
 from tokens.models import Card, Token
-from webhooks.models import Delivery, InboxEvent, OutboundEndpoint
+from webhooks.models import Delivery, InboxEvent
+from webhooks.outbound.endpoints import outbound_endpoint_create
 from webhooks.services import endpoint_create
 
 pytestmark = pytest.mark.django_db
@@ -42,9 +43,7 @@ def ids(world: World) -> dict[str, str]:
     )
     failing = world.fail(invoice="in_2", charge="ch_3")
     inbound = endpoint_create(merchant=world.merchant, provider="stripe", secret="whsec_x", connection=world.connection)
-    outbound = OutboundEndpoint.objects.create(
-        merchant=world.merchant, url="https://example.com/hook", event_types=[], secrets_encrypted="x"
-    )
+    outbound = outbound_endpoint_create(merchant=world.merchant, url="https://example.com/hook").endpoint
     delivery = Delivery.objects.create(
         merchant=world.merchant,
         endpoint=outbound,

@@ -125,7 +125,15 @@ class Requester:
         self.user = user
 
 
-WRITABLE = {"DeclineOverride", "Merchant", "Membership", "ApiKey", "OutboundEndpoint", "RetryLimit"} | {
+WRITABLE = {
+    "DeclineOverride",
+    "Merchant",
+    "Membership",
+    "ApiKey",
+    "OAuthApplication",
+    "OutboundEndpoint",
+    "RetryLimit",
+} | {
     "AlertRoute",
     "MessageTemplate",
     "MessageSettings",

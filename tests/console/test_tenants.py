@@ -111,7 +111,10 @@ def addresses(zebra: World) -> dict[str, dict[str, Any]]:
     content = ContentType.objects.get_for_model(Invoice)
     return {
         **{f"console:{name}": {"public_id": review.public_id} for name in ("queue-take", "queue-answer")},
-        **{f"console:{name}": {"public_id": invoice.public_id} for name in ("invoice", "invoice-live")},
+        **{
+            f"console:{name}": {"public_id": invoice.public_id}
+            for name in ("invoice", "invoice-live", "invoice-note", "invoice-assign")
+        },
         "console:invoice-act": {"public_id": invoice.public_id, "action": "cancel"},
         **{f"console:connection{part}": connection for part in ("", "-live", "-check", "-credentials", "-webhooks")},
         "dashboard-incident": {"public_id": Incident.objects.get(merchant=zebra.merchant).public_id},
