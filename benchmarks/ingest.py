@@ -7,7 +7,7 @@ what that view does not: it scrubs, splits, counts and logs. Bodies are signed, 
 
     python benchmarks/ingest.py [--quick]
 
-A Python that has dj-stripe, named by DJSTRIPE_PYTHON, puts dj-stripe's own endpoint beside it.
+dj-stripe's endpoint is not measured here.
 """
 
 import os
