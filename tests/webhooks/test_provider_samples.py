@@ -16,6 +16,7 @@ from accounts.models import Merchant
 from tests.contract.dialect_fixtures import FIXTURES
 from tests.support.signing import SECRETS, delivery
 from tests.webhooks.door import faults, ledger
+from tokens.models import Token
 from webhooks.models import InboxEvent, WebhookEndpoint
 from webhooks.services import endpoint_create, inbox_drain
 
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.django_db
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples"
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 PROVIDERS = ("hyperswitch", "adyen", "braintree", "paddle", "chargebee", "recurly")
+# How each collected payload ends, looked through by hand: what its items became, the invoices, the payment methods.
+_COLLECTED = Path(__file__).parents[1] / "fixtures" / "collected_ends.txt"
 ENDS = {"PROCESSED", "IGNORED", "RECEIVED"}
 # Of our own fixtures: invoice, its status, and of each attempt the status, the charge, the code and the category.
 OWN: dict[str, tuple[str, str, list[tuple[str, str, str, str]]]] = {
@@ -121,3 +124,25 @@ def test_every_collected_payload_is_accepted_and_leaves_the_ledger_whole(provide
     assert not items.exclude(status="PROCESSED").filter(reason="").exists(), "what does nothing says why"
     for endpoint in endpoints.values():
         assert faults(endpoint.merchant) == []
+    expected = dict(line.split(" || ", 1) for line in _COLLECTED.read_text(encoding="utf-8").splitlines())
+    found = {
+        name: summary(endpoint) for stem, endpoint in endpoints.items() if (name := f"{provider}/{stem}") in expected
+    }
+    assert found == {name: expected[name] for name in found}
+
+
+def summary(endpoint: WebhookEndpoint) -> str:
+    """How a payload's items ended; each invoice with its attempts; each payment method."""
+    items = InboxEvent.objects.filter(endpoint=endpoint).values_list("status", "reason")
+    ends = sorted({status if status == "PROCESSED" else f"{status}: {reason}" for status, reason in items})
+    owed = []
+    for invoice in ledger(endpoint.merchant):
+        tries = " ".join(
+            f"{kind}:{status}:{minor}:{code or '-'}:{category or '-'}"
+            for kind, status, _, _, minor, code, category, _ in invoice["attempts"]
+        )
+        minor, currency = invoice["amount"]
+        owed.append(f"{invoice['status']} {minor} {currency} [{tries}]")
+    methods = Token.objects.filter(merchant=endpoint.merchant).order_by("card__network", "card__last4", "status")
+    cards = ["/".join(row) for row in methods.values_list("card__network", "card__last4", "status")]
+    return " || ".join((" | ".join(ends), "; ".join(owed), " ".join(cards))).rstrip()
