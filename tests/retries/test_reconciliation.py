@@ -1,11 +1,13 @@
 """Promise 3: whatever got stuck is found, and nothing is ever charged by looking for it."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db.models import Q
 
 from invoices.models import Attempt, Connection, Invoice, ReviewItem
@@ -102,6 +104,24 @@ def test_reconciliation_starts_no_charge(shop: Shop) -> None:
     shop.wait(days=5)
     shop.reconcile()
     assert (shop.sandbox.charges(bill.customer), shop.job(bill).status) == ([], "SCHEDULED")
+
+
+def test_the_command_does_it_too_and_what_counts_as_stuck_is_a_setting(
+    shop: Shop, settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.RECONCILE_ORDER_STUCK_AFTER = timedelta(hours=2)
+    bill = shop.failed_bill()
+    shop.sandbox.script(bill.token, "timeout_before", "ok")
+    assert shop.retry(bill).unknown == 1
+    shop.expire_leases()
+
+    def resent(**gap: float) -> int:
+        call_command("reconcile", "--once", "--json", f"--at={shop.wait(**gap).isoformat()}")
+        found: int = json.loads(capsys.readouterr().out)["charges"]["resent"]
+        return found
+
+    assert (resent(minutes=119), shop.attempt(bill).status) == (0, "UNKNOWN")
+    assert (resent(minutes=1), shop.invoice(bill).status) == (1, "SETTLED")
 
 
 # --- slots --------------------------------------------------------------------------------------------------------
