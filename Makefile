@@ -15,7 +15,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-ind
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup run test test-long lint format bench lock stop clean
+.PHONY: help setup run test test-long screenshots lint format bench lock stop clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -24,6 +24,7 @@ help:
 	@echo 'make run        setup, then the demo on http://127.0.0.1:8000'
 	@echo 'make test       setup, then the default test suite     (PYTEST_ARGS="-k name -n 0")'
 	@echo 'make test-long  setup, then the long fuzz and chaos runs'
+	@echo 'make screenshots  pictures of the demo for docs/screenshots and the README'
 	@echo 'make lint       ruff, mypy, import contract, missing migrations'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make bench      benchmarks, one JSON line each         (BENCH_ARGS=--quick)'
@@ -51,6 +52,9 @@ test: setup
 
 test-long: setup
 	LONG=1 $(PY) -m pytest -m long $(PYTEST_ARGS)
+
+screenshots: setup
+	$(PY) -m tests.e2e.screenshots
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -7,6 +7,7 @@ from django.db import models
 from accounts.models import Merchant
 from analytics.charts import percent
 from analytics.spikes.detect import Dimension, Subject
+from analytics.spikes.words import share_words
 from invoices.models import Connection
 from recovery_site.common.db import TransactionIdField
 from recovery_site.common.ids import public_id
@@ -198,4 +199,4 @@ class Incident(models.Model):
 
     @property
     def usual_text(self) -> str:
-        return percent(round(self.expected), self.attempts)
+        return share_words(self.expected, self.attempts)

@@ -160,7 +160,7 @@ def _live(figures: Figures) -> dict[str, Any]:
         "merchant": merchant,
         "period": period,
         "now": period.end,
-        "clock_speed": settings.CLOCK_SPEED if settings.CLOCK_ANCHOR else None,
+        "clock_speed": settings.CLOCK_SPEED if settings.CLOCK_SPEED != 1 else None,
         "risk": risk,
         "risk_blocks": presentation.risk_blocks(risk),
         "waiting": shell_counts(merchant),

@@ -236,7 +236,7 @@ def money(minor: int | None, currency: str) -> str:
 def pretty(value: object) -> SafeString:
     """JSON for reading."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
-    return format_html('<pre class="json">{}</pre>', text)
+    return format_html('<pre class="json" tabindex="0">{}</pre>', text)
 
 
 def column(description: str, *, order: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -32,8 +32,18 @@ admin.site.site_title = "Revenue Recovery"
 admin.site.index_title = "Records"
 
 
+class NamedFormSet(forms.BaseInlineFormSet):
+    """Fields of a table have no label beside them: each says its name to those who cannot see the column's head."""
+
+    def add_fields(self, form, index):
+        super().add_fields(form, index)
+        for name, field in form.fields.items():
+            field.widget.attrs.setdefault("aria-label", str(field.label or name.replace("_", " ").capitalize()))
+
+
 class MembershipInline(admin.TabularInline):
     model = Membership
+    formset = NamedFormSet
     extra = 0
     autocomplete_fields = ("merchant",)
 
@@ -45,6 +55,8 @@ class PersonAdmin(DjangoUserAdmin):
     inlines = (MembershipInline,)
     list_display = ("username", "first_name", "last_name", "roles", "is_staff", "is_active", "last_login")
     list_filter = ("is_staff", "is_superuser", "is_active")
+    filter_horizontal = ()
+    readonly_fields = ("last_login", "date_joined")
 
     def get_queryset(self, request):
         return super().get_queryset(request).prefetch_related("memberships__merchant")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
+from django.utils import timezone
+
 from accounts.models import Merchant
 from analytics.charts import ColumnChart, Series, column_chart
 from analytics.models import Incident
@@ -68,7 +70,7 @@ def incident_hours(incident: Incident, *, now: datetime) -> IncidentHours:
     series = (
         Series("usual", "Failed as before", tuple(0 if line.within else line.failed for line in lines)),
         Series("incident", "Failed in the incident", tuple(line.failed if line.within else 0 for line in lines)),
-        Series("passed", "Not failed", tuple(line.attempts - line.failed for line in lines)),
+        Series("passed", "Other attempts", tuple(line.attempts - line.failed for line in lines)),
     )
     return IncidentHours(column_chart([_label(line.at) for line in lines], series), lines)
 
@@ -80,7 +82,8 @@ def _line(at: datetime, count: Count | None, incident: Incident) -> HourLine:
 
 
 def _label(at: datetime) -> str:
-    return f"{at.day} {at:%b %H:%M}"
+    local = timezone.localtime(at)
+    return f"{local.day} {local:%b %H:%M}"
 
 
 def incident_rows(incident: Incident) -> str:

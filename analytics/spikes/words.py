@@ -29,7 +29,7 @@ def incident_text(
     lasting: bool,
 ) -> str:
     """Start, size, likely cause and, once it is over, the end."""
-    share, usual = _percent(failed, attempts), _percent(expected, attempts)
+    share, usual = share_words(failed, attempts), share_words(expected, attempts)
     size = f"{failed:,} of {attempts:,} attempts failed ({share}, usually {usual})"
     if lasting:
         return f"{name}: since {_moment(started_at)} {size}. It has lasted for days and now counts as normal. {cause}"
@@ -40,8 +40,10 @@ def incident_text(
     return f"More payments fail than usual, {name}: since {_moment(started_at)} {size}. {cause}"
 
 
-def _percent(part: float, whole: int) -> str:
-    return f"{part / whole:.0%}".replace("%", " %") if whole else "0 %"
+def share_words(part: float, whole: int) -> str:
+    """`31 %`; below one percent with a decimal, `0.4 %`."""
+    share = 100 * part / whole if whole else 0.0
+    return f"{share:.1f} %" if 0 < share < 1 else f"{share:.0f} %"
 
 
 def _moment(at: datetime) -> str:

@@ -164,8 +164,10 @@ class NavItem:
     noun: str = ""
     also: str = ""
 
-    def matches(self, path: str) -> bool:
-        return path.startswith(self.url) or bool(self.also and path.startswith(self.also))
+    def matching(self, path: str) -> int:
+        """How much of the path it stands for: the dashboard's address is a prefix of its sub-pages'."""
+        own = [address for address in (self.url, self.also) if address and path.startswith(address)]
+        return max(map(len, own), default=0)
 
 
 @register.inclusion_tag("components/nav.html", takes_context=True)
@@ -178,17 +180,23 @@ def shell_nav(context: Mapping[str, Any]) -> dict[str, Any]:
     items = [
         NavItem(reverse("dashboard"), "chart", "Dashboard"),
         NavItem(reverse("dashboard-invoices"), "invoice", "Invoices", also="/console/invoices/"),
-        NavItem(reverse("console:queue"), "inbox", "Staff queue", counts.reviews_text, "waiting"),
-        NavItem(reverse("console:work"), "check", "Work queues"),
+        NavItem(
+            reverse("console:work"),
+            "inbox",
+            "Work queues",
+            counts.reviews_text,
+            "waiting",
+            also=reverse("console:queue"),
+        ),
         NavItem(reverse("dashboard-messages"), "mail", "Messages"),
-        NavItem(reverse("dashboard-alerts"), "bell", "Alerts", counts.alerts_text, "unread"),
+        NavItem(
+            reverse("dashboard-alerts"), "bell", "Alerts", counts.alerts_text, "unread", also="/dashboard/incidents/"
+        ),
     ]
     if request and request.user.is_staff:
         items.append(NavItem(reverse("admin:index"), "settings", "Admin"))
-    # The longest address that the path begins with: the dashboard's is a prefix of its sub-pages.
-    matching = [item for item in items if item.matches(path)]
-    current = max(matching, key=lambda item: len(item.url), default=None)
-    return {"items": items, "current": current}
+    current = max(items, key=lambda item: item.matching(path), default=None)
+    return {"items": items, "current": current if current and current.matching(path) else None}
 
 
 @register.inclusion_tag("components/merchant_switcher.html", takes_context=True)

@@ -17,6 +17,7 @@ from analytics.views import cursor_of
 from invoices.models import Invoice
 from invoices.services.casework import NOTE_LENGTH, assignable, invoice_assign, note_add
 from invoices.services.reviews import review_take
+from invoices.states import InvoiceStatus
 from recovery_site.common import clock
 from recovery_site.common.errors import InvalidInput, RecoveryError
 from recovery_site.console.actions import ACTIONS, act, staff_stamp
@@ -82,9 +83,13 @@ def _context(
         "form": form,
         "asked": asked,
         "reason_length": REASON_LENGTH,
-        "poll_seconds": _POLL_CLOSED if story.next_step.step == "none" else _POLL_OPEN,
+        "poll_seconds": _POLL_OPEN if _expects_news(story) else _POLL_CLOSED,
         "actions_key": _key(story.actions),
     }
+
+
+def _expects_news(story: InvoiceStory) -> bool:
+    return story.next_step.step != "none" or story.invoice.status == InvoiceStatus.REFUNDING
 
 
 def _key(parts: Iterable[str]) -> str:
@@ -207,6 +212,7 @@ def queue(request: HttpRequest) -> HttpResponse:
     page = queue_page(merchant=merchant, user_pk=request.user.pk, wanted=wanted, now=clock.now())
     context = {
         "page": page,
+        "tabs": work_tabs(merchant, page.now),
         "wanted": wanted,
         "merchant": merchant,
         "may_act": may_act(request.user, merchant),

@@ -167,7 +167,7 @@ class WorkPage:
 
 
 def work_page(queue: Queue, merchant: Merchant, *, after: int | None, now: datetime) -> WorkPage:
-    """One page of a queue in one query, whatever its size."""
+    """One page of a queue in one or two queries, whatever its size."""
     rows = queue.rows(merchant, now)
     if after is not None and not queue.late:
         rows = rows.filter(**{"pk__lt" if queue.order == "-pk" else "pk__gt": after})
@@ -176,7 +176,9 @@ def work_page(queue: Queue, merchant: Merchant, *, after: int | None, now: datet
     found = list(rows.order_by(queue.order)[: PAGE + 1])
     shown = found[:PAGE]
     following = shown[-1].pk if len(found) > PAGE and not queue.late else None
-    return WorkPage(queue, [_row(one, queue, now) for one in shown], following)
+    # The inbox and its counterpart live on the database clock.
+    here = now if rows.model is Case else clock.database_now()
+    return WorkPage(queue, [_row(one, queue, here) for one in shown], following)
 
 
 def _row(one: Any, queue: Queue, now: datetime) -> Row:
@@ -191,7 +193,6 @@ def _row(one: Any, queue: Queue, now: datetime) -> Row:
             amount=format_money(one.invoice.due_minor, one.invoice.currency),
             since=duration_text(now - since),
         )
-    # The inbox and its counterpart live on the database clock.
     is_inbox = isinstance(one, InboxEvent)
     return Row(
         pk=one.pk,
@@ -200,5 +201,5 @@ def _row(one: Any, queue: Queue, now: datetime) -> Row:
         who=one.provider_event_id if is_inbox else one.message_id,
         detail=one.reason if is_inbox else one.last_error,
         amount="",
-        since=duration_text(clock.database_now() - (one.received_at if is_inbox else one.created_at)),
+        since=duration_text(now - (one.received_at if is_inbox else one.created_at)),
     )

@@ -31,7 +31,8 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
         return case
     case = _open(scope, opened_at=opened_at, amount_minor=scope.invoice.due_minor, stamp=stamp)
     if case_policy(case).alerts_at_first_failure(case.segment):
-        alert(scope.invoice, "first_failure", f"First failure of a customer in segment {case.segment}.", stamp)
+        segment = case.segment.replace("_", " ")
+        alert(scope.invoice, "first_failure", f"First failure of a customer in segment {segment}.", stamp)
     return case
 
 

@@ -168,7 +168,7 @@ def test_live_part_carries_the_same_parts_as_the_page_and_nothing_else(world: Wo
     assert "hx-swap-oob" not in page
     for part in ids:
         assert page.count(f'id="{part}"') == 1
-    poll = re.search(r'hx-get="([^"]+)" hx-trigger="every \d+s" hx-swap="none"', page)
+    poll = re.search(r'hx-get="([^"]+)" hx-trigger="every \d+s, news" hx-swap="none"', page)
     assert poll is not None
     assert unescape(poll.group(1)) == f"/dashboard/live/?merchant={world.merchant.public_id}&days=7"
 
@@ -238,4 +238,4 @@ def test_slow_live_parts_are_asked_for_less_often(
     clock = iter([100.0, 100.0 + took])
     monkeypatch.setattr("analytics.views.monotonic", lambda: next(clock))
     page = as_user(world.person()).get("/dashboard/").content.decode()
-    assert f'hx-trigger="every {seconds}s"' in page
+    assert f'hx-trigger="every {seconds}s, news"' in page

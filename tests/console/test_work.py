@@ -34,12 +34,12 @@ def waiting(world: World, number: int) -> list[Invoice]:
     return found
 
 
-def failed_webhook(world: World) -> InboxEvent:
+def failed_webhook(world: World, number: int = 0) -> InboxEvent:
     endpoint = endpoint_create(merchant=world.merchant, provider="simulator", secret="whsec_" + "x" * 32)
     event = InboxEvent.objects.create(
         merchant=world.merchant,
         endpoint=endpoint,
-        provider_event_id="evt_bad",
+        provider_event_id=f"evt_bad{number}",
         event_type="charge.failed",
         body="{}",
         body_hash="0" * 64,
@@ -117,10 +117,12 @@ def test_a_long_queue_costs_no_more_queries_than_a_short_one(world: World, log_i
         return len(seen)
 
     waiting(world, 1)
-    paths = ("/console/work/?queue=customer", "/admin/")
+    failed_webhook(world)
+    paths = ("/console/work/?queue=customer", "/console/work/?queue=webhooks", "/admin/")
     before = [queries(path) for path in paths for _ in range(2)][1::2]
-    for index in range(4):
+    for index in range(1, 5):
         world.fail(customer=f"cus_more{index}", token=f"tok_more{index}", code="expired_card")
+        failed_webhook(world, index)
     assert [queries(path) for path in paths] == before
 
 
