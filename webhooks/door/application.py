@@ -50,7 +50,7 @@ class Door:
             status, told = error.http_status, refused(error, where)
             if "retry_after" in error.data:
                 extra = [(b"retry-after", str(error.data["retry_after"]).encode())]
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, ValueError) as error:
             log.error("webhook_not_stored", **where, error=type(error).__name__)
             status, told = 503, {"error": "not_stored", "message": "The webhook was not stored. Try again later."}
         await answer(send, status, told, extra)

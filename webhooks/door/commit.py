@@ -102,7 +102,7 @@ class Committer:
         only its own sender; storing what was stored already does nothing."""
         try:
             new = await self._insert([row for waiting in group for row in waiting.rows])
-        except (psycopg.Error, OSError) as error:
+        except (psycopg.Error, OSError, ValueError) as error:  # ValueError: text that the driver cannot encode
             if len(group) > 1:
                 log.warning("webhook_group_failed", size=len(group), error=type(error).__name__)
                 for waiting in group:
