@@ -9,8 +9,12 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from accounts.api import converters, problems
+from providers.generic.schema import SCHEMA_PATH as PAYMENT_EVENT_SCHEMA
+from retries.documents import FOLDER
+from retries.policy import SCHEMA as POLICY_SCHEMA
 
 converters.register()
+_SCHEMAS = {"payment-event": PAYMENT_EVENT_SCHEMA, "policy": FOLDER / POLICY_SCHEMA}
 
 
 class OpenApi(SpectacularJSONAPIView):
@@ -31,6 +35,14 @@ def reference(request: HttpRequest) -> HttpResponse:
 def errors(request: HttpRequest) -> HttpResponse:
     """Every stable code and what to do about it: where the `type` of a problem leads."""
     return render(request, "api/errors.html", {"kinds": sorted(problems.KINDS.values(), key=lambda kind: kind.code)})
+
+
+@require_safe
+def json_schema(request: HttpRequest, name: str) -> HttpResponse:
+    """The JSON Schemas of what merchants write themselves: webhook bodies of the generic dialect, and policies."""
+    if name not in _SCHEMAS:
+        return problems.page_not_found(request)
+    return HttpResponse(_SCHEMAS[name].read_bytes(), content_type="application/schema+json")
 
 
 class _SameRequest(HttpResponsePermanentRedirect):
@@ -63,6 +75,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
     path("docs", reference, name="api-docs"),
     path("docs/errors", errors, name="api-errors"),
+    path("docs/schemas/<slug:name>.json", json_schema, name="api-json-schema"),
     path("<path:rest>/", without_slash),
     path("", unknown),
     re_path(r"^(?P<rest>[\s\S]+)$", unknown),  # a path with line breaks, too

@@ -100,3 +100,12 @@ def test_the_reference_is_served_from_here(client: Client) -> None:
     assert all(client.get(path).status_code == 200 for path in files)
     policy = page["Content-Security-Policy"]
     assert ("unsafe" in policy, "script-src 'self';" in policy + ";") == (False, True)
+
+
+@pytest.mark.parametrize("name", ["payment-event", "policy"])
+def test_what_merchants_write_themselves_has_a_schema_at_an_address(name: str) -> None:
+    answer = Client().get(f"/api/docs/schemas/{name}.json")
+    assert answer["Content-Type"] == "application/schema+json"
+    Draft202012Validator.check_schema(answer.json())
+    assert answer.json()["title"] in ("Payment event", "Retry policy")
+    assert Client().get("/api/docs/schemas/other.json").status_code == 404
