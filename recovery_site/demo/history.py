@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,7 +29,7 @@ from notifications.services.mailing import Postman
 from notifications.services.notes import notes_plan
 from notifications.services.work import message_work
 from notifications.states import MessageStatus
-from providers.simulator.population import Delivery
+from providers.simulator.population import STORY, Delivery
 from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import Cast, Player
 from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of, signed
@@ -84,7 +84,7 @@ def history_fill(
     resumed_at = newest_instant(cast)
     day = _start_of_day(cast, resumed_at)
     told: dict[tuple[datetime, str, str], list[Delivery]] = defaultdict(list)
-    for group, delivery in _by_group(deliveries_of(cast, start=day, end=cast.until, cases_per_day=cases_per_day)):
+    for group, delivery in _by_group(cast, day, cases_per_day):
         told[_start_of_day(cast, delivery.at), delivery.merchant, group].append(delivery)
     with _lanes(processes) as lanes:
         while day < cast.until:
@@ -109,15 +109,22 @@ def _start_of_day(cast: Cast, at: datetime) -> datetime:
     return cast.since + (at - cast.since) // DAY * DAY
 
 
-def _by_group(deliveries: Iterable[Delivery]) -> Iterator[tuple[str, Delivery]]:
-    """Each delivery with the group of its customer; refunds and disputes only name the charge."""
+def _by_group(cast: Cast, start: datetime, cases_per_day: float) -> Iterator[tuple[str, Delivery]]:
+    """Each delivery from `start` on with the group of its customer.
+
+    Refunds and disputes only name the charge, which may have been told before.
+    """
     payers: dict[str, str] = {}
-    for delivery in deliveries:
+    known = max(cast.since, start - STORY)
+    for delivery in deliveries_of(cast, start=known, end=cast.until, cases_per_day=cases_per_day):
         body = delivery.body
         subject = body.get("payment") or body.get("refund") or body.get("dispute") or {}
         charge = str(subject.get("charge_id", ""))
-        customer = str(body["customer"]["id"]) if "customer" in body else payers[charge]
-        payers[charge] = customer
+        if "customer" in body:
+            payers[charge] = str(body["customer"]["id"])
+        if delivery.at < start:
+            continue
+        customer = payers[charge]
         yield next(group for group in _GROUPS if customer[-1] in group), delivery
 
 

@@ -142,6 +142,15 @@ def test_future_joins_the_history_without_a_seam(tmp_path: Path) -> None:
     assert len({delivery.event_id for delivery in whole}) == len(whole) > 300
 
 
+def test_a_history_that_goes_on_knows_the_customers_of_earlier_charges(tmp_path: Path) -> None:
+    """Refunds and disputes name the charge alone, which was told before the fill was interrupted."""
+    cast = cast_of(60, tmp_path)
+    whole = {told.event_id: group for group, told in history._by_group(cast, cast.since, 2.0)}
+    rest = {told.event_id: group for group, told in history._by_group(cast, cast.since + 40 * DAY, 2.0)}
+    assert 0 < len(rest) < len(whole)
+    assert rest == {event: group for event, group in whole.items() if event in rest}
+
+
 def test_cast_is_made_once_and_only_the_onlookers_password_changes(tmp_path: Path) -> None:
     first, again = cast_of(1, tmp_path), cast_of(1, tmp_path)
     assert {name: player.secret for name, player in first.players.items()} == {
