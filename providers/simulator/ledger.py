@@ -7,6 +7,7 @@ keeps a charge under a millisecond. A killed process loses nothing.
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -172,7 +173,20 @@ class Ledger:
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    database.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(database)
     database.execute("PRAGMA synchronous=OFF")
     database.executescript(_SCHEMA)
     return database
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Here SQLite does not wait by itself for others that open the new file at the same moment."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

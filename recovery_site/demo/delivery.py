@@ -20,7 +20,7 @@ from recovery_site.demo.cast import Cast, Player
 
 SEED = 2026
 # Failing and paying customers per merchant and day, on average.
-CASES_PER_DAY = 1.5
+CASES_PER_DAY = 1.3
 SUCCESSES_PER_DAY = 0.25
 DAY = timedelta(days=1)
 # How long before their first trouble customers paid, and which share of those who pay monthly did.
