@@ -22,7 +22,7 @@ from retries.states import NextStep
 
 def overview(figures: Figures) -> dict[str, Any]:
     """As on the first page of the dashboards."""
-    risk, found, waiting = revenue_at_risk(figures.merchant), cohorts(figures), shell_counts(figures.merchant)
+    risk, found, waiting = revenue_at_risk(figures), cohorts(figures), shell_counts(figures.merchant)
     times = time_to_recover(figures)
     return {
         "revenue_at_risk": risk.steps,

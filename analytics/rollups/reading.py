@@ -85,6 +85,26 @@ class RecoveryFigure:
     back_minor: int
 
 
+@dataclass(frozen=True, slots=True)
+class OpenFigure:
+    """Cases open now that share step, category, currency and age in whole days; `due_minor` is still owed."""
+
+    step: str
+    category: str
+    currency: str
+    age_days: int
+    cases: int
+    due_minor: int
+
+
+_OPEN = """
+SELECT c.next_step, c.first_category, i.currency,
+    GREATEST(0, floor(extract(epoch FROM %(now)s - c.opened_at) / 86400))::int, count(*),
+    sum(GREATEST(0, i.amount_minor - i.paid_minor - i.credited_minor))::bigint
+FROM retries_case c JOIN invoices_invoice i ON i.id = c.invoice_id
+WHERE c.merchant_id = %(merchant)s AND c.status = 'OPEN'
+GROUP BY 1, 2, 3, 4
+"""
 _KEPT = """
 WITH position AS (
     SELECT p.xid, p.event_id FROM analytics_rollupposition p, analytics_rollupzone z
@@ -114,11 +134,13 @@ _NEVER = "18446744073709551615"
 class Figures:
     """Everything the dashboards show of one period, each kind read at most once.
 
-    `connection_pk` narrows all of it to one connection.
+    `connection_pk` narrows all of it to one connection (but for `open_cases`), `facets` to some of them.
     """
 
-    def __init__(self, merchant: Merchant, period: Period, connection_pk: int | None = None) -> None:
-        self.merchant, self.period, self.connection_pk = merchant, period, connection_pk
+    def __init__(
+        self, merchant: Merchant, period: Period, connection_pk: int | None = None, facets: tuple[str, ...] = ()
+    ) -> None:
+        self.merchant, self.period, self.connection_pk, self._facets = merchant, period, connection_pk, facets
 
     @cached_property
     def attempts(self) -> list[AttemptFigure]:
@@ -151,6 +173,13 @@ class Figures:
             "sum(cases), sum(gross_minor), sum(back_minor)",
         )
         return [RecoveryFigure(*row) for row in rows]
+
+    @cached_property
+    def open_cases(self) -> list[OpenFigure]:
+        """What is open now, whenever it was opened: the ledger's own answer."""
+        with connection.cursor() as cursor:
+            cursor.execute(_OPEN, {"merchant": self.merchant.pk, "now": self.period.end})
+            return [OpenFigure(*row) for row in cursor.fetchall()]
 
     @cached_property
     def connections(self) -> dict[int, Connection]:
@@ -206,7 +235,7 @@ class Figures:
             "merchants": [self.merchant.pk] * len(stale),
             "days": stale,
             "zones": [self.period.zone.key] * len(stale),
-            "facets": list(_FACETS.get(name, ())),
+            "facets": list(self._facets or _FACETS.get(name, ())),
             "connection": self.connection_pk,
         }
         with connection.cursor() as cursor:

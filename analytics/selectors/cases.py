@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from math import ceil
 
-from django.db.models import BigIntegerField, Count, F, Sum, Value
-from django.db.models.functions import Greatest
-
-from accounts.models import Merchant
 from analytics.rollups.reading import Figures
-from retries.models import Case
 from retries.states import CaseStatus, NextStep
 
 
@@ -51,21 +46,14 @@ class AtRisk:
         return sum(row.cases for row in self.steps if step in ("", row.step))
 
 
-def revenue_at_risk(merchant: Merchant) -> AtRisk:
-    """One query over the open cases."""
-    due = F("invoice__amount_minor") - F("invoice__paid_minor") - F("invoice__credited_minor")
-    rows = (
-        Case.objects.filter(merchant=merchant, status=CaseStatus.OPEN)
-        .values("next_step", "invoice__currency")
-        .annotate(amount=Sum(Greatest(due, Value(0), output_field=BigIntegerField())), cases=Count("id"))
-        .order_by()
-    )
-    return AtRisk(
-        tuple(
-            StepAmount(row["next_step"], row["invoice__currency"], int(row["amount"] or 0), row["cases"])
-            for row in rows
-        )
-    )
+def revenue_at_risk(figures: Figures) -> AtRisk:
+    """The open cases by step and currency."""
+    due: Counter[tuple[str, str]] = Counter()
+    cases: Counter[tuple[str, str]] = Counter()
+    for row in figures.open_cases:
+        due[row.step, row.currency] += row.due_minor
+        cases[row.step, row.currency] += row.cases
+    return AtRisk(tuple(StepAmount(*key, due[key], number) for key, number in cases.items()))
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 from analytics.period import Period, period_of
 from analytics.rollups.reading import Figures
 from analytics.selectors.cases import (
+    AtRisk,
     cohorts,
     recovered_money,
     revenue_at_risk,
@@ -24,6 +25,10 @@ def last(days: int, world: World, zone: ZoneInfo = UTC_ZONE) -> Period:
     return period_of(days, world.at, zone)
 
 
+def at_risk(world: World) -> AtRisk:
+    return revenue_at_risk(Figures(world.merchant, last(30, world)))
+
+
 def recover(world: World, **facts: object) -> Invoice:
     """A failure that is recovered by the first retry, a day later."""
     invoice = world.fail(**facts)  # type: ignore[arg-type]
@@ -39,7 +44,7 @@ def charge_of(invoice: Invoice) -> str:
 
 
 def test_nothing_is_at_risk_before_anything_failed(world: World) -> None:
-    risk = revenue_at_risk(world.merchant)
+    risk = at_risk(world)
     assert (risk.steps, risk.currencies, risk.cases()) == ((), [], 0)
 
 
@@ -47,7 +52,7 @@ def test_revenue_at_risk_is_what_is_due_per_currency_and_step(world: World) -> N
     world.fail(customer="cus_ann", token="tok_a", amount=4_990)
     world.fail(customer="cus_ben", token="tok_b", amount=1_000, code="expired_card")
     world.fail(customer="cus_eva", token="tok_c", amount=500, currency="JPY")
-    risk = revenue_at_risk(world.merchant)
+    risk = at_risk(world)
     assert risk.currencies == ["USD", "JPY"]
     assert [(row.step, row.amount_minor, row.cases) for row in risk.of("USD")] == [
         (NextStep.BOOKED, 4_990, 1),
@@ -61,17 +66,17 @@ def test_revenue_at_risk_is_what_is_due_per_currency_and_step(world: World) -> N
 def test_a_part_payment_leaves_only_the_rest_at_risk(world: World) -> None:
     invoice = world.fail(amount=5_000)
     world.pay(invoice, amount=2_000)
-    assert revenue_at_risk(world.merchant).total_minor("USD") == 3_000
+    assert at_risk(world).total_minor("USD") == 3_000
 
 
 def test_another_merchants_cases_are_in_no_figure(world: World) -> None:
     other = World(name="Other", at=world.at)
     other.fail()
     period = last(30, world)
-    assert revenue_at_risk(world.merchant).steps == ()
+    assert at_risk(world).steps == ()
     assert cohorts(Figures(world.merchant, period)).overall.total == 0
     assert time_to_recover(Figures(world.merchant, period)).total == 0
-    assert revenue_at_risk(other.merchant).cases() == 1
+    assert at_risk(other).cases() == 1
 
 
 def test_cohort_rate_keeps_open_and_ended_cases_in_the_denominator(world: World) -> None:
