@@ -24,6 +24,7 @@ _PAUSE = timedelta(hours=1)
 
 def job_poisoned(claim: Claim, *, error: str, now: datetime) -> str:
     """Push the job an hour ahead, or give it up for staff; the name of the count it adds to."""
+    error = scrub_text(error)[:500]  # it may quote a row or an answer
     try:
         given_up = _give_up(claim, error, now)
     except Exception:  # what stops the preparation may stop this as well: the job must get out of the way all the same
@@ -46,7 +47,7 @@ def _give_up(claim: Claim, error: str, now: datetime) -> bool:
         if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
             return False
         job.need_review()
-        job.claim_token, job.lease_until, job.last_error = None, None, error[:500]
+        job.claim_token, job.lease_until, job.last_error = None, None, error
         job.save(update_fields=["status", "claim_token", "lease_until", "last_error"])
         charge = job.kind == TransactionKind.CHARGE
         why = f"The {'retry' if charge else 'refund'} could not be prepared {job.failures + 1} times in a row."
@@ -55,7 +56,7 @@ def _give_up(claim: Claim, error: str, now: datetime) -> bool:
             kind=ReviewKind.NO_PLAN,
             subject_type="job",
             subject_id=job.public_id,
-            facts={"why": why, "error": scrub_text(error)[:500]},
+            facts={"why": why, "error": error},
             choices=["again", "paid", "cancel", "write_off"] if charge else ["again", "give_up"],
             stamp=stamp,
         )
