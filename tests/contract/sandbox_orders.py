@@ -42,12 +42,6 @@ def refund_order(charge_id: str, **changes: Any) -> RefundRequest:
     return dataclasses.replace(request, **changes)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def answering(*answers: bytes, hold: bool = False) -> Iterator[tuple[str, list[bytes]]]:
     """Serve each connection one raw answer to one request; yields the URL and the requests received."""

@@ -27,12 +27,12 @@ from recovery_site.common.errors import InvalidInput
 from tests.contract.sandbox_orders import (
     TIMEOUT_SECONDS,
     answering,
-    free_port,
     http,
     order,
     read_request,
 )
 from tests.contract.sandbox_process import Psp, servers
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="module")

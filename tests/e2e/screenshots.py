@@ -6,7 +6,6 @@ disturbed hour at the provider so that there is an incident to show, and opens e
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import django
+
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,13 +30,6 @@ MERCHANT = "Alpenglow Software"
 WIDE, PHONE = 1280, 390
 # Path, width and theme.
 Picture = tuple[str, int, Literal["light", "dark"]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def disturb(now: datetime) -> None:
@@ -96,7 +90,7 @@ def served(now: datetime) -> Iterator[tuple[str, str]]:
     from recovery_site.demo.cast import cast_ensure, onlooker_admit
     from recovery_site.demo.stage import HOST, Stop, take_down, wait_until_ready, web_part, worker_part
 
-    port = free_port()
+    port = free_port(run=2)
     base_url = f"http://{HOST}:{port}"
     password = onlooker_admit(cast_ensure())
     anchor = f"{datetime.now(UTC).isoformat()}/{now.isoformat()}"

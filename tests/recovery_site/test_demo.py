@@ -37,6 +37,7 @@ from recovery_site.demo.staff import staff_day
 from recovery_site.demo.traffic import Traffic
 from retries.models import Case
 from tests.durability.worker_process import eventually
+from tests.support.ports import free_port
 from tests.support.quiet import quiet
 from webhooks.models import InboxEvent
 from webhooks.states import InboxStatus
@@ -208,8 +209,7 @@ def test_busy_port_is_told_before_anything_is_filled(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port(run=2)
 
 
 class Demo:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from tests.support.ports import free_port
 from tests.tokens.history import Book, ask, plain
 from tokens.mirror import Answer, client, mirror_counters, mirror_customer, selection_read, tokens_select
 from tokens.mirror.breaker import FAILURES_TO_OPEN, SLOW_SECONDS, Breaker
@@ -130,9 +131,7 @@ def test_without_redis_postgresql_ranks_and_redis_is_soon_left_alone(
     customer = book.customer()
     token, invoice = book.token(customer), book.invoice(customer)
     working = settings.REDIS_URL
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        free = closed.getsockname()[1]
-    settings.REDIS_URL = f"redis://127.0.0.1:{free if fault == 'down' else silent_port}/0"
+    settings.REDIS_URL = f"redis://127.0.0.1:{free_port() if fault == 'down' else silent_port}/0"
     before = mirror_counters()
     for _ in range(10):
         answer = ask(tokens_select, invoice)

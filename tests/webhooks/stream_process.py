@@ -1,7 +1,6 @@
 """The stream's process for tests, and clients that read it line by line."""
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import requests
 from django.conf import settings
 
 from tests.contract.sandbox_process import eventually
+from tests.support.ports import free_port
 
 
 @dataclass
@@ -88,9 +88,7 @@ class Client:
 @contextmanager
 def streaming(environment: Mapping[str, str], folder: Path, **variables: str) -> Iterator[Served]:
     """The stream on this test's database, served as in production."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = folder / f"stream-{port}.log"
     with log.open("wb") as written:
         process = subprocess.Popen(

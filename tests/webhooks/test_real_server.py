@@ -14,6 +14,7 @@ import requests
 from django.conf import settings
 
 from tests.contract.sandbox_process import eventually
+from tests.support.ports import free_port
 from tests.webhooks.door import SECRET, Door, encoded, signature
 from tests.webhooks.renewal import OLD, Renewal
 from webhooks.models import InboxEvent
@@ -32,9 +33,7 @@ def serving(
     environment: Mapping[str, str], interface: str = "asgi", **variables: str
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A server with two worker processes on this test's database: its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         *(sys.executable, "-m", "granian", "--no-ws", "--log-level", "warning", "--host", "127.0.0.1"),
         *("--port", str(port), "--workers", "2", "--workers-kill-timeout", "5", *APPLICATIONS[interface]),
