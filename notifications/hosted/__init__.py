@@ -1,1 +1,1 @@
-"""The payer's pages behind the link of a message: no log-in, no cookie, no script, four languages."""
+"""The payer's pages behind the link of a message: no log-in, no cookie, four languages, every step without script."""

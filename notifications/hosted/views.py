@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from csp.decorators import csp_replace
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -33,25 +33,28 @@ from recovery_site.common.money import format_money_locally
 Rest = ParamSpec("Rest")
 PageView = Callable[Concatenate[HttpRequest, Rest], HttpResponse]
 _STATUS = {View.INVALID: 404, View.EXPIRED: 410}
-_RELOAD_SECONDS = 3
+# Says that a payment is still under way: the page that waits may run our own script, which looks for it.
+_WAITS = "X-Payment-Working"
 _NOTICES = ("refused",)
 
 
-def payer_page(view: PageView[Rest]) -> PageView[Rest]:
-    """Headers of a page that is a secret: nowhere stored, listed, framed, scripted or named to others.
+def payer_page(view: PageView[Rest]) -> Callable[Concatenate[HttpRequest, Rest], HttpResponseBase]:
+    """Headers of a page that is a secret: nowhere stored, listed, framed or named to others, and without script unless
+    it waits for a payment.
 
     Forms may lead to https addresses: to the provider's own page, by a redirect.
     """
-    policy = {"script-src": ["'none'"], "connect-src": ["'none'"], "form-action": ["'self'", "https:"]}
 
     @wraps(view)
-    def page(request: HttpRequest, /, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponse:
+    def page(request: HttpRequest, /, *args: Rest.args, **kwargs: Rest.kwargs) -> HttpResponseBase:
         response = view(request, *args, **kwargs)
+        scripts = ["'self'"] if _WAITS in response.headers else ["'none'"]
+        policy = {"script-src": scripts, "connect-src": scripts, "form-action": ["'self'", "https:"]}
         response["Referrer-Policy"] = "no-referrer"
         response["X-Robots-Tag"] = "noindex, nofollow, noarchive"
-        return response
+        return csp_replace(policy)(lambda request: response)(request)
 
-    return csrf_exempt(never_cache(csp_replace(policy)(page)))  # type: ignore[return-value]
+    return csrf_exempt(never_cache(page))
 
 
 @payer_page
@@ -162,7 +165,7 @@ def _nothing(request: HttpRequest, view: View) -> HttpResponse:
 
 def _told(request: HttpRequest, view: View, spoken: Wording, payer: Payer) -> HttpResponse:
     words = _words(spoken)
-    working = view in (View.WORKING, View.LATER)
+    waits = view is View.WORKING
     context = {
         "t": words,
         "title": words[f"{view}_title"],
@@ -170,10 +173,13 @@ def _told(request: HttpRequest, view: View, spoken: Wording, payer: Payer) -> Ht
         "merchant": sender_name(payer.link.customer, settings_of(payer.link.merchant_id)),
         "language": spoken.language,
         "languages": _languages(request),
-        "reload": _RELOAD_SECONDS if view is View.WORKING else 0,
-        "again": reverse("hosted:page", args=[link_token(payer.link.public_id)]) if working else "",
+        "waits": waits,
+        "again": _page_address(request, payer) if view in (View.WORKING, View.LATER) else "",
     }
-    return render(request, "hosted/told.html", context)
+    response = render(request, "hosted/told.html", context)
+    if waits:
+        response[_WAITS] = "1"
+    return response
 
 
 def _act(request: HttpRequest, payer: Payer, act: Callable[[], object]) -> HttpResponse:
@@ -190,7 +196,7 @@ def _act(request: HttpRequest, payer: Payer, act: Callable[[], object]) -> HttpR
 
 def _away(request: HttpRequest, payer: Payer, address: Callable[[str], str]) -> HttpResponse:
     """To the provider's own page, which leads back here."""
-    back = request.build_absolute_uri(reverse("hosted:page", args=[link_token(payer.link.public_id)]))
+    back = request.build_absolute_uri(_page_address(request, payer))
     try:
         target = address(back)
     except RecoveryError:
@@ -199,10 +205,13 @@ def _away(request: HttpRequest, payer: Payer, address: Callable[[str], str]) -> 
 
 
 def _back(request: HttpRequest, payer: Payer, notice: str = "") -> HttpResponse:
-    address = reverse("hosted:page", args=[link_token(payer.link.public_id)])
-    query = [f"lang={_chosen(request)}"] if _chosen(request) else []
-    query += [f"notice={notice}"] if notice else []
-    return HttpResponseRedirect(address + ("?" + "&".join(query) if query else ""), status=303)
+    return HttpResponseRedirect(_page_address(request, payer, notice), status=303)
+
+
+def _page_address(request: HttpRequest, payer: Payer, notice: str = "") -> str:
+    """The payer's page in the language that was chosen."""
+    query = {name: value for name, value in (("lang", _chosen(request)), ("notice", notice)) if value}
+    return reverse("hosted:page", args=[link_token(payer.link.public_id)], query=query)
 
 
 # --- words --------------------------------------------------------------------------------------------------------
