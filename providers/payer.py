@@ -7,6 +7,7 @@ providers have no page: ours shows their form and tells what came of it in the s
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from providers.base import MethodFacts
 
@@ -18,8 +19,13 @@ class PayerPages(Protocol):
     def method_page(self, *, customer: str, return_url: str) -> str:
         """Where this customer gives another payment method, and then comes back to `return_url`."""
 
-    def confirm_page(self, *, invoice: str, payment: str, return_url: str) -> str:
-        """Where the payer of the provider's invoice (or payment) confirms it at the bank."""
+    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
+        """Where this customer confirms the payment of the provider's invoice at the bank."""
+
+
+def page_address(told: object) -> str:
+    """An address that a provider told, empty unless it is an https address."""
+    return told if isinstance(told, str) and urlsplit(told).scheme == "https" else ""
 
 
 class TrialCard(StrEnum):

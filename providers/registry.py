@@ -67,6 +67,7 @@ PROVIDERS: Mapping[str, Provider] = {
             guide="providers.chargebee.config:GUIDE",
             dialect="providers.chargebee.dialect:ChargebeeDialect",
             client="providers.chargebee.client:ChargebeeClient",
+            payer="providers.chargebee.client:ChargebeeClient",
         ),
         Provider(
             name="recurly",
@@ -74,6 +75,7 @@ PROVIDERS: Mapping[str, Provider] = {
             guide="providers.recurly.config:GUIDE",
             dialect="providers.recurly.dialect:RecurlyDialect",
             client="providers.recurly.client:RecurlyClient",
+            payer="providers.recurly.client:RecurlyClient",
         ),
         Provider(
             name="sandbox",

@@ -4,14 +4,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from invoices.models import Attempt, Invoice
+from invoices.models import Attempt, Connection, Invoice
 from invoices.selectors.parties import charging_obstacle, connection_config
-from invoices.states import ATTEMPT_OPEN, INVOICE_OPEN, INVOICE_PAID, AttemptStatus, TransactionKind, Trigger
+from invoices.states import (
+    ATTEMPT_OPEN,
+    INVOICE_OPEN,
+    INVOICE_PAID,
+    MODES_WE_CALL,
+    AttemptStatus,
+    TransactionKind,
+    Trigger,
+)
 from notifications.links import link_read
 from notifications.models import Message, PaymentLink
 from notifications.states import LinkPurpose
 from providers import registry
 from providers.payer import PayerPages, TrialForm
+from recovery_site.common.errors import InvalidInput
 from retries.categories import Category
 from retries.models import Case, RetryJob
 from retries.selectors import case_failure
@@ -76,18 +85,31 @@ def _payer(link: PaymentLink) -> Payer:
     token = _token(link, failure.token_pk if failure else None)
     last = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).order_by("-pk").first()
     usable = token is not None and not token_obstacle(token, token.card)
-    charged_by_us = not charging_obstacle(invoice.connection) and registry.charges(invoice.connection.provider)
     by_payer = last is not None and last.trigger in (Trigger.CUSTOMER, Trigger.CARD_UPDATE)
     return Payer(
         link=link,
         view=_view(link, last),
         case=case,
         token=token,
-        may_pay=usable and charged_by_us,
+        may_pay=usable and _charged_by_us(invoice.connection),
         must_confirm=case is not None and case.category == Category.AUTHENTICATION_REQUIRED and usable,
         declined=by_payer and last is not None and last.status == AttemptStatus.DECLINED,
-        form=registry.payer(invoice.connection.provider, connection_config(invoice.connection)),
+        form=_form(invoice),
     )
+
+
+def _charged_by_us(connection: Connection) -> bool:
+    """True if the payer's wish to pay is one that this service can carry out."""
+    ours = connection.mode in MODES_WE_CALL and connection.take_over_after is not None
+    return ours and not charging_obstacle(connection) and registry.charges(connection.provider)
+
+
+def _form(invoice: Invoice) -> PayerPages | TrialForm | None:
+    """None also where the provider's pages need a key that this connection, which only watches, was never given."""
+    try:
+        return registry.payer(invoice.connection.provider, connection_config(invoice.connection))
+    except InvalidInput:
+        return None
 
 
 def _token(link: PaymentLink, failed: int | None) -> Token | None:

@@ -5,7 +5,7 @@ can do nothing that its author could not do with the address itself.
 """
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec
 
 from csp.decorators import csp_replace
@@ -92,8 +92,7 @@ def method(request: HttpRequest, token: str) -> HttpResponse:
     if isinstance(payer, View):
         return _nothing(request, payer)
     if isinstance(payer.form, PayerPages):
-        pages, customer = payer.form, payer.link.customer.connector_customer_id
-        return _away(request, payer, lambda back: pages.method_page(customer=customer, return_url=back))
+        return _away(request, payer, partial(payer.form.method_page, customer=_customer(payer)))
     card = request.POST.get("card", "")
     if card not in set(TrialCard):
         return _back(request, payer, "refused")
@@ -110,8 +109,8 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
     if payer.view is not View.PAYABLE or not payer.must_confirm or payer.token is None:
         return _back(request, payer)
     if isinstance(payer.form, PayerPages):
-        pages, invoice = payer.form, payer.invoice.provider_invoice_id or ""
-        return _away(request, payer, lambda back: pages.confirm_page(invoice=invoice, payment="", return_url=back))
+        invoice = payer.invoice.provider_invoice_id or ""
+        return _away(request, payer, partial(payer.form.confirm_page, customer=_customer(payer), invoice=invoice))
     if request.method != "POST" or "answer" not in request.POST:
         return render(request, "hosted/bank.html", _context(request, payer, _spoken(request, payer)))
     if request.POST["answer"] != "yes":
@@ -194,14 +193,18 @@ def _act(request: HttpRequest, payer: Payer, act: Callable[[], object]) -> HttpR
     return _back(request, payer)
 
 
-def _away(request: HttpRequest, payer: Payer, address: Callable[[str], str]) -> HttpResponse:
-    """To the provider's own page, which leads back here."""
+def _away(request: HttpRequest, payer: Payer, address: Callable[..., str]) -> HttpResponse:
+    """To the provider's own page, which leads back here; where it has none, to the merchant's own address."""
     back = request.build_absolute_uri(_page_address(request, payer))
     try:
-        target = address(back)
+        target = address(return_url=back) or settings_of(payer.link.merchant_id).method_url
     except RecoveryError:
         target = ""
     return HttpResponseRedirect(target, status=303) if target else _back(request, payer, "refused")
+
+
+def _customer(payer: Payer) -> str:
+    return payer.link.customer.connector_customer_id
 
 
 def _back(request: HttpRequest, payer: Payer, notice: str = "") -> HttpResponse:

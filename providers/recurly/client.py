@@ -46,6 +46,7 @@ from providers.wire.transport import Answer, transport
 from recovery_site.common.money import to_decimal
 
 VERSION = "application/vnd.recurly.v2021-02-25+json"
+_PAGES = {"us": "recurly.com", "eu": "eu.recurly.com"}
 _HOSTS = {"us": "https://v3.recurly.com", "eu": "https://v3.eu.recurly.com"}
 _ABSENT = "not_found"
 # Another request is working on the same account or invoice, or Recurly gave up in the middle.
@@ -63,6 +64,7 @@ class RecurlyClient:
         settings = settings_read(GUIDE, config)
         credentials = base64.b64encode(f"{settings['api_key']}:".encode()).decode()
         timeout = float(settings["timeout_seconds"])
+        self._pages_host = _PAGES[settings["region"]]
         self._retries_off = settings["automatic_retries"] == "off"
         self._target = (
             settings["base_url"] or _HOSTS[settings["region"]],
@@ -83,9 +85,11 @@ class RecurlyClient:
         )
 
     def check(self) -> str:
+        return f"Recurly answers for the site {self._site() or 'of this key'}."
+
+    def _site(self) -> str:
         sites = self._api.understood(self._api.read("/sites", {"limit": "1"}), _data)
-        name = str(sites[0].get("subdomain", "")) if sites else ""
-        return f"Recurly answers for the site {name or 'of this key'}."
+        return text(sites[0], "subdomain") if sites else ""
 
     # --- collecting -------------------------------------------------------------------------------------------------
 
@@ -291,6 +295,24 @@ class RecurlyClient:
             return NoteResult(outcome=NoteOutcome.WRITTEN, record_id=record_id(answer.body))
         except RecordMalformed as error:
             raise self._api.uncertain(f"answered a note with an impossible {error}", answer) from None
+
+    # --- pages for payers (PayerPages) ------------------------------------------------------------------------------
+
+    def method_page(self, *, customer: str, return_url: str) -> str:
+        """The customer's hosted account page, which does not lead back; empty if Recurly does not know the customer.
+
+        Source: `hosted_login_token` of https://recurly.com/developers/api/v2021-02-25/#tag/account
+        """
+        answer = self._api.read(f"/accounts/{quote(f'code-{customer}', safe='')}")
+        token = self._api.found(answer, lambda account: text(account, "hosted_login_token"), absent=_ABSENT)
+        site = self._site() if token else ""
+        if not token or not token.isalnum() or not all(label.isalnum() for label in site.split("-")):
+            return ""
+        return f"https://{site}.{self._pages_host}/account/{token}"
+
+    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
+        """What is due is paid on the same page."""
+        return self.method_page(customer=customer, return_url=return_url)
 
     # --- the exchange -----------------------------------------------------------------------------------------------
 

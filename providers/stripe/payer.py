@@ -6,9 +6,10 @@ Source: https://docs.stripe.com/api/customer_portal/sessions/create, https://doc
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from providers.base import ProviderUnavailable
+from providers.payer import page_address
 from providers.stripe.config import read_config
 from providers.stripe.exchange import Answer, Exchange, Reply
 
@@ -31,7 +32,7 @@ class StripePayer:
         }
         return _address(self._exchange.post("/v1/billing_portal/sessions", params), "url")
 
-    def confirm_page(self, *, invoice: str, payment: str, return_url: str) -> str:
+    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
         """The hosted page of a Stripe Billing invoice; a bare payment intent has none that could be linked to."""
         if not invoice.startswith("in_"):
             return ""
@@ -42,5 +43,4 @@ def _address(answer: Answer, field: str) -> str:
     """An https address out of a reply; empty if there is none. Raises ProviderUnavailable."""
     if not isinstance(answer, Reply):
         raise ProviderUnavailable(f"Stripe {answer.reason}; the payer has to come back later.")
-    value = answer.body.values.get(field)
-    return value if isinstance(value, str) and urlsplit(value).scheme == "https" else ""
+    return page_address(answer.body.values.get(field))

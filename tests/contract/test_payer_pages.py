@@ -13,6 +13,9 @@ import pytest
 from providers import registry
 from providers.base import ChargeRequest, Outcome, ProviderUnavailable
 from providers.payer import PayerPages, TrialCard, TrialForm
+from tests.contract.wire.chargebee import Chargebee
+from tests.contract.wire.recurly import Recurly
+from tests.contract.wire.server import Imitation
 from tests.support.sandbox import Sandbox, sandbox_running
 
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -71,14 +74,42 @@ def test_stripes_customers_are_led_to_their_portal_and_back(
 def test_confirmation_happens_on_stripes_hosted_invoice(stripe: tuple[PayerPages, Asked, dict[str, object]]) -> None:
     pages, asked, answer = stripe
     answer["body"] = {"object": "invoice", "hosted_invoice_url": "https://invoice.stripe.com/i/1"}
-    assert pages.confirm_page(invoice="in_1", payment="", return_url="r") == "https://invoice.stripe.com/i/1"
-    assert pages.confirm_page(invoice="", payment="pi_1", return_url="r") == ""
+    assert pages.confirm_page(customer="cus_1", invoice="in_1", return_url="r") == "https://invoice.stripe.com/i/1"
+    assert pages.confirm_page(customer="cus_1", invoice="", return_url="r") == ""
     answer["body"] = {"object": "invoice", "hosted_invoice_url": "javascript:alert(1)"}
-    assert pages.confirm_page(invoice="in_1", payment="", return_url="r") == ""
+    assert pages.confirm_page(customer="cus_1", invoice="in_1", return_url="r") == ""
     assert [path for _, path, _ in asked] == ["/v1/invoices/in_1"] * 2
     answer["status"] = 500
     with pytest.raises(ProviderUnavailable):
         pages.method_page(customer="cus_1", return_url="r")
+
+
+def pages_at(wire: Imitation, **settings: str) -> PayerPages:
+    pages = registry.payer(wire.provider, {**wire.config, **settings, "base_url": wire.url})
+    assert isinstance(pages, PayerPages)
+    return pages
+
+
+def test_chargebees_customers_get_a_page_of_their_own_and_come_back() -> None:
+    with Chargebee() as wire:
+        assert isinstance(wire, Chargebee)
+        pages, back = pages_at(wire), "https://r/pay/t/"
+        there = "https://acme-test.chargebee.com/pages/v4/hp_1/"
+        assert pages.method_page(customer="cus_1", return_url=back) == f"{there}manage_payment_sources"
+        assert wire.leads_to == back
+        assert pages.confirm_page(customer="cus_1", invoice="in_1", return_url=back) == f"{there}collect_now"
+        with pytest.raises(ProviderUnavailable):
+            pages.method_page(customer="cus_2", return_url=back)
+
+
+@pytest.mark.parametrize(("region", "host"), [("us", "acme.recurly.com"), ("eu", "acme.eu.recurly.com")])
+def test_recurlys_customers_are_led_to_their_hosted_account(region: str, host: str) -> None:
+    with Recurly() as wire:
+        pages = pages_at(wire, region=region)
+        there = f"https://{host}/account/a92468579e9c4231"
+        assert pages.method_page(customer="cus_1", return_url="r") == there
+        assert pages.confirm_page(customer="cus_1", invoice="1001", return_url="r") == there
+        assert pages.method_page(customer="cus_2", return_url="r") == ""
 
 
 @pytest.fixture(params=["simulator", "sandbox"])

@@ -259,9 +259,12 @@ def test_click_is_one_touch_per_visit_and_robots_leave_none(world: Post, client:
     assert world.message(invoice, "update_card").acted_at == world.at
 
 
-def test_provider_without_pages_names_the_merchants_own(world: Post, client: Client) -> None:
+@pytest.mark.parametrize("provider", ["generic", "stripe"])
+def test_provider_without_pages_names_the_merchants_own(world: Post, client: Client, provider: str) -> None:
+    """Stripe has pages, but none can be asked for by a connection that only watches and has no key."""
     generic = Post(name="Northwind", provider="generic")
     invoice = generic.fail(code="expired_card")
+    type(generic.connection).objects.filter(pk=generic.connection.pk).update(provider=provider, mode="observe")
     link = link_to(generic, invoice)
     page = text_of(client.get(link))
     assert "To change your payment method, please contact Northwind." in page

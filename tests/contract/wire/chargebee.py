@@ -32,6 +32,7 @@ class Chargebee(Imitation):
         self.shows_payments = True
         self.invoice_status = "payment_due"
         self.sources: dict[str, str] = {}
+        self.leads_to = ""
 
     def authorised(self, seen: Seen) -> bool:
         return seen.basic() == f"{SECRET}:"
@@ -51,6 +52,8 @@ class Chargebee(Imitation):
                 return self._list([one for one in self.payments.values() if not one.of and one.invoice == invoice_id])
             case ("POST", "invoices", invoice_id, action) if invoice_id == INVOICE:
                 return self._act(seen, action)
+            case ("POST", "hosted_pages", kind):
+                return self._hosted(seen.form, kind)
             case ("GET", "payment_sources", found) if found in self.sources:
                 return Answer(200, {"payment_source": {"id": found, "reference_id": self.sources[found]}})
             case ("POST", "transactions", paid, "refund"):
@@ -90,6 +93,13 @@ class Chargebee(Imitation):
             noted=True,
             of=paid if action == "record_refund" else "",
         )
+
+    def _hosted(self, form: dict[str, str], kind: str) -> Answer:
+        if form["customer[id]"] != self.request.customer:
+            return self.absent
+        self.leads_to = form["redirect_url"]
+        page = {"id": "hp_1", "type": kind, "url": f"https://acme-test.chargebee.com/pages/v4/hp_1/{kind}"}
+        return Answer(200, {"hosted_page": page})
 
     def _refund(self, seen: Seen, paid: str) -> Answer:
         if paid not in self.payments:

@@ -42,6 +42,8 @@ class Recurly(Imitation):
         match (seen.method, *seen.parts):
             case ("GET", "sites"):
                 return Answer(200, {"object": "list", "has_more": False, "data": [{"subdomain": "acme"}]})
+            case ("GET", "accounts", found) if found == f"code-{self.request.customer}":
+                return Answer(200, {"object": "account", "hosted_login_token": "a92468579e9c4231"})
             case ("GET", "invoices"):
                 return self._list([self.credit(one) for one in self.payments.values() if one.of])
             case ("GET", "invoices", found, "related_invoices"):
