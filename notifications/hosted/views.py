@@ -36,6 +36,16 @@ _STATUS = {View.INVALID: 404, View.EXPIRED: 410}
 # Says that a payment is still under way: the page that waits may run our own script, which looks for it.
 _WAITS = "X-Payment-Working"
 _NOTICES = ("refused",)
+# The sign of each page that only says something: an icon and its tone.
+_SIGNS = {
+    View.PAID: ("check", "success"),
+    View.SAVED: ("check", "success"),
+    View.WORKING: ("clock", "info"),
+    View.LATER: ("clock", "info"),
+    View.CLOSED: ("check", "neutral"),
+    View.EXPIRED: ("clock", "warning"),
+    View.INVALID: ("info", "warning"),
+}
 
 
 def payer_page(view: PageView[Rest]) -> Callable[Concatenate[HttpRequest, Rest], HttpResponseBase]:
@@ -142,7 +152,7 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         message=message,
     )
     told = {"title": words["unsubscribed_title"], "text": words["unsubscribed_text"]}
-    return render(request, "hosted/told.html", {**context, **told})
+    return render(request, "hosted/told.html", {**context, **told, "sign": "check", "tone": "success"})
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -151,27 +161,29 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
 def _nothing(request: HttpRequest, view: View) -> HttpResponse:
     """A kind page that tells nothing but that: no name, no amount, the same for every such link."""
     spoken = wording(_chosen(request) or _browser(request))
+    return render(request, "hosted/told.html", _telling(request, view, spoken), status=_STATUS[view])
+
+
+def _telling(request: HttpRequest, view: View, spoken: Wording) -> dict[str, Any]:
+    """What every page that only says something shows: a sign, a title, a sentence."""
     words = _words(spoken)
-    context = {
+    sign, tone = _SIGNS[view]
+    return {
         "t": words,
         "title": words[f"{view}_title"],
         "text": words[f"{view}_text"],
+        "sign": sign,
+        "tone": tone,
         "language": spoken.language,
         "languages": _languages(request),
     }
-    return render(request, "hosted/told.html", context, status=_STATUS[view])
 
 
 def _told(request: HttpRequest, view: View, spoken: Wording, payer: Payer) -> HttpResponse:
-    words = _words(spoken)
     waits = view is View.WORKING
     context = {
-        "t": words,
-        "title": words[f"{view}_title"],
-        "text": words[f"{view}_text"],
+        **_telling(request, view, spoken),
         "merchant": sender_name(payer.link.customer, settings_of(payer.link.merchant_id)),
-        "language": spoken.language,
-        "languages": _languages(request),
         "waits": waits,
         "again": _page_address(request, payer) if view in (View.WORKING, View.LATER) else "",
     }

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import django
 
@@ -169,6 +170,21 @@ def take(browser: "Browser", base_url: str, password: str, wanted: dict[str, Pic
         sys.stdout.write(f"{name}.png\n")
 
 
+def take_payer(browser: "Browser", base_url: str, now: datetime) -> None:
+    """What a customer finds behind the link of a message, on a phone."""
+    from notifications.links import link_url
+    from notifications.services.links import link_issue
+    from retries.models import Case
+
+    waiting = Case.objects.filter(merchant__name=MERCHANT, status="OPEN", category="INSUFFICIENT_FUNDS")
+    case = waiting.select_related("invoice").latest("opened_at")
+    link = link_issue(invoice=case.invoice, issued_by="screenshots", now=now)
+    page = browser.new_page(viewport={"width": PHONE, "height": 900}, color_scheme="light")
+    page.goto(base_url + urlsplit(link_url(link.public_id)).path)
+    page.screenshot(path=ROOT / "docs" / "images" / "payer.png", full_page=True)
+    page.close()
+
+
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recovery_site.settings")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
@@ -194,6 +210,7 @@ def main() -> None:
         if not Incident.objects.exists():
             disturb(now)
         take(browser, base_url, password, incident_pictures())
+        take_payer(browser, base_url, now)
         browser.close()
     for name, image in README_IMAGES.items():
         shutil.copyfile(OUT / f"{name}.png", ROOT / "docs" / "images" / f"{image}.png")

@@ -73,11 +73,11 @@ def test_hard_decline_asks_for_another_card_in_plain_text_and_html(world: Post) 
     assert message.link is not None
     assert link_read(token) == message.link.public_id
     assert told.body.startswith(
-        "Hello Ann Lee,\n\nwe could not collect $49.90 for Invoice INV-7. The card has expired.\n\n"
+        "Hello Ann Lee,\n\nWe could not collect $49.90 for Invoice INV-7. The card has expired.\n\n"
         "It will not work with Visa ending in 4242 any more."
     )
     assert html_of(told).count(f'href="{link}"') == 2
-    assert "we could not collect $49.90 for Invoice INV-7. The card has expired." in html_of(told)
+    assert "We could not collect $49.90 for Invoice INV-7. The card has expired." in html_of(told)
     assert "expired_card" not in told.body + html_of(told)
     assert "%%" not in told.body + html_of(told)
     # What is stored holds no secret.
