@@ -36,7 +36,7 @@ $(STAMP): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": run make PYTHON=python3.11 ...")'
 	@echo 'Installing the locked packages into $(VENV) (the first time takes a minute or two) ...'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --no-input --require-hashes -r $(LOCK)
+	@$(PY) requirements/install.py $(LOCK)
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
