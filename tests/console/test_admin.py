@@ -16,8 +16,19 @@ from django_q.models import OrmQ
 
 from accounts.admin.base import LIST_LIMIT, TenantAdmin
 from accounts.models import ApiKey, GlobalSwitch, Membership, Merchant, User
-from invoices.models import Attempt, Connection, Customer, Event, Invoice, ReviewItem
+from invoices.models import (
+    Attempt,
+    BillerNote,
+    Connection,
+    Customer,
+    Event,
+    Invoice,
+    OutboxMessage,
+    ReviewItem,
+    Transaction,
+)
 from invoices.services.casework import note_add
+from invoices.services.notes import NAME
 from providers.base import DisputeFacts, DisputeStatus
 from recovery_site.console.work import COUNT_LIMIT
 from retries.models import Case, RetryJob
@@ -401,6 +412,35 @@ def test_inbox_events_are_replayed_with_a_trace(world: World, log_in: LogIn) -> 
     assert (again.status, again.attempts, again.reason) == ("RECEIVED", 0, f"Replayed by user:{ann.pk}")
     page = act(log_in(ann), InboxEvent, "replay", [event], confirmed="yes", reason="again").content.decode()
     assert "already waiting to be processed" in page
+
+
+def test_a_note_that_a_billing_system_would_not_have_is_told_again(world: World, log_in: LogIn) -> None:
+    invoice = fill(world)
+    paid = Transaction.objects.get(invoice=invoice, kind="CHARGE", status="DONE", attempts__origin="OURS")
+    note = BillerNote.objects.create(
+        merchant=world.merchant,
+        connection=world.connection,
+        invoice=invoice,
+        transaction=paid,
+        status="REFUSED",
+        why="The invoice is void there.",
+        tries=3,
+    )
+    act(log_in(staff(world, "viewer")), BillerNote, "retry", [note], confirmed="yes", reason="r")
+    assert BillerNote.objects.get().status == "REFUSED"
+    ann = staff(world, "support")
+    page = act(log_in(ann), BillerNote, "retry", [note]).content.decode()
+    assert "Last time: The invoice is void there." in page
+    assert BillerNote.objects.get().status == "REFUSED", "asked first"
+    page = act(log_in(ann), BillerNote, "retry", [note], confirmed="yes", reason="reopened there").content.decode()
+    again = BillerNote.objects.get()
+    assert (again.status, again.tries) == ("WAITING", 0)
+    event = Event.objects.get(invoice=invoice, kind="note.retried")
+    assert (event.actor, event.cause) == (f"user:{ann.pk}", "staff: reopened there")
+    succeeded = Event.objects.get(invoice=invoice, kind="transaction.succeed", subject_id=paid.public_id)
+    assert OutboxMessage.objects.get(event=succeeded, consumer=NAME).done_at is None
+    page = act(log_in(ann), BillerNote, "retry", [note], confirmed="yes", reason="twice").content.decode()
+    assert "there is nothing to try again" in page
 
 
 def test_everything_that_failed_is_replayed_at_once(world: World, log_in: LogIn) -> None:

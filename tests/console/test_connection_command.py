@@ -1,6 +1,7 @@
 """The command line that connects a merchant to a provider."""
 
 import json
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
@@ -9,6 +10,8 @@ from django.core.management import CommandError, call_command
 from accounts.services import merchant_create
 from invoices.models import Connection
 from invoices.selectors.parties import connection_config
+from tests.contract.wire.hyperswitch import Hyperswitch
+from tests.contract.wire.server import SECRET
 
 pytestmark = pytest.mark.django_db
 
@@ -96,6 +99,53 @@ def test_a_broken_config_is_not_repeated_in_the_error() -> None:
     with pytest.raises(CommandError) as caught:
         run("create", "--merchant", "Acme", "--provider", "generic", "--config", '{"api_key": "sk_live_secret"')
     assert "sk_live_secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Hyperswitch]:
+    with Hyperswitch() as server:
+        assert isinstance(server, Hyperswitch)
+        yield server
+
+
+def connected(gateway: Hyperswitch) -> str:
+    config = json.dumps({**gateway.config, "base_url": gateway.url})
+    made = run("create", "--merchant", "Acme", "--provider", "hyperswitch", "--config", config, "--json")
+    return str(json.loads(made)["connection"])
+
+
+def test_check_asks_the_provider_with_the_credentials_that_are_kept(gateway: Hyperswitch) -> None:
+    named = ("--merchant", "Acme", "--connection", connected(gateway))
+    assert run("check", *named).startswith("Hyperswitch answers")
+    told = json.loads(run("check", *named, "--json"))
+    assert (told["connection"], told["answer"]) == (named[-1], run("check", *named).strip())
+    with pytest.raises(CommandError, match="no connection con_other"):
+        run("check", "--merchant", "Acme", "--connection", "con_other")
+    watching = json.loads(run("create", "--merchant", "Acme", "--provider", "generic", "--json"))["connection"]
+    with pytest.raises(CommandError, match="no credentials to test"):
+        run("check", "--merchant", "Acme", "--connection", watching)
+
+
+def test_rekey_keeps_new_credentials_only_once_the_provider_has_taken_them(gateway: Hyperswitch) -> None:
+    named = ("--merchant", "Acme", "--connection", connected(gateway))
+    connection = Connection.objects.get(public_id=named[-1])
+    Connection.objects.update(paused_reason="Its key was refused.")
+    for config, message in (
+        ('{"api_key": "of_somebody_else"}', "refuses the credentials"),
+        ('{"base_url": "http://127.0.0.1:9"}', "Only secrets can be replaced"),
+        ("{}", "Only secrets can be replaced"),
+        ("of_somebody_else", "--config must be a JSON object"),
+    ):
+        with pytest.raises(CommandError, match=message) as caught:
+            run("rekey", *named, "--config", config)
+        assert "of_somebody_else" not in str(caught.value)
+        kept = Connection.objects.get(pk=connection.pk)
+        assert (kept.secrets_encrypted, kept.paused_reason) == (connection.secrets_encrypted, "Its key was refused.")
+    told = json.loads(run("rekey", *named, "--config", json.dumps({"api_key": SECRET}), "--json"))
+    assert (told["connection"], SECRET in repr(told)) == (named[-1], False)
+    kept = Connection.objects.get(pk=connection.pk)
+    assert (kept.paused_reason, connection_config(kept)["api_key"]) == ("", SECRET)
+    assert kept.secrets_encrypted != connection.secrets_encrypted
 
 
 def test_list_shows_connections_without_their_secrets() -> None:

@@ -1,5 +1,5 @@
-"""A payment's life as four other gateways tell it: failed, tried again and paid, refunded in part; any order, told
-twice, one ledger."""
+"""A payment's life as four gateways and two billing systems tell it: failed, tried again and paid, refunded in part;
+any order, told twice, one ledger."""
 
 import copy
 import json
@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from accounts.models import Merchant
+from invoices.services.parties import connection_create
 from tests.contract.dialect_fixtures import FIXTURES
 from tests.support.signing import SECRETS, delivery
 from tests.webhooks.door import faults, ledger
@@ -108,8 +109,9 @@ def paddle() -> list[Told]:
 
 def braintree() -> list[Told]:
     failed = (FIXTURES / "braintree/subscription_charged_unsuccessfully.xml").read_bytes()
-    paid = failed.replace(b"subscription_charged_unsuccessfully", b"subscription_charged_successfully")
-    for old, new in (
+    paid = replaced(
+        failed,
+        (b"subscription_charged_unsuccessfully", b"subscription_charged_successfully"),
         (b"2026-01-01T09:00:0", b"2026-01-04T09:00:0"),
         (b"<status>Past Due</status>", b"<status>Active</status>"),
         (b"<balance>49.00</balance>", b"<balance>0.00</balance>"),
@@ -117,20 +119,88 @@ def braintree() -> list[Told]:
         (b"processor_declined", b"settled"),
         (b"<processor-response-code>2001<", b"<processor-response-code>1000<"),
         (b"Insufficient Funds", b"Approved"),
-    ):
-        assert old in paid
-        paid = paid.replace(old, new)
+    )
     return [failed, paid]
 
 
-STORIES = {"hyperswitch": hyperswitch, "adyen": adyen, "paddle": paddle, "braintree": braintree}
+def chargebee() -> list[Told]:
+    failed: dict[str, Any] = json.loads((FIXTURES / "chargebee/payment_failed.json").read_bytes())
+    paid = copy.deepcopy(failed)
+    paid |= {"id": "ev_paid", "event_type": "payment_succeeded", "occurred_at": 1767517203}
+    again = {"id": "txn_northwind_2", "status": "success", "date": 1767517200, "id_at_gateway": "ch_northwind_2"}
+    transaction, invoice = paid["content"]["transaction"], paid["content"]["invoice"]
+    transaction |= {**again, "resource_version": 1767517202000, "reference_number": None}
+    transaction |= {"error_code": None, "error_text": None, "error_detail": None}
+    invoice |= {"status": "paid", "amount_paid": 4900, "amount_due": 0, "resource_version": 1767517203123}
+    invoice |= {"dunning_status": "success", "next_retry_at": None}
+    invoice["linked_payments"].append(
+        {"txn_id": "txn_northwind_2", "txn_status": "success", "txn_date": 1767517200, "txn_amount": 4900}
+    )
+    updated = {**paid, "id": "ev_updated", "event_type": "invoice_updated"}
+    updated["content"] = {name: paid["content"][name] for name in ("invoice", "customer")}
+    dunning = {**copy.deepcopy(failed), "id": "ev_dunning", "event_type": "dunning_updated"}
+    dunning["content"].pop("transaction")
+    refund: dict[str, Any] = json.loads((FIXTURES / "chargebee/payment_refunded.json").read_bytes())
+    refund |= {"occurred_at": 1767690000}
+    refund["content"]["transaction"] |= {"refunded_txn_id": "txn_northwind_2", "date": 1767689990}
+    return [failed, dunning, paid, updated, refund]
+
+
+def recurly() -> list[Told]:
+    failed = (FIXTURES / "recurly/failed_payment_notification.xml").read_bytes()
+    dunning = (FIXTURES / "recurly/new_dunning_event_notification.xml").read_bytes()
+    dunning = replaced(dunning, (b">4400<", b">4900<"), (b"2026-01-03T09:00:00Z", b"2026-01-01T09:00:02Z"))
+    paid = replaced(
+        failed,
+        (b"failed_payment_notification", b"successful_payment_notification"),
+        (b"0123456789abcdef0123456789abcdef", b"f123456789abcdef0123456789abcdef"),
+        (b"2026-01-01T09:00:00Z", b"2026-01-04T09:00:00Z"),
+        (b">declined<", b">success<"),
+    )
+    closed = replaced(
+        dunning,
+        (b"new_dunning_event_notification", b"paid_charge_invoice_notification"),
+        (b">past_due<", b">paid<"),
+        (b'<balance_in_cents type="integer">4900<', b'<balance_in_cents type="integer">0<'),
+        (b"2026-01-01T09:00:02Z", b"2026-01-04T09:00:02Z"),
+    )
+    refund = replaced(
+        paid,
+        (b"successful_payment_notification", b"successful_refund_notification"),
+        (b"f123456789abcdef0123456789abcdef", b"e123456789abcdef0123456789abcdef"),
+        (b">purchase<", b">credit<"),
+        (b">4900<", b">900<"),
+        (b"2026-01-04T09:00:00Z", b"2026-01-06T09:00:00Z"),
+    )
+    return [failed, dunning, paid, closed, refund]
+
+
+def replaced(body: bytes, *changes: tuple[bytes, bytes]) -> bytes:
+    for old, new in changes:
+        assert old in body, old
+        body = body.replace(old, new)
+    return body
+
+
+STORIES = {
+    "hyperswitch": hyperswitch,
+    "adyen": adyen,
+    "paddle": paddle,
+    "braintree": braintree,
+    "chargebee": chargebee,
+    "recurly": recurly,
+}
 # What was paid and given back in the end.
-ENDS = {"hyperswitch": (4900, 900), "adyen": (4900, 900), "paddle": (4900, 900), "braintree": (4900, 0)}
+ENDS = {name: (4900, 0 if name == "braintree" else 900) for name in STORIES}
+# Recurly's XML names no currency.
+CONFIGS = {"recurly": {"mode": "observe", "currency": "EUR"}}
 
 
 def endpoint_of(provider: str) -> WebhookEndpoint:
     merchant = Merchant.objects.create(name=f"{provider} {next(_serial)}")
-    return endpoint_create(merchant=merchant, provider=provider, secret=SECRETS[provider])
+    config = CONFIGS.get(provider, {"mode": "observe"})
+    connection = connection_create(merchant=merchant, provider=provider, config=config)
+    return endpoint_create(merchant=merchant, provider=provider, secret=SECRETS[provider], connection=connection)
 
 
 def post(endpoint: WebhookEndpoint, told: Told) -> None:
