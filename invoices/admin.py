@@ -238,7 +238,9 @@ class AttemptAdmin(LedgerAdmin):
 
 @admin.register(Dispute)
 class DisputeAdmin(LedgerAdmin):
-    list_display = ("provider_id", "kind", "state", "amount", "reason_code", "invoice", "merchant", "opened_at")
+    list_display = (
+        "provider_id", "kind", "state", "amount", "reason_code", "invoice", "merchant", "opened_at", "respond_by"
+    )  # fmt: skip
     list_filter = ("kind", "status", *_ACCOUNT)
     list_select_related = ("merchant", "invoice")
     search_exact = ("public_id",)

@@ -64,7 +64,10 @@ class CustomerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """`fingerprint` is the provider's id of the underlying card; never a number."""
+    """`fingerprint` is the provider's id of the underlying card; never a number.
+
+    `bin`: the first six to eight digits, which name the issuer and no card; `issuer`: the bank in the provider's words.
+    """
 
     fingerprint: str = ""
     network: str = ""
@@ -73,6 +76,8 @@ class CardFacts:
     exp_year: int | None = None
     funding: str = ""
     country: str = ""
+    bin: str = ""
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +140,11 @@ class InvoiceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentFacts:
-    """One try to move money. `charge_id` names the try, `payment_id` what groups several (a payment intent)."""
+    """One try to move money. `charge_id` names the try, `payment_id` what groups several (a payment intent).
+
+    `network_reference` is the card network's own id of the try; `gateway_reference` that of the gateway behind a biller
+    or a switch.
+    """
 
     charge_id: str = ""
     payment_id: str = ""
@@ -152,6 +161,8 @@ class PaymentFacts:
     # The provider had reported success, or would have: the money did not come after all (late failure, expired
     # authorisation), so a payment that counts as successful is taken back like a bank return.
     undone: bool = False
+    network_reference: str = ""
+    gateway_reference: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,11 +195,16 @@ class DisputeFacts:
     invoice_id: str = ""  # as in RefundFacts
     reason_code: str = ""
     is_return: bool = False
+    respond_by: datetime | None = None  # evidence that comes later counts no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentEvent:
-    """The one road: a webhook, a poll, an import and an API report all become this."""
+    """The one road: a webhook, a poll, an import and an API report all become this.
+
+    `idempotency_key`: of the request that caused the event, ours if we sent it. `account`: whose event it is, where one
+    endpoint hears of several accounts of the provider's.
+    """
 
     kind: EventKind
     provider: str
@@ -205,6 +221,8 @@ class PaymentEvent:
     source: str = "webhook"
     # False where nothing binds the body to the provider: it is confirmed before anything irreversible.
     trusted: bool = True
+    idempotency_key: str = ""
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +326,27 @@ class Outcome(StrEnum):
     ERRORED = "errored"  # surely did not happen
 
 
+# The same in the words of events.
+PAYMENT_KINDS: Mapping[Outcome, EventKind] = {
+    Outcome.SUCCEEDED: EventKind.PAYMENT_SUCCEEDED,
+    Outcome.DECLINED: EventKind.PAYMENT_FAILED,
+    Outcome.ERRORED: EventKind.PAYMENT_FAILED,
+    Outcome.AWAITING: EventKind.PAYMENT_PENDING,
+}
+# The statuses in which an invoice is closed, by the event that tells of it; any other is only news.
+INVOICE_KINDS: Mapping[str, EventKind] = {
+    "paid": EventKind.INVOICE_PAID,
+    "void": EventKind.INVOICE_VOIDED,
+    "uncollectible": EventKind.INVOICE_UNCOLLECTIBLE,
+}
+REFUND_STATUSES: Mapping[Outcome, RefundStatus] = {
+    Outcome.SUCCEEDED: RefundStatus.SUCCEEDED,
+    Outcome.DECLINED: RefundStatus.FAILED,
+    Outcome.ERRORED: RefundStatus.FAILED,
+    Outcome.AWAITING: RefundStatus.PENDING,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeRequest:
     """`reference` is the attempt's public id; `idempotency_key` makes it one charge however often it is sent.
@@ -349,6 +388,7 @@ class ChargeResult:
     retry_after: timedelta | None = None
     expected_by: datetime | None = None
     created_at: datetime | None = None
+    gateway_reference: str = ""  # as in PaymentFacts
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -398,10 +438,16 @@ class ClientTraits:
     bills: bool = False  # the provider owns invoices and may retry them itself: a BillerClient
     collects: bool = False  # told to, it collects its own invoices
     records: bool = False  # payments and refunds made elsewhere can be written into its books
+    payer_is_method: bool = False  # the payer's id stands for its one payment method, which answers do not name
 
     @property
     def refunds_found(self) -> Lookup:
         return self.lookup if self.refund_lookup is None else self.refund_lookup
+
+    def method_of(self, result: ChargeResult) -> MethodFacts | None:
+        """The payment method that an answer of this client's names."""
+        token = result.token or (result.customer if self.payer_is_method else "")
+        return MethodFacts(token=token, card=result.card) if token else None
 
 
 class ProviderClient(Protocol):

@@ -32,7 +32,17 @@ class CardAdmin(TenantAdmin):
     """One card shows which rule applies to it now, what is left of each, and what it waits for."""
 
     ordering = ("-pk",)
-    list_display = ("__str__", "kind", "funding", "country", "connection", "merchant", "stopped_at", "wait_until")
+    list_display = (
+        "__str__",
+        "kind",
+        "funding",
+        "country",
+        "issuer",
+        "connection",
+        "merchant",
+        "stopped_at",
+        "wait_until",
+    )
     list_filter = ("network", "kind", ("stopped_at", admin.EmptyFieldListFilter), *_ACCOUNT)
     list_select_related = ("connection", "merchant")
     search_exact = ("public_id",)

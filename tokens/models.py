@@ -34,6 +34,8 @@ class Card(models.Model):
     exp_year = models.PositiveSmallIntegerField(null=True, blank=True)
     funding = models.CharField(max_length=20, blank=True, default="")
     country = models.CharField(max_length=2, blank=True, default="")
+    bin = models.CharField(max_length=8, blank=True, default="", db_default="")
+    issuer = models.CharField(max_length=100, blank=True, default="", db_default="")
     # A network's "never again" answer. `stop_revivable` is false for stops that a new expiry does not lift.
     stopped_at = models.DateTimeField(null=True, blank=True)
     stop_code = models.CharField(max_length=40, blank=True, default="")

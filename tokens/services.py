@@ -104,6 +104,8 @@ def _details(facts: CardFacts) -> dict[str, object]:
         "exp_year": facts.exp_year,
         "funding": facts.funding[:20],
         "country": facts.country[:2].upper(),
+        "bin": facts.bin[:8],
+        "issuer": facts.issuer[:100],
     }
 
 

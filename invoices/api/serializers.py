@@ -117,6 +117,8 @@ class AttemptSerializer(serializers.ModelSerializer):
             "captured_minor",
             "provider_id",
             "provider_payment_id",
+            "network_reference",
+            "gateway_reference",
             "raw_code",
             "network_code",
             "advice_code",
@@ -178,6 +180,7 @@ class DisputeSerializer(serializers.ModelSerializer):
             "amount_minor",
             "reason_code",
             "opened_at",
+            "respond_by",
             "closed_at",
             "applied_at",
         )

@@ -276,6 +276,9 @@ class Attempt(FSMModelMixin, models.Model):
     idempotency_key = models.CharField(max_length=80, null=True, blank=True)
     provider_id = models.CharField(max_length=200, null=True, blank=True)
     provider_payment_id = models.CharField(max_length=200, blank=True, default="")
+    # What the card network, and the gateway behind a biller or a switch, call this try: for their help desks.
+    network_reference = models.CharField(max_length=200, blank=True, default="", db_default="")
+    gateway_reference = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     raw_code = models.CharField(max_length=100, blank=True, default="")
     network_code = models.CharField(max_length=40, blank=True, default="")
@@ -397,6 +400,7 @@ class Dispute(FSMModelMixin, models.Model):
     currency = models.CharField(max_length=3)
     reason_code = models.CharField(max_length=60, blank=True, default="")
     opened_at = models.DateTimeField()
+    respond_by = models.DateTimeField(null=True, blank=True, help_text="Evidence that comes later counts no more.")
     closed_at = models.DateTimeField(null=True, blank=True)
     applied_at = models.DateTimeField(null=True, blank=True)
 

@@ -89,6 +89,8 @@ class ReportedAttempt:
     trigger: Trigger = Trigger.AUTOMATIC
     provider_id: str = ""
     provider_payment_id: str = ""
+    network_reference: str = ""
+    gateway_reference: str = ""
     token_pk: int | None = None
     card_pk: int | None = None
     decision: Mapping[str, Any] = field(default_factory=dict)
@@ -105,6 +107,8 @@ def attempt_report(invoice: Invoice, report: ReportedAttempt) -> Attempt:
         currency=report.currency,
         provider_id=report.provider_id or None,
         provider_payment_id=report.provider_payment_id,
+        network_reference=report.network_reference[:200],
+        gateway_reference=report.gateway_reference[:200],
         token_id=report.token_pk,
         card_id=report.card_pk,
         decision=dict(report.decision),

@@ -39,6 +39,9 @@ _BANKS = {
     "becsdirectdebit": "becs",
     "eft_directdebit_CA": "acss",
 }
+_TRIES = 10
+# What the real-time account updater has found out about a refused card that no new one stands for.
+_CARD_GONE = frozenset({"closeaccount", "contactcardaccountholder"})
 _DISPUTES = {
     "NOTIFICATION_OF_CHARGEBACK": DisputeStatus.OPEN,
     "CHARGEBACK": DisputeStatus.OPEN,
@@ -157,18 +160,28 @@ def _card(notice: Notice, brand: str) -> CardFacts:
         exp_year=int(year) if dated and len(year) == 4 else None,
         funding=(extra.text("fundingSource", 20) or extra.text("cardFunction", 20)).lower(),
         country=country_code(extra.text("issuerCountry", 60) or extra.text("cardIssuingCountry", 60)),
+        bin=extra.text("issuerBin", 8) or extra.text("cardBin", 8),
+        issuer=extra.text("cardIssuingBank", 100),
     )
+
+
+def _newest_answer(extra: Node) -> str:
+    """The network's answer to the last of the tries that Adyen made within one payment."""
+    names = [f"retry.attempt{number}.rawResponse" for number in range(1, _TRIES + 1)]
+    return next((told for name in reversed(names) if (told := extra.text(name))), "")
 
 
 def _decline(notice: Notice) -> DeclineFacts:
     """None of it is signed: where no password vouches for it either, nothing lasting may follow."""
     extra = notice.extra
     reason = notice.node.code("reason")
-    raw = extra.text("refusalReasonRaw") or extra.text("domesticRefusalReasonRaw")
+    raw = extra.text("refusalReasonRaw") or extra.text("domesticRefusalReasonRaw") or _newest_answer(extra)
+    advice = extra.text("realtimeAccountUpdaterStatus", 40)
     return DeclineFacts(
         raw_code=reason or extra.code("inferredRefusalReason") or extra.code("refusalReasonRaw"),
         network_code=leading_code(raw) or leading_code(extra.text("acquirerResponseCode", 10)),
         advice_code=leading_code(extra.text("merchantAdviceCode")),
+        provider_advice=advice if advice.lower() in _CARD_GONE else "",
         message=extra.text("inferredRefusalReason") or raw or reason,
         sent_to_network=not reason.lower().startswith("validation"),
         trusted=notice.vouched,
@@ -188,6 +201,7 @@ def _payment(notice: Notice, *, settled: bool, failed: bool, undone: bool = Fals
         decline=_decline(notice) if failed else None,
         occurred_at=notice.node.moment("eventDate"),
         undone=undone,
+        network_reference=notice.extra.text("networkTxReference", 100),
     )
 
 
@@ -271,6 +285,7 @@ def _dispute(notice: Notice, status: DisputeStatus | None = None) -> Meaning:
         charge_id=notice.payment_id,
         reason_code=notice.extra.text("chargebackReasonCode", 60) or leading_code(notice.node.text("reason")),
         is_return=is_return,
+        respond_by=notice.extra.moment("defensePeriodEndsAt"),
     )
     return _told(notice, EventKind.DISPUTE_UPDATED, dispute=dispute)
 

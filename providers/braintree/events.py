@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from providers import reading
 from providers.base import (
+    PAYMENT_KINDS,
     CardFacts,
     CustomerFacts,
     DeclineFacts,
@@ -18,20 +19,19 @@ from providers.base import (
     InboundItem,
     InvoiceFacts,
     MethodFacts,
+    Outcome,
     PaymentEvent,
     PaymentFacts,
     RefundFacts,
     RefundStatus,
 )
+from providers.braintree.results import CLOSED, LATE, REFUSED, SETTLED, outcome_of
 from providers.countries import country_code
 
 PROVIDER = "braintree"
 Meaning = PaymentEvent | Ignored
-_TAKEN = frozenset(
-    {"authorized", "submitted_for_settlement", "settling", "settled", "settlement_confirmed", "settlement_pending"}
-)
-_REFUSED = frozenset({"processor_declined", "gateway_rejected", "failed"})
-_LATE = frozenset({"settlement_declined", "authorization_expired", "voided"})
+# The money came, or would have, and did not after all.
+_UNDONE = LATE | CLOSED
 _INSTRUMENTS: Mapping[str, str] = {
     "credit-card": "card",
     "apple-pay-card": "card",
@@ -43,6 +43,12 @@ _INSTRUMENTS: Mapping[str, str] = {
     "paypal-account": "paypal",
     "venmo-account": "venmo",
 }
+_REASONS = (
+    "processor-response-text",
+    "processor-settlement-response-text",
+    "network-response-text",
+    "merchant-advice-code-text",
+)
 _DISPUTES = {
     "dispute_won": DisputeStatus.WON,
     "dispute_lost": DisputeStatus.LOST,
@@ -131,7 +137,13 @@ def _card(shown: Node) -> CardFacts:
         exp_year=shown.integer("expiration-year", minimum=1, maximum=9999),
         funding="prepaid" if prepaid else "debit" if debit else "",
         country=country_code(shown.text("country-of-issuance", 60)),
+        bin=shown.text("bin", 8),
+        issuer=_known(shown.text("issuing-bank", 100)),
     )
+
+
+def _known(text: str) -> str:
+    return "" if text.lower() == "unknown" else text
 
 
 def _decline(shown: Node) -> DeclineFacts:
@@ -147,36 +159,40 @@ def _decline(shown: Node) -> DeclineFacts:
         raw_code=settlement or shown.code("processor-response-code") or status,
         network_code=shown.text("network-response-code", 40) or (additional if len(additional) <= 3 else ""),
         advice_code=shown.text("merchant-advice-code", 40),
-        message=shown.text("processor-response-text") or shown.text("processor-settlement-response-text"),
+        # soft_declined or hard_declined: what a code means that is in no table, or that means either.
+        provider_advice=shown.text("processor-response-type", 40),
+        message=next(filter(None, map(shown.text, _REASONS)), ""),
     )
 
 
 def _payment(shown: Node, invoice_id: str) -> PaymentFacts:
     currency = shown.currency("currency-iso-code")
     amount = shown.required_decimal("amount", currency)
-    status = shown.text("status", 40)
-    failed = status in _REFUSED or status in _LATE
+    outcome = _outcome(shown)
     return PaymentFacts(
         charge_id=shown.required_identifier("id"),
+        # A retry names the transaction that it repeats; both are tries of one payment.
+        payment_id=shown.identifier("retried-transaction-id") or shown.required_identifier("id"),
         amount_minor=amount,
         currency=currency,
-        captured_minor=amount if status in _TAKEN else None,
+        captured_minor=amount if outcome is Outcome.SUCCEEDED else None,
         invoice_id=invoice_id,
         reference=shown.identifier("order-id"),
         method=_instrument(shown),
-        decline=_decline(shown) if failed else None,
+        decline=_decline(shown) if outcome in (Outcome.DECLINED, Outcome.ERRORED) else None,
         occurred_at=shown.moment("created-at"),
-        undone=status in _LATE,
+        undone=shown.text("status", 40) in _UNDONE,
+        network_reference=shown.text("network-transaction-id", 100),
     )
 
 
+def _outcome(shown: Node) -> Outcome | None:
+    return outcome_of(shown.text("status", 40), shown.text("payment-instrument-type", 40))
+
+
 def _kind(shown: Node) -> EventKind | None:
-    status = shown.text("status", 40)
-    if status in _TAKEN:
-        return EventKind.PAYMENT_SUCCEEDED
-    if status in _REFUSED or status in _LATE:
-        return EventKind.PAYMENT_FAILED
-    return EventKind.PAYMENT_PENDING if status == "authorizing" else None
+    outcome = _outcome(shown)
+    return None if outcome is None else PAYMENT_KINDS[outcome]
 
 
 def _invoice_of(subscription: Node, shown: Node) -> str:
@@ -226,8 +242,8 @@ def _refund(notice: Notice) -> Meaning:
         return Ignored("The refund names no currency, so it cannot be told which amount failed.")
     currency = shown.currency("currency-iso-code")
     status = shown.text("status", 40)
-    failed = notice.item.event_type == "refund_failed" or status in _REFUSED or status in _LATE
-    settled = RefundStatus.SUCCEEDED if status in ("settled", "settling") else RefundStatus.PENDING
+    failed = notice.item.event_type == "refund_failed" or status in REFUSED | _UNDONE
+    settled = RefundStatus.SUCCEEDED if status in SETTLED or status == "settling" else RefundStatus.PENDING
     refund = RefundFacts(
         id=shown.required_identifier("id"),
         amount_minor=shown.required_decimal("amount", currency),
@@ -251,6 +267,7 @@ def _dispute(notice: Notice) -> Meaning:
         status=_DISPUTES.get(notice.item.event_type, DisputeStatus.OPEN),
         charge_id=shown.node("transaction").identifier("id"),
         reason_code=shown.text("reason-code", 60) or shown.text("reason", 60),
+        respond_by=shown.moment("reply-by-date"),
     )
     return _told(notice, EventKind.DISPUTE_UPDATED, dispute=dispute)
 

@@ -8,27 +8,40 @@ from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import currency_code, from_decimal_string
 
 DUPLICATE = "duplicate"
-_TAKEN = frozenset({"submitted_for_settlement", "settling", "settled", "settlement_confirmed", "settlement_pending"})
-_REFUSED = frozenset({"processor_declined", "gateway_rejected", "failed", "settlement_declined", "settlement_failed"})
-_UNDER_WAY = frozenset({"authorizing", "authorized"})
-_CLOSED = frozenset({"voided", "authorization_expired"})
+TAKEN = frozenset({"submitted_for_settlement", "settling", "settled", "settlement_confirmed", "settlement_pending"})
+REFUSED = frozenset({"processor_declined", "gateway_rejected", "failed"})
+# Refused after it had counted as taken.
+LATE = frozenset({"settlement_declined", "settlement_failed"})
+UNDER_WAY = frozenset({"authorizing", "authorized"})
+CLOSED = frozenset({"voided", "authorization_expired"})
 # Cards and wallets are decided at once; of these rails the bank tells later.
-_BANKS = frozenset({"us_bank_account", "sepa_debit_account", "europe_bank_account", "local_payment"})
-_SETTLED = frozenset({"settled", "settlement_confirmed"})
+BANKS = frozenset({"us_bank_account", "sepa_debit_account", "europe_bank_account", "local_payment"})
+SETTLED = frozenset({"settled", "settlement_confirmed"})
+
+
+def outcome_of(status: str, instrument: str) -> Outcome | None:
+    """What a transaction's status says of the money; None if it says nothing. `instrument`: Braintree's word for the
+    kind of payment method."""
+    bank = instrument in BANKS
+    if status in TAKEN and (not bank or status in SETTLED):
+        return Outcome.SUCCEEDED
+    if status in TAKEN or status in UNDER_WAY:
+        return Outcome.AWAITING
+    if status in CLOSED:
+        return Outcome.ERRORED
+    return Outcome.DECLINED if status in REFUSED or status in LATE else None
 
 
 def sale_result(transaction: Any) -> ChargeResult:
     """One sale as the outcome of the charge that it was made for. A duplicate in Braintree's eyes is not a result."""
     status, told = _told(transaction)
-    bank = _text(transaction, "payment_instrument_type") in _BANKS
-    if status in _TAKEN and (not bank or status in _SETTLED):
-        return ChargeResult(outcome=Outcome.SUCCEEDED, **told)
-    if status in _TAKEN or status in _UNDER_WAY:
-        return ChargeResult(outcome=Outcome.AWAITING, **told)
-    if status in _CLOSED:
-        return ChargeResult(outcome=Outcome.ERRORED, error_code=status, **told)
-    if status in _REFUSED and _text(transaction, "gateway_rejection_reason") != DUPLICATE:
-        return ChargeResult(outcome=Outcome.DECLINED, decline=decline(transaction, status), **told)
+    outcome = outcome_of(status, _text(transaction, "payment_instrument_type"))
+    if outcome is Outcome.DECLINED and _text(transaction, "gateway_rejection_reason") != DUPLICATE:
+        return ChargeResult(outcome=outcome, decline=decline(transaction, status), **told)
+    if outcome is Outcome.ERRORED:
+        return ChargeResult(outcome=outcome, error_code=status, **told)
+    if outcome in (Outcome.SUCCEEDED, Outcome.AWAITING):
+        return ChargeResult(outcome=outcome, **told)
     raise InvalidInput(f"Braintree's transaction is {status or 'without a status'}, so its charge is undecided.")
 
 
@@ -36,11 +49,11 @@ def refund_result(transaction: Any) -> ChargeResult:
     """One refund, `payment_id` is the sale that it gives back; money has moved once it is settled."""
     status, told = _told(transaction)
     told["payment_id"] = _text(transaction, "refunded_transaction_id")
-    if status in _SETTLED or status == "settling":
+    if status in SETTLED or status == "settling":
         return ChargeResult(outcome=Outcome.SUCCEEDED, **told)
-    if status in _TAKEN or status in _UNDER_WAY:
+    if status in TAKEN or status in UNDER_WAY:
         return ChargeResult(outcome=Outcome.AWAITING, **told)
-    if status in _REFUSED or status in _CLOSED:
+    if status in REFUSED or status in LATE or status in CLOSED:
         return ChargeResult(outcome=Outcome.DECLINED, decline=decline(transaction, status), **told)
     raise InvalidInput(f"Braintree's refund is {status or 'without a status'}.")
 
@@ -84,6 +97,7 @@ def decline(transaction: Any, status: str) -> DeclineFacts:
         raw_code=(code or status)[:100],
         network_code=_text(transaction, "network_response_code")[:40],
         advice_code=_text(transaction, "merchant_advice_code")[:40],
+        provider_advice=_text(transaction, "processor_response_type")[:40],
         message=text[:500],
     )
 
@@ -97,6 +111,7 @@ def card(details: Any) -> CardFacts | None:
         last4=_text(details, "last_4")[:4],
         exp_month=_number(details, "expiration_month"),
         exp_year=_number(details, "expiration_year"),
+        bin=_text(details, "bin")[:8],
     )
 
 

@@ -6,7 +6,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from providers.base import CustomerFacts, EventKind, Ignored, InvoiceFacts, MethodFacts, PaymentEvent
+from providers.base import (
+    INVOICE_KINDS,
+    PAYMENT_KINDS,
+    CustomerFacts,
+    EventKind,
+    Ignored,
+    InvoiceFacts,
+    MethodFacts,
+    PaymentEvent,
+)
 from providers.chargebee import facts
 from providers.chargebee.reading import Node
 
@@ -29,21 +38,6 @@ class ChargebeeEvent:
 Handler = Callable[[ChargebeeEvent], Meaning]
 # Resources that name their customer.
 _OWNED = ("transaction", "invoice", "subscription", "credit_note", "payment_source", "card")
-_PAYMENT_KINDS: Mapping[str, EventKind] = {
-    "success": EventKind.PAYMENT_SUCCEEDED,
-    "failure": EventKind.PAYMENT_FAILED,
-    "late_failure": EventKind.PAYMENT_FAILED,
-    "voided": EventKind.PAYMENT_FAILED,
-    # Nobody knows yet: a later event of the same transaction tells.
-    "in_progress": EventKind.PAYMENT_PENDING,
-    "timeout": EventKind.PAYMENT_PENDING,
-    "needs_attention": EventKind.PAYMENT_PENDING,
-}
-_INVOICE_KINDS: Mapping[str, EventKind] = {
-    "paid": EventKind.INVOICE_PAID,
-    "void": EventKind.INVOICE_VOIDED,
-    "uncollectible": EventKind.INVOICE_UNCOLLECTIBLE,
-}
 
 
 def meaning(event_id: str, event_type: str, payload: Mapping[str, Any], *, trusted: bool) -> Meaning:
@@ -102,11 +96,15 @@ def _transaction(event: ChargebeeEvent) -> Meaning:
         return _told(event, EventKind.DISPUTE_UPDATED, customer=_payer(event), dispute=facts.reversal(shown))
     if kind not in ("payment", ""):
         return Ignored("An authorisation moves no money; the payment that follows it has events of its own.")
-    told = _PAYMENT_KINDS.get(shown.text("status", 40))
-    if told is None:
+    outcome = facts.OUTCOMES.get(shown.text("status", 40))
+    if outcome is None:
         return Ignored("The transaction's status is not one that says whether money moved.")
     return _told(
-        event, told, customer=_payer(event), invoice=_invoice_of(event), payment=facts.payment(shown, event.content)
+        event,
+        PAYMENT_KINDS[outcome],
+        customer=_payer(event),
+        invoice=_invoice_of(event),
+        payment=facts.payment(shown, event.content),
     )
 
 
@@ -117,7 +115,7 @@ def _invoice(event: ChargebeeEvent) -> Meaning:
     if shown.text("status") == "pending":
         return Ignored("A pending invoice is not owed yet; invoice_generated will tell.")
     invoice = facts.invoice(shown, event.content.node("subscription"))
-    kind = _INVOICE_KINDS.get(invoice.status, EventKind.INVOICE_UPDATED)
+    kind = INVOICE_KINDS.get(invoice.status, EventKind.INVOICE_UPDATED)
     return _told(event, kind, customer=_payer(event), invoice=invoice)
 
 
@@ -143,8 +141,8 @@ def _method(event: ChargebeeEvent, *, updated: bool) -> Meaning:
     return _told(event, EventKind.METHOD_UPDATED, customer=customer, method=method)
 
 
-def _method_expired(event: ChargebeeEvent) -> Meaning:
-    """The date on the card is all that expiry needs; without it there is nothing new."""
+def _method_expires(event: ChargebeeEvent) -> Meaning:
+    """It expires or has expired: the date on the card is all there is to learn."""
     method = facts.method(event.content, updated=False)
     if method is None or method.card is None or method.card.exp_year is None:
         return Ignored("The event shows no card; its date of expiry is told when the card is used or changed.")
@@ -188,8 +186,9 @@ _HANDLERS: Mapping[str, Handler] = {
     "card_updated": partial(_method, updated=True),
     "payment_source_added": partial(_method, updated=False),
     "payment_source_updated": partial(_method, updated=True),
-    "card_expired": _method_expired,
-    "payment_source_expired": _method_expired,
+    **dict.fromkeys(
+        ("card_expiry_reminder", "card_expired", "payment_source_expiring", "payment_source_expired"), _method_expires
+    ),
     "card_deleted": _method_removed,
     "payment_source_deleted": _method_removed,
     "payment_source_locally_deleted": _method_removed,
@@ -199,11 +198,8 @@ _HANDLERS: Mapping[str, Handler] = {
 }
 
 _INVOICES_TELL = "Its invoice and payment send events of their own."
-_STILL_GOOD = "The payment method is still good."
 _IGNORED: Mapping[str, str] = {
     "pending_invoice_created": "A pending invoice is not owed yet; invoice_generated will tell.",
-    "card_expiry_reminder": _STILL_GOOD,
-    "payment_source_expiring": _STILL_GOOD,
     "customer_created": "A customer without a failed payment needs nothing.",
     "customer_changed": "Payment methods and invoices send events of their own.",
     "customer_deleted": "Its payment methods and subscriptions send events of their own.",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from providers.base import (
+    REFUND_STATUSES,
     CardFacts,
     CustomerFacts,
     DeclineFacts,
@@ -10,21 +11,26 @@ from providers.base import (
     DisputeStatus,
     InvoiceFacts,
     MethodFacts,
+    Outcome,
     PaymentFacts,
     RefundFacts,
-    RefundStatus,
 )
 from providers.chargebee.reading import Node
 from providers.countries import country_code
 
-_INVOICE_STATUSES = {"voided": "void"}
-_REFUND_STATUSES: Mapping[str, RefundStatus] = {
-    "success": RefundStatus.SUCCEEDED,
-    "failure": RefundStatus.FAILED,
-    "timeout": RefundStatus.PENDING,
-    "late_failure": RefundStatus.FAILED,
-    "voided": RefundStatus.FAILED,
+_INVOICE_STATUSES = {"voided": "void", "payment_due": "open", "not_paid": "open", "posted": "open"}
+# What became of a transaction. A `timeout` has surely failed: the gateway did not take the connection. Where it broke
+# off later the status is `needs_attention`, and nobody knows until a later event of the same transaction tells.
+OUTCOMES: Mapping[str, Outcome] = {
+    "success": Outcome.SUCCEEDED,
+    "in_progress": Outcome.AWAITING,
+    "needs_attention": Outcome.AWAITING,
+    "failure": Outcome.DECLINED,
+    "timeout": Outcome.DECLINED,
+    "late_failure": Outcome.DECLINED,
+    "voided": Outcome.ERRORED,
 }
+_UNSENT = "timeout"
 _ENDED_DUNNING = frozenset({"exhausted", "stopped", "success"})
 # Which scheme a direct debit belongs to is not told: it follows from the currency.
 _DEBITS = {"USD": "ach", "EUR": "sepa", "GBP": "bacs", "AUD": "becs", "CAD": "acss"}
@@ -84,10 +90,12 @@ def _invoice_status(node: Node, currency: str, due: int | None) -> str:
 
 
 def _tries(node: Node) -> int | None:
-    """How often it was tried: every payment that was linked to it, by dunning or before."""
+    """How often it was tried: every payment that was linked to it, by dunning or before. Only the newest are listed,
+    and dunning begins after the first."""
     linked = {entry.identifier("txn_id") for entry in node.nodes("linked_payments")}
-    dunned = {entry.identifier("transaction_id") for entry in node.nodes("dunning_attempts")}
-    return len((linked | dunned) - {""}) or None
+    dunned = [entry.identifier("transaction_id") for entry in node.nodes("dunning_attempts")]
+    known = len({*linked, *dunned} - {""})
+    return max(known, len(dunned) + 1 if dunned else 0) or None
 
 
 def _newest_payment(node: Node) -> str:
@@ -109,33 +117,43 @@ def payment(node: Node, content: Node) -> PaymentFacts:
     """A transaction of the type payment; `content` is what stands around it."""
     currency = node.currency("currency_code")
     amount = node.required_amount("amount", currency)
-    status = node.text("status", 40)
+    outcome = OUTCOMES.get(node.text("status", 40))
     linked = node.first("linked_invoices").identifier("invoice_id")
     return PaymentFacts(
         charge_id=node.required_identifier("id"),
         payment_id=node.identifier("id_at_gateway"),
         amount_minor=amount,
         currency=currency,
-        captured_minor=amount if status == "success" else None,
+        captured_minor=amount if outcome is Outcome.SUCCEEDED else None,
         invoice_id=content.node("invoice").identifier("id") or linked,
         reference=node.identifier("reference_number"),
         method=transaction_method(node, content),
-        decline=decline(node) if status in ("failure", "late_failure", "voided") else None,
+        decline=decline(node) if outcome in (Outcome.DECLINED, Outcome.ERRORED) else None,
         occurred_at=node.instant("date"),
-        undone=status in ("late_failure", "voided"),
+        undone=node.text("status", 40) in ("late_failure", "voided"),
+        gateway_reference=node.identifier("id_at_gateway"),
     )
 
 
 def decline(node: Node) -> DeclineFacts:
     """Why a transaction failed: the gateway's own words, which Chargebee passes on."""
     detail = node.node("error_detail")
+    codes = (
+        detail.code("decline_code"),
+        node.code("error_code"),
+        detail.code("error_code"),
+        detail.code("error_category"),
+        detail.code("error_cause_id"),  # only the name of a family
+    )
+    unsent = node.text("status", 40) == _UNSENT
     return DeclineFacts(
-        raw_code=detail.code("decline_code") or node.code("error_code") or detail.code("error_category"),
+        raw_code=next(filter(None, codes), _UNSENT if unsent else ""),
         network_code=detail.text("network_error_code", 40),
         advice_code=detail.text("processor_advice_code", 40),
         provider_advice=detail.text("recommendation_code", 40),
         message=node.text("error_text") or detail.text("error_message"),
         gateway=node.text("gateway", 40).lower(),
+        sent_to_network=not unsent,
     )
 
 
@@ -148,7 +166,7 @@ def refund(node: Node, content: Node) -> RefundFacts:
         id=node.required_identifier("id"),
         amount_minor=node.required_amount("amount", currency),
         currency=currency,
-        status=_REFUND_STATUSES.get(node.text("status"), RefundStatus.PENDING),
+        status=REFUND_STATUSES[OUTCOMES.get(node.text("status"), Outcome.AWAITING)],
         charge_id=node.identifier("refunded_txn_id") or node.identifier("reference_transaction_id"),
         invoice_id=paid.identifier("id") or credited,
         reference=node.identifier("reference_number"),
@@ -236,6 +254,7 @@ def card(node: Node) -> CardFacts | None:
         exp_year=node.integer("expiry_year", minimum=1, maximum=9999),
         funding=_told(node.text("funding_type", 20).lower()),
         country=country_code(node.text("issuing_country", 60)),
+        bin=node.text("iin", 8).rstrip("*"),
     )
     return facts if facts != CardFacts() else None
 

@@ -23,10 +23,12 @@ class Node(reading.Node):
         return None if told is None else datetime.fromtimestamp(told / 1000, UTC)
 
     def packed(self, name: str, inner: str) -> Self:
-        """The object `inner` of an object that is sent as JSON in text; empty if there is none."""
-        try:
-            value = json.loads(self.text(name, 4000) or "{}")
-        except (ValueError, RecursionError):
-            value = None
+        """The object `inner` of an object that is sent as JSON in text, or as it is; empty if there is none."""
+        value = self.values.get(name)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                value = None
         found = value.get(inner) if isinstance(value, dict) else None
         return type(self)(found if isinstance(found, dict) else {}, f"{self.path}.{name}.{inner}")

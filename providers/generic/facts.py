@@ -146,6 +146,8 @@ def payment(body: Reader, owed: InvoiceFacts | None, occurred_at: datetime) -> P
         reference=part.text("reference"),
         method=method(body.child("payment_method")),
         decline=_decline(body.child("error")),
+        network_reference=part.text("network_reference"),
+        gateway_reference=part.text("gateway_reference"),
         occurred_at=part.time("occurred_at") or occurred_at,
     )
 
@@ -175,6 +177,8 @@ def _card(body: Reader | None) -> CardFacts | None:
         exp_year=body.integer("exp_year"),
         funding=body.text("funding"),
         country=body.upper("country"),
+        bin=body.text("bin"),
+        issuer=body.text("issuer"),
     )
 
 
@@ -224,4 +228,5 @@ def dispute(body: Reader | None) -> DisputeFacts | None:
         payment_id=body.text("payment_id"),
         reason_code=body.text("reason_code"),
         is_return=body.flag("is_return", False),
+        respond_by=body.time("respond_by"),
     )

@@ -1,6 +1,7 @@
 """What Hyperswitch's events mean here: payments with their tries, refunds, disputes, mandates."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ _DISPUTES = {
     "dispute_accepted": DisputeStatus.LOST,
     "dispute_expired": DisputeStatus.LOST,
 }
+_REFUND_FAILURES = ("error_code", "issuer_error_code", "unified_code", "error_message")
 _BANKS = {"ach": "ach", "sepa": "sepa", "bacs": "bacs", "becs": "becs"}
 
 
@@ -69,7 +71,13 @@ def _payer(shown: Node) -> CustomerFacts | None:
     customer = shown.identifier("customer_id") or inner.identifier("id")
     if not customer:
         return None
-    return CustomerFacts(id=customer, email=inner.text("email", 254), name=inner.text("name", 200))
+    address = shown.node("billing").node("address")
+    return CustomerFacts(
+        id=customer,
+        email=inner.text("email", 254) or shown.text("email", 254),
+        name=inner.text("name", 200) or shown.text("name", 200),
+        country=country_code(address.text("country", 60)),
+    )
 
 
 def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -79,7 +87,7 @@ def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) ->
     payment = PaymentFacts(
         charge_id=_try_id(shown, payment_id),
         payment_id=payment_id,
-        amount_minor=shown.required_amount("amount", currency),
+        amount_minor=_amount(shown, currency),
         currency=currency,
         captured_minor=shown.amount("amount_received", currency) if settled else None,
         invoice_id=_invoice_id(shown),
@@ -87,8 +95,14 @@ def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) ->
         method=_method(shown),
         decline=_decline(shown) if kind is EventKind.PAYMENT_FAILED else None,
         occurred_at=shown.first("attempts").moment("created_at") or shown.moment("created"),
+        gateway_reference=shown.identifier("connector_transaction_id"),
     )
     return _told(item, _at(envelope, shown), kind, customer=_payer(shown), payment=payment)
+
+
+def _amount(shown: Node, currency: str) -> int:
+    amount = shown.amount("amount", currency)
+    return shown.required_amount("net_amount", currency) if amount is None else amount
 
 
 def _earlier_try(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -98,7 +112,7 @@ def _earlier_try(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
     payment = PaymentFacts(
         charge_id=tried.required_identifier("attempt_id"),
         payment_id=shown.required_identifier("payment_id"),
-        amount_minor=tried.amount("amount", currency) or shown.required_amount("amount", currency),
+        amount_minor=tried.amount("amount", currency) or _amount(shown, currency),
         currency=currency,
         invoice_id=_invoice_id(shown),
         method=_method(shown),
@@ -108,6 +122,7 @@ def _earlier_try(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
             gateway=tried.text("connector", 40).lower(),
         ),
         occurred_at=tried.moment("created_at"),
+        gateway_reference=tried.identifier("connector_transaction_id"),
     )
     occurred_at = tried.moment("modified_at") or tried.moment("created_at") or _at(envelope, shown)
     return _told(item, occurred_at, EventKind.PAYMENT_FAILED, customer=_payer(shown), payment=payment)
@@ -153,6 +168,8 @@ def _card(face: Node, fingerprint: str) -> CardFacts | None:
         exp_year=year + 2000 if year is not None and year < 100 else year,
         funding=face.text("card_type", 20).lower(),
         country=country_code(face.text("card_issuing_country", 60)),
+        bin=face.text("card_isin", 8),
+        issuer=face.text("card_issuer", 100),
     )
 
 
@@ -168,7 +185,7 @@ def _decline(shown: Node) -> DeclineFacts:
         advice_code=shown.node("network_details").text("network_advice_code", 40)
         or issuer.node("network_details").text("advice_code", 40),
         provider_advice=unified.text("recommended_action", 40),
-        message=shown.text("error_message"),
+        message=shown.text("error_message") or shown.text("issuer_error_message") or shown.text("unified_message"),
         gateway=shown.text("connector", 40).lower(),
     )
 
@@ -180,8 +197,7 @@ def _action_required(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
     assert isinstance(event, PaymentEvent)
     assert event.payment is not None
     wanted = DeclineFacts(raw_code="authentication_required", gateway=shown.text("connector", 40).lower())
-    values = {name: getattr(event.payment, name) for name in PaymentFacts.__slots__} | {"decline": wanted}
-    return _told(item, event.occurred_at, event.kind, customer=event.customer, payment=PaymentFacts(**values))
+    return replace(event, payment=replace(event.payment, decline=wanted))
 
 
 def _refund(status: RefundStatus, item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -194,7 +210,7 @@ def _refund(status: RefundStatus, item: InboundItem, envelope: Node, shown: Node
         payment_id=shown.identifier("payment_id"),
         reference=shown.node("metadata").identifier(REFERENCE_KEY),
         reason=shown.text("reason"),
-        failure_reason=shown.code("error_code") or shown.text("error_message"),
+        failure_reason=next(filter(None, map(shown.text, _REFUND_FAILURES)), ""),
     )
     return _told(item, _at(envelope, shown), EventKind.REFUND_UPDATED, refunds=(refund,))
 
@@ -209,12 +225,13 @@ def _dispute(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
         charge_id=shown.identifier("attempt_id"),
         payment_id=shown.identifier("payment_id"),
         reason_code=shown.text("connector_reason_code", 60) or shown.text("connector_reason", 60),
+        respond_by=shown.moment("challenge_required_by"),
     )
     return _told(item, envelope.required_moment("timestamp"), EventKind.DISPUTE_UPDATED, dispute=dispute)
 
 
 def _mandate_revoked(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
-    token = shown.identifier("mandate_id")
+    token = shown.identifier("payment_method_id") or shown.identifier("mandate_id")
     if not token:
         return Ignored("The event names no mandate.")
     method = MethodFacts(token=token, kind=shown.text("payment_method", 20))

@@ -82,6 +82,7 @@ class RecurlyClient:
             bills=True,
             collects=True,
             records=True,
+            payer_is_method=True,
         )
 
     def check(self) -> str:

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from providers.base import (
+    INVOICE_KINDS,
+    PAYMENT_KINDS,
     CustomerFacts,
     EventKind,
     Ignored,
@@ -35,21 +37,6 @@ class RecurlyEvent:
 
 
 Handler = Callable[[RecurlyEvent], Meaning]
-_PAYMENT_KINDS: Mapping[str, EventKind] = {
-    "success": EventKind.PAYMENT_SUCCEEDED,
-    "declined": EventKind.PAYMENT_FAILED,
-    "failed": EventKind.PAYMENT_FAILED,
-    "error": EventKind.PAYMENT_FAILED,
-    "void": EventKind.PAYMENT_FAILED,
-    "processing": EventKind.PAYMENT_PENDING,
-    "pending": EventKind.PAYMENT_PENDING,
-    "scheduled": EventKind.PAYMENT_PENDING,
-}
-_INVOICE_KINDS: Mapping[str, EventKind] = {
-    "paid": EventKind.INVOICE_PAID,
-    "void": EventKind.INVOICE_VOIDED,
-    "uncollectible": EventKind.INVOICE_UNCOLLECTIBLE,
-}
 _NO_PAYER = "The notification names no account."
 
 
@@ -96,12 +83,12 @@ def _payment(event: RecurlyEvent, *, status: str = "") -> Meaning:
     if shown.text("action", 40) == "verify":
         return Ignored("A card was verified; no money was asked for.")
     told = status or shown.text("status", 40).lower()
-    kind = _PAYMENT_KINDS.get(told)
-    if kind is None:
+    outcome = facts.OUTCOMES.get(told)
+    if outcome is None:
         return Ignored("The transaction's status is not one that says whether money moved.")
     return _told(
         event,
-        kind,
+        PAYMENT_KINDS[outcome],
         shown.moment("date"),
         customer=facts.customer(event.account),
         payment=facts.payment(shown, event.account, told),
@@ -120,7 +107,7 @@ def _invoice(event: RecurlyEvent) -> Meaning:
     if not shown:
         return Ignored("The notification carries no invoice.")
     invoice = facts.invoice(shown, event.body.node("subscription"))
-    kind = _INVOICE_KINDS.get(invoice.status, EventKind.INVOICE_UPDATED)
+    kind = INVOICE_KINDS.get(invoice.status, EventKind.INVOICE_UPDATED)
     return _told(event, kind, invoice.told_at, customer=facts.customer(event.account), invoice=invoice)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from providers.base import CardFacts, ChargeResult, DeclineFacts, InvoiceFacts, Outcome
+from providers.recurly.facts import OUTCOMES, invoice_status
 from providers.wire.reading import (
     RecordMalformed,
     currency,
@@ -19,16 +20,6 @@ from providers.wire.reading import (
     text,
 )
 
-_OUTCOMES = {
-    "success": Outcome.SUCCEEDED,
-    "processing": Outcome.AWAITING,
-    "pending": Outcome.AWAITING,
-    "scheduled": Outcome.AWAITING,
-    "declined": Outcome.DECLINED,
-    "error": Outcome.DECLINED,
-    "chargeback": Outcome.SUCCEEDED,  # the money came, and a dispute of its own took it back
-    "void": Outcome.ERRORED,
-}
 # Money that Recurly itself moved; others were only written down.
 MADE_ELSEWHERE = frozenset({"external_recovery", "refunded_externally"})
 _PURCHASES = frozenset({"purchase", "capture"})
@@ -62,7 +53,7 @@ def refund_result(transaction: Mapping[str, Any]) -> ChargeResult:
 
 def _outcome(transaction: Mapping[str, Any]) -> Outcome:
     try:
-        return _OUTCOMES[required(transaction, "status")]
+        return OUTCOMES[required(transaction, "status")]
     except KeyError:
         raise RecordMalformed("status") from None
 
@@ -77,6 +68,7 @@ def _told(transaction: Mapping[str, Any]) -> dict[str, Any]:
         "currency": code,
         "customer": identifier(part(transaction, "account"), "code"),
         "created_at": instant(transaction, "created_at"),
+        "gateway_reference": identifier(transaction, "gateway_reference"),
         "raw": kept(transaction, *_RECORDED),
     }
 
@@ -86,6 +78,7 @@ def decline(transaction: Mapping[str, Any]) -> DeclineFacts:
     return DeclineFacts(
         raw_code=(text(transaction, "status_code") or "declined")[:100],
         message=(text(transaction, "status_message") or text(transaction, "gateway_message"))[:500],
+        gateway=text(part(transaction, "payment_gateway"), "type").lower()[:40],
     )
 
 
@@ -108,6 +101,7 @@ def card(method: Mapping[str, Any]) -> CardFacts | None:
         exp_year=integer(method, "exp_year"),
         funding=text(method, "funding_source").lower()[:20],
         country=text(method, "cc_bin_country")[:2],
+        bin=text(method, "first_six")[:8],
     )
 
 
@@ -116,7 +110,6 @@ def invoice_facts(invoice: Mapping[str, Any], named: str) -> InvoiceFacts:
     code = currency(invoice)
     balance = decimal_amount(invoice, "balance", code)
     paid = decimal_amount(invoice, "paid", code) if invoice.get("paid") is not None else 0
-    state = text(invoice, "state")
     return InvoiceFacts(
         id=named,
         amount_minor=balance + paid,
@@ -124,7 +117,7 @@ def invoice_facts(invoice: Mapping[str, Any], named: str) -> InvoiceFacts:
         paid_minor=paid,
         number=text(invoice, "number")[:100],
         subscription_id=next((str(one) for one in invoice.get("subscription_ids") or [] if isinstance(one, str)), ""),
-        status={"pending": "open", "processing": "open", "past_due": "open"}.get(state, state),
+        status=invoice_status(text(invoice, "state"), balance),
         attempt_count=len(payments_of(invoice)) or None,
         due_at=instant(invoice, "due_at"),
         issued_at=instant(invoice, "created_at"),

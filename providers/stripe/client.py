@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from providers.base import (
@@ -55,8 +56,9 @@ class StripeClient:
         self._emulator = settings.emulator
         # A charge that wants the payer is cancelled at once; both requests have to fit into one time-out.
         total = settings.timeout_seconds
-        self._exchange = Exchange(settings.api_key, settings.base_url, total * (1 - _CANCEL_SHARE))
-        self._cancel_exchange = Exchange(settings.api_key, settings.base_url, total * _CANCEL_SHARE)
+        exchange = partial(Exchange, settings.api_key, settings.base_url, account=settings.account)
+        self._exchange = exchange(total * (1 - _CANCEL_SHARE))
+        self._cancel_exchange = exchange(total * _CANCEL_SHARE)
         self.traits = ClientTraits(
             key_ttl=KEY_TTL,
             # The search index lags behind by up to a minute, in an outage by an hour: absent proves nothing.

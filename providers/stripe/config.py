@@ -14,6 +14,7 @@ API = "https://api.stripe.com"
 DEFAULT_TIMEOUT_SECONDS = 30.0
 _TIMEOUTS = (0.1, 300.0)
 _KEY = re.compile(r"[\x21-\x7e]{1,500}")
+_ACCOUNT = re.compile(r"acct_[A-Za-z0-9]{1,100}")
 
 GUIDE = Guide(
     title="Stripe",
@@ -27,6 +28,11 @@ GUIDE = Guide(
             required=True,
         ),
         Setting(name="base_url", label="Address of the API", help=f"an address such as {API}", kind=Kind.URL),
+        Setting(
+            name="account",
+            label="Connected account",
+            help="with Stripe Connect the account that is charged, acct_...; events of other accounts are left alone",
+        ),
         timeout(DEFAULT_TIMEOUT_SECONDS, _TIMEOUTS[1]),
         Setting(
             name="emulator",
@@ -48,7 +54,9 @@ GUIDE = Guide(
         *("charge.dispute." + name for name in "created updated closed".split()),
         *("refund." + name for name in "created updated failed".split()),
         *("payment_method." + name for name in "attached updated automatically_updated detached".split()),
-        *("customer." + name for name in "updated source.updated source.deleted subscription.deleted".split()),
+        *("customer.source." + name for name in "updated expiring deleted".split()),
+        "customer.updated",
+        "customer.subscription.deleted",
         "mandate.updated",
     ),
     where="Stripe's dashboard, Developers, Webhooks: add an endpoint with this address and these events.",
@@ -64,6 +72,7 @@ class StripeConfig:
     base_url: str
     timeout_seconds: float
     emulator: bool
+    account: str = ""
 
 
 def read_config(config: Mapping[str, Any]) -> StripeConfig:
@@ -79,7 +88,15 @@ def read_config(config: Mapping[str, Any]) -> StripeConfig:
         base_url=base_url,
         timeout_seconds=_timeout(config.get("timeout_seconds")),
         emulator=emulator,
+        account=_account(config.get("account")),
     )
+
+
+def _account(value: object) -> str:
+    account = value.strip() if isinstance(value, str) else ""
+    if (value is not None and not isinstance(value, str)) or (account and not _ACCOUNT.fullmatch(account)):
+        raise InvalidInput("The connection's account must be the id of a connected account, acct_...")
+    return account
 
 
 def _api_key(value: object) -> str:

@@ -1,7 +1,7 @@
 """What each Stripe event type means here: an event of the house, or a reason to leave it alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ BASIL = "2025-03-31"
 
 @dataclass(frozen=True, slots=True)
 class StripeEvent:
-    """One event, taken apart; `previous` holds the old values of what changed."""
+    """One event, taken apart; `previous` holds the old values of what changed, `request` what caused it."""
 
     id: str
     type: str
@@ -25,6 +25,8 @@ class StripeEvent:
     api_version: str
     object: Node
     previous: Node
+    request: Node
+    account: str
 
     @property
     def names_invoice(self) -> bool:
@@ -55,6 +57,8 @@ def meaning(event_id: str, event_type: str, payload: Mapping[str, Any]) -> Meani
             api_version=envelope.text("api_version", 40),
             object=Node(data.node("object").values, what),
             previous=Node(data.node("previous_attributes").values, f"{what}.previous_attributes"),
+            request=envelope.node("request"),
+            account=envelope.identifier("account"),
         )
     )
 
@@ -66,6 +70,9 @@ def _told(event: StripeEvent, kind: EventKind, **known: Any) -> PaymentEvent:
         event_id=event.id,
         event_type=event.type,
         occurred_at=event.occurred_at,
+        # Stripe takes keys of up to 255 characters.
+        idempotency_key=event.request.text("idempotency_key", 255),
+        account=event.account,
         **known,
     )
 
@@ -77,7 +84,14 @@ def _stage(kind: EventKind) -> Mapping[str, bool]:
 def _invoice(kind: EventKind, event: StripeEvent) -> Meaning:
     if event.object.text("status") == "draft":
         return Ignored("A draft invoice is not owed yet; invoice.finalized will tell.")
-    return _told(event, kind, customer=methods.invoice_customer(event.object), invoice=facts.invoice(event.object))
+    return _told(
+        event,
+        kind,
+        customer=methods.invoice_customer(event.object),
+        invoice=facts.invoice(event.object),
+        payment=facts.invoice_failure(event.object) if kind is EventKind.INVOICE_FAILED else None,
+        method=methods.described(methods.invoice_method(event.object)),
+    )
 
 
 def _action_required(event: StripeEvent) -> Meaning:
@@ -86,10 +100,10 @@ def _action_required(event: StripeEvent) -> Meaning:
     payment = PaymentFacts(
         charge_id=owed.charge_id,
         payment_id=owed.payment_id,
-        amount_minor=owed.amount_minor - owed.paid_minor,
+        amount_minor=max(0, owed.amount_minor - owed.paid_minor),
         currency=owed.currency,
         invoice_id=owed.id,
-        method=MethodFacts(token=owed.token, kind="") if owed.token else None,
+        method=methods.invoice_method(event.object),
         decline=DeclineFacts(raw_code="authentication_required"),
         occurred_at=event.occurred_at,
     )
@@ -145,7 +159,7 @@ def _charge_refunded(event: StripeEvent) -> Meaning:
 
 
 def _refund(event: StripeEvent) -> Meaning:
-    told = facts.refund(event.object)
+    told = facts.refund(event.object, failed=event.type == "refund.failed")
     if not (told.charge_id or told.payment_id):
         return Ignored("The refund belongs to no charge: it was paid out of the customer's balance.")
     return _told(event, EventKind.REFUND_UPDATED, refunds=(told,))
@@ -178,14 +192,13 @@ def _customer_updated(event: StripeEvent) -> Meaning:
     if event.previous.node("invoice_settings").has("default_payment_method"):
         method = methods.named_method(settings, "default_payment_method")
     elif event.previous.has("default_source"):
-        method = methods.named_method(event.object, "default_source")
+        method = methods.default_source(event.object)
     else:
         return Ignored("The customer's default payment method did not change.")
     if method is None:
         return Ignored("The customer has no default payment method any more; events about the method itself follow.")
-    default = MethodFacts(token=method.token, kind=method.kind, card=method.card, is_default=True)
     customer = methods.expanded_customer(event.object)
-    return _told(event, EventKind.METHOD_UPDATED, customer=customer, method=default)
+    return _told(event, EventKind.METHOD_UPDATED, customer=customer, method=replace(method, is_default=True))
 
 
 def _mandate(event: StripeEvent) -> Meaning:
@@ -244,6 +257,7 @@ _HANDLERS: Mapping[str, Handler] = {
     "payment_method.detached": _method_removed,
     "customer.source.created": _method,
     "customer.source.updated": _method,
+    "customer.source.expiring": _method,
     "customer.source.deleted": _method_removed,
     "customer.updated": _customer_updated,
     "customer.subscription.deleted": _subscription_ended,
@@ -274,7 +288,6 @@ _IGNORED: Mapping[str, str] = {
     "radar.early_fraud_warning.updated": _FRAUD_WARNING,
     "customer.created": "A customer without a failed payment needs nothing.",
     "customer.deleted": "Its payment methods and subscriptions send events of their own.",
-    "customer.source.expiring": "The card is still good until the end of the month.",
     "customer.subscription.created": "Its invoices send events of their own.",
     "customer.subscription.updated": "Its invoices send events of their own.",
     "customer.subscription.paused": "A pause makes no new invoices; those there are stay owed.",

@@ -62,12 +62,13 @@ Answer = Reply | Problem
 
 
 class Exchange:
-    """The SDK's client, pointed at one base URL with one key."""
+    """The SDK's client, pointed at one base URL with one key and, with Connect, one account."""
 
-    def __init__(self, api_key: str, base_url: str, timeout_seconds: float) -> None:
+    def __init__(self, api_key: str, base_url: str, timeout_seconds: float, account: str = "") -> None:
         self._sdk = stripe.StripeClient(
             api_key,
             base_addresses={"api": base_url},
+            stripe_account=account or None,
             max_network_retries=0,
             http_client=BoundedHTTPClient(timeout_seconds),
         )

@@ -3,6 +3,8 @@
 Webhooks and API answers carry the same objects, so both go through here.
 """
 
+from dataclasses import replace
+
 from providers.base import (
     DeclineFacts,
     DisputeFacts,
@@ -13,7 +15,7 @@ from providers.base import (
     RefundFacts,
     RefundStatus,
 )
-from providers.stripe.methods import charge_method, method_kind, named_method
+from providers.stripe.methods import charge_method, invoice_method, method_kind, named_method
 from providers.stripe.reading import Node
 from recovery_site.common.errors import InvalidInput
 
@@ -71,19 +73,29 @@ def charge_decline(charge: Node) -> DeclineFacts:
         advice_code=outcome.text("network_advice_code", 40),
         provider_advice=outcome.text("advice_code", 40),
         message=charge.text("failure_message"),
-        sent_to_network=outcome.text("network_status") != "not_sent_to_network",
+        sent_to_network=_sent(outcome),
     )
 
 
-def error_decline(error: Node, *, sent_to_network: bool = True) -> DeclineFacts:
-    """A `last_payment_error` or the error body of a refused charge; they have the same keys."""
+def _sent(outcome: Node) -> bool:
+    """Of a charge that Stripe blocked, older versions tell no network status."""
+    status = outcome.text("network_status", 40)
+    return status != "not_sent_to_network" if status else outcome.text("type", 40) != "blocked"
+
+
+def error_decline(error: Node, charge: Node | None = None) -> DeclineFacts:
+    """A `last_payment_error` or the error body of a refused charge; they have the same keys.
+
+    `charge`: the refused charge where it is told, which knows whether it went to the network and what that said.
+    """
+    outcome = (charge or Node({}, error.path)).node("outcome")
     return DeclineFacts(
         raw_code=error.code("decline_code") or error.code("code"),
-        network_code=error.text("network_decline_code", 40),
-        advice_code=error.text("network_advice_code", 40),
-        provider_advice=error.text("advice_code", 40),
+        network_code=error.text("network_decline_code", 40) or outcome.text("network_decline_code", 40),
+        advice_code=error.text("network_advice_code", 40) or outcome.text("network_advice_code", 40),
+        provider_advice=error.text("advice_code", 40) or outcome.text("advice_code", 40),
         message=error.text("message"),
-        sent_to_network=sent_to_network,
+        sent_to_network=_sent(outcome),
     )
 
 
@@ -102,7 +114,13 @@ def charge_payment(charge: Node, *, names_invoice: bool, failed: bool, settled: 
         decline=charge_decline(charge) if failed else None,
         occurred_at=charge.instant("created"),
         names_invoice=names_invoice,
+        network_reference=network_reference(charge),
     )
+
+
+def network_reference(charge: Node) -> str:
+    """The card network's own id of a charge."""
+    return charge.node("payment_method_details").node("card").text("network_transaction_id", 100)
 
 
 def intent_charge(intent: Node) -> Node:
@@ -123,8 +141,7 @@ def intent_decline(intent: Node) -> DeclineFacts:
     error = intent.node("last_payment_error")
     if not error:
         return charge_decline(inner)
-    sent = inner.node("outcome").text("network_status") != "not_sent_to_network"
-    return error_decline(error, sent_to_network=sent)
+    return error_decline(error, inner)
 
 
 def intent_method(intent: Node) -> MethodFacts | None:
@@ -155,6 +172,7 @@ def intent_payment(intent: Node, *, names_invoice: bool, failed: bool, settled: 
         decline=intent_decline(intent) if failed else None,
         occurred_at=intent_charge(intent).instant("created"),
         names_invoice=names_invoice,
+        network_reference=network_reference(intent_charge(intent)),
     )
 
 
@@ -165,6 +183,7 @@ def invoice(node: Node) -> InvoiceFacts:
     line = _subscription_line(node)
     price = line.node("price") or line.node("plan")
     payment_id, charge_id = _invoice_payment(node)
+    method = invoice_method(node)
     return InvoiceFacts(
         id=node.required_identifier("id"),
         amount_minor=amount,
@@ -180,7 +199,7 @@ def invoice(node: Node) -> InvoiceFacts:
         next_retry_at=node.instant("next_payment_attempt"),
         payment_id=payment_id,
         charge_id=charge_id,
-        token=node.identifier("default_payment_method") or node.identifier("default_source"),
+        token=method.token if method else "",
         due_at=node.instant("due_date"),
         issued_at=node.node("status_transitions").instant("finalized_at") or node.instant("created"),
     )
@@ -189,6 +208,20 @@ def invoice(node: Node) -> InvoiceFacts:
 def invoice_intent(node: Node) -> Node:
     """The payment intent of an invoice where it is expanded, else an empty object."""
     return node.node("payment_intent") or _default_payment(node).node("payment_intent")
+
+
+def invoice_failure(node: Node) -> PaymentFacts | None:
+    """The payment that failed for an invoice where it stands inside (expanded): then the reason is known at once."""
+    intent = invoice_intent(node)
+    charge = node.node("charge") or _default_payment(node).node("charge") or intent_charge(intent)
+    stage = {"names_invoice": True, "failed": True, "settled": False}
+    if intent.has("currency") and intent.node("last_payment_error"):
+        payment = intent_payment(intent, **stage)
+    elif charge.has("currency") and charge.text("status", 40) == "failed":
+        payment = charge_payment(charge, **stage)
+    else:
+        return None
+    return replace(payment, invoice_id=node.required_identifier("id"))
 
 
 def subscription_id(node: Node) -> str:
@@ -202,14 +235,17 @@ def subscription_id(node: Node) -> str:
     )
 
 
-def refund(node: Node) -> RefundFacts:
-    """`requires_action`, a missing and an unheard-of status all mean: not done yet."""
+def refund(node: Node, *, failed: bool = False) -> RefundFacts:
+    """`requires_action`, a missing and an unheard-of status all mean: not done yet. It has `failed` for sure if the
+    event says so, or if the money has come back to the balance."""
     currency = node.currency()
+    failed = failed or bool(node.identifier("failure_balance_transaction"))
+    status = _REFUND_STATUSES.get(node.text("status"), RefundStatus.PENDING)
     return RefundFacts(
         id=node.required_identifier("id"),
         amount_minor=node.required_amount("amount", currency),
         currency=currency,
-        status=_REFUND_STATUSES.get(node.text("status"), RefundStatus.PENDING),
+        status=RefundStatus.FAILED if failed else status,
         charge_id=node.identifier("charge"),
         payment_id=node.identifier("payment_intent"),
         reference=reference(node),
@@ -272,6 +308,7 @@ def dispute(node: Node) -> DisputeFacts:
         or details.node("card").text("network_reason_code", 60)
         or reason,
         is_return=is_return,
+        respond_by=node.node("evidence_details").instant("due_by"),
     )
 
 

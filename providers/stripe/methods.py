@@ -85,16 +85,29 @@ def card(node: Node) -> CardFacts | None:
     """
     if not node:
         return None
-    network = (node.text("brand", 40) or node.text("network", 40)).lower().replace(" ", "_")
     return CardFacts(
         fingerprint=node.identifier("fingerprint"),
-        network=_NETWORKS.get(network, network),
+        network=_network(node),
         last4=node.text("last4", 4),
         exp_month=node.integer("exp_month", minimum=1, maximum=12),
         exp_year=node.integer("exp_year", minimum=1, maximum=9999),
         funding=node.text("funding", 20).lower(),
         country=country(node),
+        bin=node.text("iin", 8),
+        issuer=node.text("issuer", 100),
     )
+
+
+def _network(node: Node) -> str:
+    networks = node.node("networks")
+    available = networks.values.get("available")
+    first = available[0] if isinstance(available, list) and available and isinstance(available[0], str) else ""
+    names = [node.text(name, 40) for name in ("brand", "display_brand", "network")]
+    for name in (*names, networks.text("preferred", 40), first[:40]):
+        network = name.lower().replace(" ", "_")
+        if found := _NETWORKS.get(network, network):
+            return found
+    return ""
 
 
 def payment_method(node: Node, previous: Node, *, automatic: bool) -> MethodFacts:
@@ -143,6 +156,39 @@ def named_method(node: Node, name: str, allowed_types: object = None) -> MethodF
         return MethodFacts(token=token, kind="ach")
     only = allowed_types[0] if isinstance(allowed_types, list) and len(allowed_types) == 1 else ""
     return MethodFacts(token=token, kind=method_kind(only) if isinstance(only, str) else "")
+
+
+def described(method: MethodFacts | None) -> MethodFacts | None:
+    """The method if more is told of it than its token."""
+    return method if method is not None and (method.kind or method.card) else None
+
+
+def invoice_method(invoice: Node) -> MethodFacts | None:
+    """What Stripe charges for an invoice: its own method, else the subscription's, else the payer's default, the last
+    two only where they are expanded."""
+    payer = invoice.node("customer")
+    parent = invoice.node("parent").node("subscription_details").node("subscription")
+    holders = (
+        (invoice, "default_payment_method"),
+        (invoice, "default_source"),
+        (invoice.node("subscription") or parent, "default_payment_method"),
+        (payer.node("invoice_settings"), "default_payment_method"),
+        (payer, "default_source"),
+    )
+    types = invoice.node("payment_settings").values.get("payment_method_types")
+    return next((method for holder, name in holders if (method := named_method(holder, name, types))), None)
+
+
+def default_source(payer: Node) -> MethodFacts | None:
+    """The payer's default of the older kind, described where it stands in the list of the payer's sources."""
+    method = named_method(payer, "default_source")
+    if method is None or method.card is not None:
+        return method
+    for source in payer.nodes("sources"):
+        if source.identifier("id") == method.token:
+            kind, face = _kind_and_card(source)
+            return MethodFacts(token=method.token, kind=kind, card=card(face) if kind == "card" else None)
+    return method
 
 
 def _kind_and_card(node: Node) -> tuple[str, Node]:

@@ -155,7 +155,7 @@ def refusal_result(error: Node, record: Mapping[str, Any]) -> ChargeResult:
         amount_minor=intent.amount("amount", currency) if currency else None,
         currency=currency,
         reference=facts.reference(intent),
-        decline=facts.error_decline(error),
+        decline=facts.error_decline(error, facts.intent_charge(intent)),
         created_at=intent.instant("created"),
         raw=record,
         **_method(method),

@@ -1,18 +1,28 @@
 """Typed reading of a provider's JSON. Keys are optional unless asked for as required; missing and null are the same."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import currency_code, from_decimal_string
 from recovery_site.common.scrubbing import scrub
 
 MAX_ID = 200
+NodeT = TypeVar("NodeT")
+ResultT = TypeVar("ResultT")
 
 
 class RecordMalformed(ValueError):
     """An object of a provider that makes no sense; the message names the field, never its value."""
+
+
+def by_node(read: Callable[[NodeT], ResultT], node: NodeT) -> ResultT:
+    """What the reading of the provider's webhooks makes of the same object in an answer. Raises RecordMalformed."""
+    try:
+        return read(node)
+    except InvalidInput as error:
+        raise RecordMalformed(str(error.data.get("field") or "record")) from None
 
 
 def required(record: Mapping[str, Any], name: str) -> str:

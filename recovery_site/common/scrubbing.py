@@ -39,8 +39,11 @@ _ISSUED: Final = re.compile(
 )
 # Names under which a mapping is a thing of its own (such as a card authorisation), not a secret.
 _OBJECT_NAMES: Final = frozenset({"authorization", "number", "pan", "accountnumber"})
-# Adyen's payment references are bare 16-digit numbers: one in ten passes Luhn, losing one loses a payment.
-_PROVIDER_REFERENCE: Final = re.compile(r"(?:.*pspreference|originalreference)")
+# Adyen's payment references are bare 16-digit numbers, Visa's transaction ids have 15 digits: one in ten passes Luhn,
+# losing one loses a payment. Billers and switches hand them on under names of their own.
+_PROVIDER_REFERENCE: Final = re.compile(
+    r"(?:.*pspreference|originalreference|networktransactionid|networktxreference|connectortransactionid|idatgateway)"
+)
 _TIME_NAME: Final = re.compile(r".*(?:at|time|timestamp|date|created|updated|modified|version|expires|until|ms)")
 _EPOCH: Final = re.compile(r"1[0-9]{12}(?:[0-9]{3}){0,2}")
 

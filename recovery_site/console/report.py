@@ -60,6 +60,7 @@ def story_json(story: InvoiceStory) -> dict[str, Any]:
                 "reason_code": row.reason_code,
                 "attempt": row.attempt,
                 "opened_at": _iso(row.opened_at),
+                "respond_by": _iso(row.respond_by),
             }
             for row in story.disputes
         ],
@@ -141,6 +142,8 @@ def _attempt(row: AttemptFacts) -> dict[str, Any]:
         "token": row.token or None,
         "card": row.card,
         "provider_id": row.provider_id or None,
+        "network_reference": row.network_reference or None,
+        "gateway_reference": row.gateway_reference or None,
         "raw_code": row.raw_code or None,
         "network_code": row.network_code or None,
         "advice_code": row.advice_code or None,
@@ -162,6 +165,9 @@ def _token(row: TokenFacts) -> dict[str, Any]:
         "id": row.public_id,
         "label": row.label,
         "network": row.network,
+        "expiry": row.expiry or None,
+        "bin": row.bin or None,
+        "issuer": row.issuer or None,
         "status": row.status,
         "usable": row.usable,
         "obstacle": row.obstacle or None,

@@ -166,7 +166,9 @@ def _overrules(advice: DeclineRow, base: _Finding) -> bool:
     It never lifts a `never`, suspected fraud or a mistake of ours.
     """
     row = base.row
-    if row.category in (Category.FRAUD_FLAGGED, Category.CONFIG_ERROR) or row.retry is RetryClass.NEVER:
+    if row.category is Category.FRAUD_FLAGGED:
+        return False  # it is final already, and staff have to hear of it
+    if row.category is Category.CONFIG_ERROR or row.retry is RetryClass.NEVER:
         return advice.retry is RetryClass.NEVER
     if advice.retry is not RetryClass.LATER:
         return True

@@ -4,7 +4,6 @@ Some providers sign nothing (Chargebee, Recurly's XML), others name only ids (Re
 transaction, so the caller asks first and applies what the API said: docs/adr/0008-what-nobody-signed.md.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import cast
@@ -13,13 +12,15 @@ from invoices.models import Connection, Invoice
 from invoices.selectors.parties import connection_client
 from invoices.states import ConnectionMode
 from providers.base import (
+    INVOICE_KINDS,
+    PAYMENT_KINDS,
+    REFUND_STATUSES,
     ChargeResult,
     CustomerFacts,
     DeclineFacts,
     EventKind,
     Ignored,
     InvoiceFacts,
-    MethodFacts,
     Outcome,
     PaymentEvent,
     PaymentFacts,
@@ -36,18 +37,6 @@ from retries.categories import Category
 from retries.handler.resolve import EventWaits
 from retries.services.outcomes import verdict_of
 
-_PAYMENT_KINDS: Mapping[Outcome, EventKind] = {
-    Outcome.SUCCEEDED: EventKind.PAYMENT_SUCCEEDED,
-    Outcome.DECLINED: EventKind.PAYMENT_FAILED,
-    Outcome.ERRORED: EventKind.PAYMENT_FAILED,
-    Outcome.AWAITING: EventKind.PAYMENT_PENDING,
-}
-_REFUND_STATUSES: Mapping[Outcome, RefundStatus] = {
-    Outcome.SUCCEEDED: RefundStatus.SUCCEEDED,
-    Outcome.DECLINED: RefundStatus.FAILED,
-    Outcome.ERRORED: RefundStatus.FAILED,
-    Outcome.AWAITING: RefundStatus.PENDING,
-}
 _INVOICE_KINDS = frozenset(
     {
         EventKind.INVOICE_FAILED,
@@ -71,11 +60,6 @@ _REVERSIBLE = frozenset(
 _OPEN_STATUSES = frozenset({"open", "payment_due", "not_paid", "past_due", "posted", "pending", "processing", ""})
 _PATIENCE = timedelta(minutes=1)
 _UNKNOWN = "The API knows no such {}; what nothing proves is not believed."
-_STATUS_KINDS: Mapping[str, EventKind] = {
-    "paid": EventKind.INVOICE_PAID,
-    "void": EventKind.INVOICE_VOIDED,
-    "uncollectible": EventKind.INVOICE_UNCOLLECTIBLE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +135,9 @@ def _confirm(event: PaymentEvent, api: _Api) -> PaymentEvent | Ignored:
     reads = api.client.traits.reads
     if event.payment is not None and event.payment.charge_id and reads:
         result = _charge(event.payment.charge_id, api)
-        payment = _payment(result, event.payment.invoice_id, event.payment)
+        payment = _payment(result, event.payment.invoice_id, event.payment, api)
         invoice = _invoice(event.invoice.id, api) if event.invoice is not None else None
-        return replace(event, kind=_PAYMENT_KINDS[result.outcome], payment=payment, invoice=invoice, trusted=True)
+        return replace(event, kind=PAYMENT_KINDS[result.outcome], payment=payment, invoice=invoice, trusted=True)
     if event.refunds and all(refund.id for refund in event.refunds) and reads:
         refunds = tuple(_refund(refund, api) for refund in event.refunds)
         return replace(event, refunds=refunds, payment=None, trusted=True)
@@ -180,9 +164,9 @@ def _read(thin: Thin, api: _Api) -> PaymentEvent | Ignored:
         invoice_id = thin.invoice_id or (api.biller.invoice_of_payment(thin.charge_id) if api.biller else "")
         return replace(
             event,
-            kind=_PAYMENT_KINDS[result.outcome],
+            kind=PAYMENT_KINDS[result.outcome],
             customer=event.customer or (CustomerFacts(id=result.customer) if result.customer else None),
-            payment=_payment(result, invoice_id, None),
+            payment=_payment(result, invoice_id, None, api),
             invoice=_invoice(invoice_id, api) if invoice_id and api.biller else None,
         )
     if thin.invoice_id and api.biller is not None:
@@ -197,15 +181,15 @@ def _charge(charge_id: str, api: _Api) -> ChargeResult:
     return result
 
 
-def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -> PaymentFacts:
+def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None, api: _Api) -> PaymentFacts:
     """The API's word on a payment; what only the event could know, such as a method's details, is kept."""
     amount = result.amount_minor if result.amount_minor is not None else (told.amount_minor if told else None)
     currency = result.currency or (told.currency if told else "")
     if amount is None or not currency:
         raise EventWaits("The API named no amount for this payment.", retry_after=_PATIENCE)
-    method = MethodFacts(token=result.token, card=result.card) if result.token else None
+    method = api.client.traits.method_of(result)
     if told is not None and told.method is not None and (method is None or method.token == told.method.token):
-        method = told.method
+        method = replace(told.method, card=told.method.card or (method.card if method else None))
     succeeded = result.outcome is Outcome.SUCCEEDED
     # Taken back by the merchant before it settled: no money, and no failure that somebody could try again.
     ended = result.outcome is Outcome.ERRORED
@@ -222,6 +206,8 @@ def _payment(result: ChargeResult, invoice_id: str, told: PaymentFacts | None) -
         occurred_at=result.created_at or (told.occurred_at if told else None),
         names_invoice=told.names_invoice if told else True,
         undone=ended or (told is not None and told.undone),
+        network_reference=told.network_reference if told else "",
+        gateway_reference=result.gateway_reference or (told.gateway_reference if told else ""),
     )
 
 
@@ -234,7 +220,7 @@ def _refund(told: RefundFacts, api: _Api) -> RefundFacts:
         told,
         amount_minor=result.amount_minor,
         currency=result.currency,
-        status=_REFUND_STATUSES[result.outcome],
+        status=REFUND_STATUSES[result.outcome],
         charge_id=told.charge_id or result.payment_id,
         payment_id=told.payment_id or result.payment_id,
         reference=result.reference or told.reference,
@@ -247,7 +233,7 @@ def _of_invoice(invoice_id: str, api: _Api, event: PaymentEvent) -> PaymentEvent
     facts = _invoice(invoice_id, api)
     if facts is None:
         raise EventWaits(_UNKNOWN.format("invoice"), retry_after=_PATIENCE)
-    kind = _STATUS_KINDS.get(facts.status, EventKind.INVOICE_UPDATED)
+    kind = INVOICE_KINDS.get(facts.status, EventKind.INVOICE_UPDATED)
     return replace(event, kind=kind, invoice=facts, payment=None, trusted=True)
 
 

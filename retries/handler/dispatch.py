@@ -48,13 +48,16 @@ def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now
     `now` is when we learn it; times of attempts come from the event. Raises EventWaits if it cannot be placed yet, and
     InvalidInput for facts that cannot be true; nothing is written then.
     """
+    account = connection.settings.get("account")
+    if account and event.account and event.account != account:
+        return Handled(effect=False, reason="The event is about another account than the one of this connection.")
     stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
     with transaction.atomic():
         if billers := billers_of(connection):
-            event, account = for_biller(event, connection, billers)
-            if account == connection:
+            event, owner = for_biller(event, connection, billers)
+            if owner == connection:
                 return Handled(effect=False, reason=NOT_OURS)
-            connection = account
+            connection = owner
         elif reason := own_note(event, connection):
             return Handled(effect=False, reason=reason)
         subject = subject_find(event, connection, now)

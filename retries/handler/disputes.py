@@ -30,6 +30,9 @@ def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject
 def dispute_take_in(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentEvent, stamp: Stamp) -> None:
     """Record what is told of a dispute or a bank return of `attempt`, and apply a loss to its locked invoice."""
     dispute = _ensure(scope, attempt, facts, event, stamp)
+    if facts.respond_by is not None and (dispute.respond_by is None or facts.respond_by > dispute.respond_by):
+        dispute.respond_by = facts.respond_by
+        dispute.save(update_fields=["respond_by"])
     _move(scope, dispute, facts, min(event.occurred_at, stamp.now), stamp)
     if dispute.status == State.LOST and dispute.applied_at is None:
         dispute_apply(scope, dispute, attempt, event.provider, stamp)
@@ -65,7 +68,8 @@ def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentE
         data={"kind": dispute.kind, "amount_minor": dispute.amount_minor, "reason": dispute.reason_code},
     )
     if dispute.kind == DisputeKind.DISPUTE:
-        alert(scope.invoice, "disputed", "The customer disputes this payment.", stamp)
+        until = f" Evidence is due by {facts.respond_by:%Y-%m-%d %H:%M} UTC." if facts.respond_by is not None else ""
+        alert(scope.invoice, "disputed", f"The customer disputes this payment.{until}", stamp)
     return dispute
 
 

@@ -29,7 +29,9 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     scope = enter_invoice(event, entry, subject, facts, stamp)
     if facts.amount_minor == 0 or (scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0):
         return _settle(scope, stamp)
-    if not _already_reported(scope.invoice, facts, event):
+    if subject.attempt_pk is not None:
+        _refuse_while_sending(scope.invoice)  # our own request failed, and its answer says why
+    elif not _already_reported(scope.invoice, facts, event):
         _refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp, biller_number=facts.attempt_count)
@@ -94,19 +96,18 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
     invoice = scope.invoice
     if invoice.status in INVOICE_PAID:
         return ""
-    if facts.charge_id:
-        known = Attempt.objects.filter(
-            connection=connection, kind=TransactionKind.CHARGE, provider_id=facts.charge_id
-        ).first()
-        if known is not None and known.invoice_id != invoice.pk:
-            return "The payment of this invoice is already booked for another one."
-        if known is not None and known.status == AttemptStatus.SUCCEEDED:
-            return _BOOKED
-        if known is not None:
-            attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
-            outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
-            return ""
-    elif _paid_then(invoice, event):
+    known = _named(connection, subject, facts)
+    if known is not None and known.invoice_id != invoice.pk:
+        return "The payment of this invoice is already booked for another one."
+    if known is not None and known.status == AttemptStatus.SUCCEEDED:
+        return _BOOKED
+    if known is not None:
+        if not facts.charge_id:
+            _refuse_while_sending(invoice)  # its answer brings the payment's id
+        attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
+        outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
+        return ""
+    if not facts.charge_id and _paid_then(invoice, event):
         return _BOOKED
     _refuse_while_sending(invoice)
     if invoice.due_minor == 0:
@@ -118,6 +119,14 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
     attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
     outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     return ""
+
+
+def _named(connection: Connection, subject: Subject, facts: InvoiceFacts) -> Attempt | None:
+    """The payment that the biller means, where it names it or tells it about our own request."""
+    charges = Attempt.objects.filter(connection=connection, kind=TransactionKind.CHARGE)
+    if facts.charge_id:
+        return charges.filter(provider_id=facts.charge_id).first()
+    return charges.filter(pk=subject.attempt_pk).first() if subject.attempt_pk is not None else None
 
 
 def _in_doubt(invoice: Invoice) -> Attempt | None:

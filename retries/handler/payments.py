@@ -47,6 +47,7 @@ from retries.states import JobStatus
 JOIN_WITHIN = timedelta(minutes=10)
 _PENDING = timedelta(days=7)
 _PATIENCE = timedelta(minutes=1)
+_REFERENCE = 200
 
 
 def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -177,6 +178,8 @@ def payment_report(
             provider_payment_id=payment.payment_id,
             token_pk=keys.token_pk if keys else None,
             card_pk=keys.card_pk if keys else None,
+            network_reference=payment.network_reference,
+            gateway_reference=payment.gateway_reference,
             decision={**(on_our_word or {}), **({"biller_number": biller_number} if biller_number else {})},
         ),
     )
@@ -228,6 +231,11 @@ def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
     if payment.payment_id and not attempt.provider_payment_id:
         attempt.provider_payment_id = payment.payment_id
         fields.append("provider_payment_id")
+    for name in ("network_reference", "gateway_reference"):
+        told = getattr(payment, name)
+        if told and not getattr(attempt, name):
+            setattr(attempt, name, told[:_REFERENCE])
+            fields.append(name)
     described = payment.method is not None and payment.method.card is not None and attempt.origin != Origin.OURS
     learned = entry.method is not None and (
         attempt.token_id is None

@@ -56,15 +56,20 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
 
 
 def attempt_find(event: PaymentEvent, connection: Connection) -> Attempt | None:
-    """The attempt of this connection that an event names by our reference or by an id of the provider."""
+    """The attempt of this connection that an event names by our reference, an id of the provider or our request."""
     ours = Attempt.objects.filter(connection=connection).select_related("invoice")
     payment = event.payment
     if payment is not None:
         ours = ours.filter(kind=TransactionKind.CHARGE)
         if payment.reference and (found := ours.filter(public_id=payment.reference).first()):
             return found
-        if payment.charge_id:
-            return ours.filter(kind=TransactionKind.CHARGE, provider_id=payment.charge_id).first()
+        if payment.charge_id and (found := ours.filter(provider_id=payment.charge_id).first()):
+            return found
+    if event.idempotency_key and not (event.dispute or event.refunds):
+        # What our own request has caused; a charge that has a name of its own is another one.
+        sent = ours.filter(kind=TransactionKind.CHARGE, idempotency_key=event.idempotency_key)
+        return (sent.filter(provider_id=None) if payment is not None and payment.charge_id else sent).first()
+    if payment is not None:
         return None
     for facts in (event.dispute, *event.refunds):
         if facts is not None and (found := _paid_attempt(facts, connection)):

@@ -68,7 +68,9 @@ def test_a_refused_authorisation_fills_every_field() -> None:
     assert isinstance(event, PaymentEvent)
     assert (event.kind, event.occurred_at) == (EventKind.PAYMENT_FAILED, at)
     assert event.customer == CustomerFacts(id="northwind", email="lena@example.com")
-    card = CardFacts(network="mcdebit", last4="4444", exp_month=8, exp_year=2027, funding="debit", country="DE")
+    card = CardFacts(
+        network="mcdebit", last4="4444", exp_month=8, exp_year=2027, funding="debit", country="DE", bin="520424"
+    )
     assert event.payment == PaymentFacts(
         charge_id="PSPNORTHWIND1",
         amount_minor=4900,

@@ -42,7 +42,9 @@ def with_transaction(**values: Any) -> Body:
 
 
 def test_a_failed_payment_fills_every_field() -> None:
-    visa = CardFacts(network="visa", last4="4242", exp_month=8, exp_year=2027, funding="debit", country="DE")
+    visa = CardFacts(
+        network="visa", last4="4242", exp_month=8, exp_year=2027, funding="debit", country="DE", bin="424242"
+    )
     assert told(FAILED) == PaymentEvent(
         kind=EventKind.PAYMENT_FAILED,
         provider="chargebee",
@@ -62,7 +64,7 @@ def test_a_failed_payment_fills_every_field() -> None:
             subscription_id="sub_northwind",
             plan="team",
             interval="month",
-            status="payment_due",
+            status="open",
             attempt_count=2,
             next_retry_at=at(1767430800),
             charge_id="txn_northwind_1",
@@ -87,6 +89,7 @@ def test_a_failed_payment_fills_every_field() -> None:
                 gateway="stripe",
             ),
             occurred_at=at(1767258000),
+            gateway_reference="ch_northwind_1",
         ),
     )
 
@@ -95,7 +98,7 @@ def test_the_card_is_also_read_from_the_packed_details() -> None:
     method = told(changed(FAILED, content__card=None)).payment
     assert method
     assert method.method
-    assert method.method.card == CardFacts(network="visa", last4="4242")
+    assert method.method.card == CardFacts(network="visa", last4="4242", bin="424242")
 
 
 @pytest.mark.parametrize("packed", ["not JSON", "[1]", "{", '{"card": 1}', ""])
@@ -115,7 +118,7 @@ def test_packed_details_that_are_none_leave_the_masked_number(packed: str) -> No
         ("late_failure", EventKind.PAYMENT_FAILED, True),
         ("voided", EventKind.PAYMENT_FAILED, True),
         ("in_progress", EventKind.PAYMENT_PENDING, False),
-        ("timeout", EventKind.PAYMENT_PENDING, False),
+        ("timeout", EventKind.PAYMENT_FAILED, False),
         ("needs_attention", EventKind.PAYMENT_PENDING, False),
     ],
 )
@@ -226,7 +229,9 @@ def test_a_reversal_and_a_chargeback_are_disputes() -> None:
 
 def test_a_new_card_behind_a_payment_source() -> None:
     event = told(dialect_fixtures.load("chargebee", "payment_source_updated"))
-    mastercard = CardFacts(network="mastercard", last4="4444", exp_month=1, exp_year=2030, funding="credit")
+    mastercard = CardFacts(
+        network="mastercard", last4="4444", exp_month=1, exp_year=2030, funding="credit", bin="520424"
+    )
     assert (event.kind, event.method) == (
         EventKind.METHOD_UPDATED,
         MethodFacts(token="pm_northwind_1", card=mastercard, is_default=True, updated=True),
@@ -256,7 +261,7 @@ def test_a_deleted_payment_source_and_a_subscription_that_ended() -> None:
         ("payment_source_deleted", {"customer": {"id": "northwind"}}, "which payment method is gone"),
         ("card_updated", {"customer": {"id": "northwind"}}, "no payment method"),
         ("card_expired", {"customer": {"id": "n", "primary_payment_source_id": "pm"}}, "shows no card"),
-        ("card_expiry_reminder", {}, "still good"),
+        ("card_expiry_reminder", {}, "shows no card"),
         ("subscription_renewed", {}, "events of their own"),
         ("quote_created", {}, "nothing that a payment recovery needs"),
     ],

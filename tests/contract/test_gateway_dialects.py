@@ -47,7 +47,9 @@ def test_hyperswitch_tells_the_newest_try_and_those_before_it() -> None:
     assert isinstance(newest, PaymentEvent)
     assert newest.occurred_at == datetime(2026, 1, 1, 9, 0, 4, tzinfo=UTC)
     assert newest.customer == CustomerFacts(id="northwind", email="lena@example.com", name="Lena Weber")
-    card = CardFacts(network="mastercard", last4="4444", exp_month=8, exp_year=2027, funding="debit", country="DE")
+    card = CardFacts(
+        network="mastercard", last4="4444", exp_month=8, exp_year=2027, funding="debit", country="DE", bin="520424"
+    )
     assert newest.payment == PaymentFacts(
         charge_id="pay_northwind_2",
         payment_id="pay_northwind",
@@ -65,6 +67,7 @@ def test_hyperswitch_tells_the_newest_try_and_those_before_it() -> None:
             gateway="stripe",
         ),
         occurred_at=datetime(2026, 1, 1, 9, 0, 3, tzinfo=UTC),
+        gateway_reference="pi_northwind_2",
     )
 
 
@@ -110,6 +113,7 @@ def test_braintree_tells_decimal_amounts_and_a_cycle_instead_of_an_invoice() -> 
         exp_year=2027,
         funding="debit",
         country="DE",
+        bin="520424",
     )
     assert event.invoice
     assert (event.invoice.attempt_count, event.invoice.plan, event.invoice.status) == (2, "team", "past_due")

@@ -183,6 +183,8 @@ def test_a_full_body_becomes_exactly_these_facts() -> None:
             exp_year=2028,
             funding="debit",
             country="AT",
+            bin="374245",
+            issuer="Erste Bank",
         ),
         is_default=True,
         updated=True,
@@ -240,6 +242,8 @@ def test_a_full_body_becomes_exactly_these_facts() -> None:
                 gateway="adyen",
             ),
             occurred_at=datetime(2026, 3, 1, 9, 29, 58, tzinfo=UTC),
+            network_reference="MCC9001",
+            gateway_reference="PSP9001",
         ),
         subscription_id="sub_17",
     )
@@ -291,6 +295,7 @@ def test_a_refund_a_dispute_a_method_and_a_subscription() -> None:
         payment_id="pay_10",
         reason_code="R01",
         is_return=True,
+        respond_by=datetime(2026, 3, 20, 23, tzinfo=UTC),
     )
     method = event(fixture("payment_method.updated"))
     assert (method.kind, method.method, method.payment) == (

@@ -70,6 +70,7 @@ def test_a_failed_payment_fills_every_field() -> None:
                 raw_code="insufficient_funds", message="Your card has insufficient funds.", gateway="stripe"
             ),
             occurred_at=datetime(2026, 1, 1, 9, tzinfo=UTC),
+            gateway_reference="ch_northwind_1",
         ),
     )
     assert (item.order_key, len(item.event_id)) == ("204", 64)
@@ -86,7 +87,7 @@ def test_a_dunning_step_fills_every_field_of_the_invoice() -> None:
         number="DE204",
         subscription_id=SUBSCRIPTION,
         plan="team",
-        status="past_due",
+        status="open",
         attempt_count=2,
         due_at=datetime(2026, 1, 2, tzinfo=UTC),
         issued_at=datetime(2026, 1, 1, 8, 59, 50, tzinfo=UTC),

@@ -88,6 +88,7 @@ def test_an_old_failed_charge_names_its_invoice_and_the_issuers_reason() -> None
             method=MethodFacts(token="pm_northwind_1", card=VISA),
             decline=DeclineFacts(raw_code="insufficient_funds", message="Your card has insufficient funds."),
             occurred_at=START,
+            network_reference="700000000000001",
         ),
     )
 
@@ -145,6 +146,7 @@ def test_from_basil_on_a_failed_charge_cannot_name_its_invoice() -> None:
         ),
         occurred_at=START,
         names_invoice=False,
+        network_reference="MCC000001",
     )
 
 

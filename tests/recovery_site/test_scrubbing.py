@@ -132,6 +132,8 @@ class Category(StrEnum):
         {"order_number": "100200300400"},
         {"created_at": INSTANT_MS, "resource_version": INSTANT_MS},
         {"pspReference": luhn_number("883551121068132")},  # bare 16 digits are Adyen's own format
+        {"connector_transaction_id": luhn_number("883551121068132"), "id_at_gateway": luhn_number("883551121068133")},
+        {"network_transaction_id": luhn_number("70000000000000")},
         {"cvc_check": "pass", "number_of_retries": 3, "span": "x", "pinned": True, "tokenId": "tok_1"},
         {"cvc": None, "password": "", "pin": False},
         {"category": Category.SOFT, "share": 0.25},

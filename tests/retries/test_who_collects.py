@@ -1,6 +1,7 @@
 """Two engines never work one invoice: who collects a billing system's invoices, and what the system is asked first."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -66,6 +67,26 @@ def test_a_decline_without_an_id_is_named_by_its_webhook(biller: Chargebee) -> N
     assert (shop.ours().status, shop.ours().provider_id) == ("DECLINED", None)
     shop.failed("txn_of_the_webhook")
     assert [(one.origin, one.provider_id) for one in shop.attempts()[1:]] == [("OURS", "txn_of_the_webhook")]
+
+
+def test_what_our_own_request_caused_is_known_by_its_key(biller: Chargebee) -> None:
+    """The biller's view of a collection names neither its payment nor, by hand, a new try of its own plan."""
+    for known, origins in ((False, ["PROVIDER", "OURS", "PROVIDER"]), (True, ["PROVIDER", "OURS"])):
+        biller.reset()
+        shop = BillerShop(biller, chargebee.INVOICE)
+        shop.failed()
+        biller.steps, biller.shows_payments = ["decline"], False
+        shop.retry()
+        told = shop.payment(EventKind.INVOICE_FAILED, "", attempt_count=7)
+        key = shop.ours().idempotency_key or ""
+        shop.at += timedelta(hours=5)
+        later = replace(told, payment=None, occurred_at=shop.at, idempotency_key=key if known else "of somebody else")
+        shop.tell(later)
+        assert [one.origin for one in shop.attempts()] == origins
+        paid = replace(later, kind=EventKind.INVOICE_PAID)
+        shop.tell(paid)
+        assert shop.ours().status == ("SUCCEEDED" if known else "DECLINED")
+        assert (shop.invoice().status, shop.invoice().paid_minor) == ("SETTLED", 4900)
 
 
 def test_a_collection_whose_answer_got_lost_is_found_at_its_invoice(biller: Chargebee) -> None:

@@ -33,6 +33,8 @@ class CardSerializer(serializers.ModelSerializer):
             "exp_year",
             "funding",
             "country",
+            "bin",
+            "issuer",
             "stopped_at",
             "stop_code",
             "wait_until",

@@ -159,6 +159,8 @@ def attempt_facts(attempt: Attempt, glossary: Glossary) -> AttemptFacts:
         category_words=category_words(attempt.category) if failed else "",
         explanation=attempt.explanation,
         provider_id=attempt.provider_id or "",
+        network_reference=attempt.network_reference,
+        gateway_reference=attempt.gateway_reference,
         attempted_at=attempt.attempted_at,
         finished_at=attempt.finished_at,
         expected_by=attempt.expected_by,
@@ -208,6 +210,7 @@ def dispute_facts(row: Dispute) -> DisputeFacts:
         reason_code=row.reason_code,
         attempt=row.attempt.public_id,
         opened_at=row.opened_at,
+        respond_by=row.respond_by,
         closed_at=row.closed_at,
         applied_at=row.applied_at,
     )

@@ -37,6 +37,8 @@ def _token(rows: Rows, token: Token, option: TokenOption, marks: Sequence[Attemp
         kind=card.kind,
         network=card.network,
         expiry=f"{card.exp_month:02d}/{card.exp_year}" if card.exp_month and card.exp_year else "",
+        bin=card.bin,
+        issuer=card.issuer,
         status=token.status,
         status_label=token.get_status_display(),
         usable=option.usable,

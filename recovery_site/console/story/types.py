@@ -149,6 +149,8 @@ class AttemptFacts:
     category_words: str
     explanation: str
     provider_id: str
+    network_reference: str
+    gateway_reference: str
     attempted_at: datetime
     finished_at: datetime | None
     expected_by: datetime | None
@@ -181,6 +183,8 @@ class TokenFacts:
     kind: str
     network: str
     expiry: str
+    bin: str
+    issuer: str
     status: str
     status_label: str
     usable: bool
@@ -233,6 +237,7 @@ class DisputeFacts:
     reason_code: str
     attempt: str
     opened_at: datetime
+    respond_by: datetime | None
     closed_at: datetime | None
     applied_at: datetime | None
 
