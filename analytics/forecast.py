@@ -56,12 +56,14 @@ def forecast(curves: Mapping[str, Curve], amounts: Iterable[OpenAmount]) -> list
         together.recovered.update(curve.recovered)
     due: Counter[str] = Counter()
     hoped: dict[str, float] = defaultdict(float)
+    shares: dict[tuple[str, int], float] = {}
     for amount in amounts:
-        curve = curves.get(amount.category, together)
-        if curve.cases < LEAST_CASES:
-            curve = together
+        key = amount.category, amount.age_hours
+        if key not in shares:
+            curve = curves.get(amount.category, together)
+            shares[key] = (curve if curve.cases >= LEAST_CASES else together).later_share(amount.age_hours)
         due[amount.currency] += amount.due_minor
-        hoped[amount.currency] += amount.due_minor * curve.later_share(amount.age_hours)
+        hoped[amount.currency] += amount.due_minor * shares[key]
     known = together.cases >= LEAST_CASES
     return [
         Expected(currency, minor, round(hoped[currency]) if known else None) for currency, minor in due.most_common()

@@ -84,7 +84,7 @@ def cursor_of(text: str) -> int | None:
 
 
 # What the overview looks at; the reports look at everything.
-_OVERVIEW = ("segment", "code", "hours", "network", "number")
+_OVERVIEW = ("segment", "code", "network", "number")
 
 
 @member_page

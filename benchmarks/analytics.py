@@ -54,7 +54,8 @@ FROM generate_series(%(first)s + 1, %(last)s) n
 _CASES = """
 INSERT INTO retries_case (id, merchant_id, connection_id, customer_id, invoice_id, policy_version_id, public_id, status,
     segment, category, code, first_category, first_code, failure, amount_minor, currency, next_step, next_step_at, why,
-    automatic_barred, paused_by, opened_at, closed_at, close_reason, recovered_minor, recovered_by)
+    automatic_barred, paused_by, opened_at, closed_at, close_reason, recovered_minor, recovered_by, due_minor,
+    due_currency)
 SELECT n, %(merchant)s, %(connection)s, 1 + n %% %(cards)s, n, %(policy)s, 'cas_' || n,
     CASE WHEN n %% 25 = 0 THEN 'OPEN' WHEN n %% 10 < 6 THEN 'RECOVERED' ELSE 'LOST' END,
     (ARRAY['standard', 'high_value', 'low_value', 'new_customer'])[1 + n * 3 %% 4],
@@ -64,7 +65,8 @@ SELECT n, %(merchant)s, %(connection)s, 1 + n %% %(cards)s, n, %(policy)s, 'cas_
     %(now)s, '', false, '', at,
     CASE WHEN n %% 25 = 0 THEN NULL ELSE at + make_interval(hours => (n * 17 %% 700)::int) END, '',
     CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 2900 ELSE 0 END,
-    CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 'retry' ELSE '' END
+    CASE WHEN n %% 25 <> 0 AND n %% 10 < 6 THEN 'retry' ELSE '' END, 2900,
+    CASE WHEN n %% 3 = 0 THEN 'EUR' ELSE 'USD' END
 FROM (SELECT n, %(start)s + make_interval(secs => n::float8 * %(seconds)s / %(invoices)s) AS at
       FROM generate_series(%(first)s + 1, %(last)s) n) made
 """

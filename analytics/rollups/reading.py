@@ -4,7 +4,7 @@ So a page is exact whatever the worker does; a follower that stands still costs 
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -57,7 +57,8 @@ class HourFigure:
 
 @dataclass(frozen=True, slots=True)
 class CaseFigure:
-    """Cases opened on `day` (None where facet is not segment) that share everything else."""
+    """Cases opened on `day` (None where facet is not segment) that share everything else; the facet hours is told by
+    LengthFigure."""
 
     day: date | None
     connection_pk: int
@@ -69,6 +70,19 @@ class CaseFigure:
     cases: int
     amount_minor: int
     recovered_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class LengthFigure:
+    """Cases by whole `hours` from opening to recovery (None: not recovered), opened within the period or not, and
+    `ripe`: so long ago that those of their age have ended or will not."""
+
+    category: str
+    status: str
+    hours: int | None
+    within: bool
+    ripe: bool
+    cases: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +111,12 @@ class OpenFigure:
     due_minor: int
 
 
+# One index answers this alone (`case_by_step`): there may be tens of thousands of open cases. The difference of two
+# instants is days of 24 hours and a rest.
 _OPEN = """
-SELECT c.next_step, c.first_category, i.currency,
-    GREATEST(0, floor(extract(epoch FROM %(now)s - c.opened_at) / 86400))::int, count(*),
-    sum(GREATEST(0, i.amount_minor - i.paid_minor - i.credited_minor))::bigint
-FROM retries_case c JOIN invoices_invoice i ON i.id = c.invoice_id
-WHERE c.merchant_id = %(merchant)s AND c.status = 'OPEN'
+SELECT next_step, first_category, due_currency, GREATEST(0, date_part('day', %(now)s - opened_at))::int, count(*),
+    sum(due_minor)::bigint
+FROM retries_case WHERE merchant_id = %(merchant)s AND status = 'OPEN'
 GROUP BY 1, 2, 3, 4
 """
 _KEPT = """
@@ -122,13 +136,16 @@ WHERE touched.merchant_id = %(merchant)s AND touched.at >= %(start)s
 _READ = """
 WITH {days}, found AS (
     SELECT merchant_id, day, {columns} FROM {table}
-    WHERE merchant_id = %(merchant)s AND day >= %(first)s AND day <= %(last)s AND day <> ALL(%(days)s::date[]) {facets}
-    UNION ALL
-    SELECT * FROM ({select}) live
+    WHERE merchant_id = %(merchant)s AND day >= %(first)s AND day <= %(last)s AND day <> ALL(%(days)s::date[]) {wanted}
+    {live}
 )
 SELECT {group}, {sums} FROM found WHERE true {filters} GROUP BY {group_numbers}
 """
+# Where nothing is stale this is left out: through a union every row would be copied once more.
+_LIVE = "UNION ALL SELECT * FROM ({select}) live WHERE true {wanted}"
 _NEVER = "18446744073709551615"
+# Days from opening after which cases are ripe.
+_YOUNGEST, _OLDEST = 45, 90
 
 
 class Figures:
@@ -166,6 +183,26 @@ class Figures:
         return [CaseFigure(*row) for row in rows]
 
     @cached_property
+    def lengths(self) -> list[LengthFigure]:
+        """How long recovery took, of the period and of the ripe cases: one read, the hours are most of the rows."""
+        first, today = self.period.dates[0], self.period.dates[-1]
+        oldest, youngest = today - timedelta(days=_OLDEST), today - timedelta(days=_YOUNGEST)
+        rows = self._read(
+            "cases",
+            "category, status, key, day >= %(within)s, day BETWEEN %(oldest)s AND %(youngest)s",
+            "sum(cases)",
+            facets=("hours",),
+            since=min(oldest, first),
+            within=first,
+            oldest=oldest,
+            youngest=youngest,
+        )
+        return [
+            LengthFigure(category, status, int(hours) if hours else None, within, ripe, cases)
+            for category, status, hours, within, ripe, cases in rows
+        ]
+
+    @cached_property
     def recoveries(self) -> list[RecoveryFigure]:
         rows = self._read(
             "recoveries",
@@ -195,48 +232,53 @@ class Figures:
             xid, invoices = cursor.fetchone()
         return xid, invoices
 
-    def stale_days(self, name: str) -> list[date]:
-        """Days of the period that the rollup `name` does not tell as they are now."""
+    def stale_days(self, name: str, since: date | None = None) -> list[date]:
+        """Days of the period (or since then) that the rollup `name` does not tell as they are now."""
+        first, last = since or self.period.dates[0], self.period.dates[-1]
         xid, invoices = self._pending
         if xid is None:
-            return self.period.dates
+            return [first + timedelta(days=number) for number in range((last - first).days + 1)]
         parameters: dict[str, Any] = {
             "merchant": self.merchant.pk,
             "zone": self.period.zone.key,
-            "start": self.period.start,
+            "start": datetime.combine(first, time(), tzinfo=self.period.zone),
             "invoices": invoices,
             "xid": xid,
             "until": _NEVER,
         }
         with connection.cursor() as cursor:
             cursor.execute(_STALE.format(sources=_BY_NAME[name].touched), parameters)
-            return sorted(day for (day,) in cursor.fetchall())
+            return sorted(day for (day,) in cursor.fetchall() if day <= last)
 
-    def _read(self, name: str, group: str, sums: str) -> list[tuple[Any, ...]]:
+    def _read(
+        self, name: str, group: str, sums: str, *, facets: tuple[str, ...] = (), since: date | None = None, **days: date
+    ) -> list[tuple[Any, ...]]:
+        """Rows by `group` (which may name `days`) of the period, or since an earlier day."""
         rollup, dates = _BY_NAME[name], self.period.dates
-        stale = [day for day in self.stale_days(name) if day <= dates[-1]]
-        has_facets = "facet" in rollup.columns
+        stale = self.stale_days(name, since)
+        # Names the second column of the index, which begins with merchant and facet.
+        wanted = "AND facet = ANY(%(facets)s)" if "facet" in rollup.columns else ""
         sql = _READ.format(
             days=DAYS,
             columns=rollup.columns,
             table=rollup.table,
-            select=rollup.select,
-            # Names the second column of the index, which begins with merchant and facet.
-            facets="AND facet = ANY(%(facets)s)" if has_facets else "",
+            live=_LIVE.format(select=rollup.select, wanted=wanted) if stale else "",
+            wanted=wanted,
             group=group,
             sums=", ".join(f"({one.strip()})::bigint" for one in sums.split(",")),
             filters="" if self.connection_pk is None else "AND connection_id = %(connection)s",
-            group_numbers=", ".join(str(number + 1) for number in range(_columns(group))),
+            group_numbers=", ".join(str(number + 1) for number in range(group.count(",") + 1)),
         )
         parameters: dict[str, Any] = {
             "merchant": self.merchant.pk,
-            "first": dates[0],
+            "first": since or dates[0],
             "last": dates[-1],
             "merchants": [self.merchant.pk] * len(stale),
             "days": stale,
             "zones": [self.period.zone.key] * len(stale),
-            "facets": list(self._facets or _FACETS.get(name, ())),
+            "facets": list(facets or self._facets or _FACETS.get(name, ())),
             "connection": self.connection_pk,
+            **days,
         }
         with connection.cursor() as cursor:
             cursor.execute(sql, parameters)
@@ -247,9 +289,5 @@ class Figures:
 _FACETS = {
     "hours": ("all", "country", "code"),
     "attempts": ("code", "network", "country", "number", "sender"),
-    "cases": ("segment", "policy", "code", "network", "country", "hours", "source"),
+    "cases": ("segment", "policy", "code", "network", "country", "source"),
 }
-
-
-def _columns(group: str) -> int:
-    return group.count(",") + 1

@@ -179,12 +179,12 @@ def time_to_recover(figures: Figures) -> TimeToRecover:
     edges = [days * 24 for _, days in TIME_BUCKETS]
     counts, hours = dict.fromkeys(names, 0), Counter[int]()
     open_cases = ended = 0
-    for row in figures.cases:
-        if row.facet != "hours":
+    for row in figures.lengths:
+        if not row.within:
             continue
-        if row.status == CaseStatus.RECOVERED:
-            counts[names[bisect_right(edges, int(row.key))]] += row.cases
-            hours[int(row.key)] += row.cases
+        if row.hours is not None:
+            counts[names[bisect_right(edges, row.hours)]] += row.cases
+            hours[row.hours] += row.cases
         elif row.status == CaseStatus.OPEN:
             open_cases += row.cases
         else:

@@ -67,6 +67,8 @@ def test_a_part_payment_leaves_only_the_rest_at_risk(world: World) -> None:
     invoice = world.fail(amount=5_000)
     world.pay(invoice, amount=2_000)
     assert at_risk(world).total_minor("USD") == 3_000
+    Invoice.objects.filter(pk=invoice.pk).update(amount_minor=9_000, credited_minor=500, currency="EUR")
+    assert [(row.currency, row.amount_minor) for row in at_risk(world).steps] == [("EUR", 6_500)]
 
 
 def test_another_merchants_cases_are_in_no_figure(world: World) -> None:

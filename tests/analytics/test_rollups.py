@@ -155,6 +155,13 @@ def shown(merchant: Merchant, until: datetime, zone: ZoneInfo) -> Book:
         book["cases"][(*row, "cases")] += c.cases
         book["cases"][(*row, "amount")] += c.amount_minor
         book["cases"][(*row, "recovered")] += c.recovered_minor
+    for length in figures.lengths:
+        if length.within:
+            book["lengths"][length.category, length.status, length.hours] += length.cases
+    for one in figures.open_cases:
+        facts = (one.step, one.category, one.currency, one.age_days)
+        book["open"][(*facts, "cases")] += one.cases
+        book["open"][(*facts, "due")] += one.due_minor
     for r in figures.recoveries:
         line = (r.day, r.connection_pk, r.currency, r.source, r.number)
         book["recoveries"][(*line, "cases")] += r.cases
@@ -163,11 +170,20 @@ def shown(merchant: Merchant, until: datetime, zone: ZoneInfo) -> Book:
     return {kind: +rows for kind, rows in book.items()}
 
 
-def folded(book: Book) -> Book:
-    """The days go where the pages do not need them."""
+def folded(merchant: Merchant, until: datetime, zone: ZoneInfo) -> Book:
+    """The ledger without the days that the pages do not need, and what is open in it."""
     found: Book = defaultdict(Counter)
-    for kind, rows in book.items():
+    for case in Case.objects.filter(merchant=merchant, status="OPEN").select_related("invoice"):
+        facts = (case.next_step, case.first_category, case.invoice.currency, max(0, (until - case.opened_at).days))
+        found["open"][(*facts, "cases")] += 1
+        found["open"][(*facts, "due")] += case.invoice.due_minor
+    for kind, rows in ledger(merchant, zone).items():
         for (day, where, facet, *rest), number in rows.items():
+            if (kind, facet) == ("cases", "hours"):
+                key, category, _, status, measure = rest
+                if measure == "cases":
+                    found["lengths"][category, status, int(key) if key else None] += number
+                continue
             keeps = kind == "recoveries" or facet == {"attempts": "network", "cases": "segment"}.get(kind)
             found[kind][(day if keeps else None, where, facet, *rest)] += number
     return {kind: +rows for kind, rows in found.items()}
@@ -211,7 +227,7 @@ def test_rollups_say_what_the_ledger_says_whenever_they_are_advanced(
     other.fail()
     for _ in range(3):
         live(world, random, days=3)
-        assert shown(world.merchant, world.at, BERLIN) == folded(ledger(world.merchant, BERLIN))
+        assert shown(world.merchant, world.at, BERLIN) == folded(world.merchant, world.at, BERLIN)
         if random.random() < 0.7:
             follow()
             assert Figures(world.merchant, period_of(90, world.at, BERLIN)).stale_days("attempts") == []
@@ -231,7 +247,7 @@ def test_another_time_zone_cuts_the_days_again() -> None:
     follow()
     assert set(AttemptRollup.objects.values_list("day", flat=True)) == {date(2026, 11, 19)}
     Merchant.objects.filter(pk=world.merchant.pk).update(timezone=BERLIN.key)
-    assert shown(world.merchant, world.at, BERLIN) == folded(ledger(world.merchant, BERLIN))
+    assert shown(world.merchant, world.at, BERLIN) == folded(world.merchant, world.at, BERLIN)
     assert follow().built == 1
     assert set(AttemptRollup.objects.values_list("day", flat=True)) == {date(2026, 11, 20)}
 
@@ -248,7 +264,7 @@ def test_what_commits_late_is_not_passed_over() -> None:
             world.fail()
             rollups_advance()
             assert not AttemptRollup.objects.exists(), "the older transaction may still bring an earlier event"
-            assert shown(world.merchant, world.at, ZoneInfo("UTC")) == folded(ledger(world.merchant, ZoneInfo("UTC")))
+            assert shown(world.merchant, world.at, ZoneInfo("UTC")) == folded(world.merchant, world.at, ZoneInfo("UTC"))
             cursor.execute("COMMIT")
     finally:
         second.close()
