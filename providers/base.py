@@ -266,6 +266,17 @@ class InboundItem:
     proof: Proof = Proof.SIGNED
     received_at: datetime | None = None  # for formats whose bodies carry no time
 
+    def told(self, provider: str, kind: EventKind, occurred_at: datetime, **known: Any) -> PaymentEvent:
+        """This item as an event of the house; `known` are fields of PaymentEvent."""
+        return PaymentEvent(
+            kind=kind,
+            provider=provider,
+            event_id=self.event_id,
+            event_type=self.event_type,
+            occurred_at=occurred_at,
+            **known,
+        )
+
 
 Meaning = PaymentEvent | Thin | Ignored
 

@@ -69,6 +69,31 @@ def timeout(default: float, most: float) -> Setting:
     )
 
 
+def api_key(help_: str, label: str = "API key") -> Setting:
+    """The secret without which nothing can be charged."""
+    return Setting(name="api_key", label=label, help=help_, kind=Kind.SECRET, required=True)
+
+
+def another_address(example: str) -> Setting:
+    """The setting of providers whose address is known."""
+    return Setting(
+        name="base_url",
+        label="Another address",
+        help=f"only for a proxy or an imitation, such as {example}",
+        kind=Kind.URL,
+    )
+
+
+def charge_through() -> Setting:
+    """The setting of billing systems that charge nothing without an invoice of theirs."""
+    return Setting(
+        name="gateway",
+        label="Charge through",
+        help="for mode charge the id of this merchant's gateway connection, con_...",
+        kind=Kind.CONNECTION,
+    )
+
+
 def settings_read(guide: Guide, config: Mapping[str, Any], *, complete: bool = True) -> dict[str, Any]:
     """The values of a config with defaults filled in; empty texts count as not given.
 

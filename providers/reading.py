@@ -50,6 +50,11 @@ class Node:
             raise self.wrong(name, "must be text")
         return value.replace("\x00", "").encode("utf-8", "ignore").decode().strip()[:limit]
 
+    def full_name(self, first: str, last: str, company: str) -> str:
+        """A person's name from its two parts, else the company's."""
+        person = " ".join(filter(None, (self.text(first, 100), self.text(last, 100))))
+        return person or self.text(company, 200)
+
     def code(self, name: str) -> str:
         return self.text(name, MAX_CODE)
 

@@ -1,18 +1,12 @@
 """What a connection to Adyen is made of."""
 
-from providers.guide import Guide, Kind, Setting, timeout
+from providers.guide import Guide, Kind, Setting, another_address, api_key, timeout
 
 GUIDE = Guide(
     title="Adyen",
     modes=("charge", "observe"),
     settings=(
-        Setting(
-            name="api_key",
-            label="API key",
-            help="the key of a web service user with the role Checkout webservice role",
-            kind=Kind.SECRET,
-            required=True,
-        ),
+        api_key("the key of a web service user with the role Checkout webservice role"),
         Setting(
             name="merchant_account",
             label="Merchant account",
@@ -32,12 +26,7 @@ GUIDE = Guide(
             label="Prefix of live addresses",
             help="the prefix that Adyen gives the account for live, from Developers, API URLs",
         ),
-        Setting(
-            name="base_url",
-            label="Another address",
-            help="only for a proxy or an imitation, such as https://proxy.example/checkout/v71",
-            kind=Kind.URL,
-        ),
+        another_address("https://proxy.example/checkout/v71"),
         timeout(30.0, 120.0),
     ),
     events=(

@@ -101,14 +101,7 @@ def meaning(item: InboundItem) -> Meaning:
 
 
 def _told(notice: Notice, kind: EventKind, **known: Any) -> PaymentEvent:
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=notice.item.event_id,
-        event_type=notice.item.event_type,
-        occurred_at=notice.node.required_moment("eventDate"),
-        **known,
-    )
+    return notice.item.told(PROVIDER, kind, notice.node.required_moment("eventDate"), **known)
 
 
 def _money(notice: Notice) -> tuple[int, str]:
@@ -362,15 +355,8 @@ def _webhook(item: InboundItem, node: Node) -> Meaning:
     )
     if not shopper:
         return Ignored("The payment method belongs to no shopper.")
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=item.event_id,
-        event_type=item.event_type,
-        occurred_at=node.required_moment("createdAt"),
-        customer=CustomerFacts(id=shopper),
-        method=method,
-    )
+    at = node.required_moment("createdAt")
+    return item.told(PROVIDER, kind, at, customer=CustomerFacts(id=shopper), method=method)
 
 
 _HANDLERS: Mapping[str, Callable[[Notice], Meaning]] = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from providers.guide import Guide, Kind, Setting, timeout
+from providers.guide import Guide, Kind, Setting, another_address, timeout
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import currency_code
 
@@ -33,12 +33,7 @@ GUIDE = Guide(
             help="which merchant account charges which currency, such as EUR=acme_eur, USD=acme_usd",
             required=True,
         ),
-        Setting(
-            name="base_url",
-            label="Another address",
-            help="only for a proxy or an imitation, such as https://proxy.example",
-            kind=Kind.URL,
-        ),
+        another_address("https://proxy.example"),
         timeout(30.0, 120.0),
     ),
     events=(

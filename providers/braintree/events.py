@@ -93,14 +93,7 @@ def meaning(item: InboundItem) -> Meaning:
 
 
 def _told(notice: Notice, kind: EventKind, **known: Any) -> PaymentEvent:
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=notice.item.event_id,
-        event_type=notice.item.event_type,
-        occurred_at=notice.at,
-        **known,
-    )
+    return notice.item.told(PROVIDER, kind, notice.at, **known)
 
 
 def _payer(transaction: Node) -> CustomerFacts | None:
@@ -108,11 +101,10 @@ def _payer(transaction: Node) -> CustomerFacts | None:
     customer = shown.number("id") or transaction.number("customer-id")
     if not customer:
         return None
-    names = (shown.text("first-name", 100), shown.text("last-name", 100))
     return CustomerFacts(
         id=customer,
         email=shown.text("email", 254),
-        name=" ".join(filter(None, names)) or shown.text("company", 200),
+        name=shown.full_name("first-name", "last-name", "company"),
         country=country_code(transaction.node("billing").text("country-code-alpha2", 3)),
     )
 

@@ -1,6 +1,6 @@
 """What a connection to Chargebee is made of."""
 
-from providers.guide import Guide, Kind, Setting, timeout
+from providers.guide import Guide, Setting, another_address, api_key, charge_through, timeout
 
 GUIDE = Guide(
     title="Chargebee",
@@ -12,25 +12,9 @@ GUIDE = Guide(
             help="the name of the site, such as acme-test of acme-test.chargebee.com",
             required=True,
         ),
-        Setting(
-            name="api_key",
-            label="API key",
-            help="a full-access API key of the site",
-            kind=Kind.SECRET,
-            required=True,
-        ),
-        Setting(
-            name="gateway",
-            label="Charge through",
-            help="for mode charge the id of this merchant's gateway connection, con_...",
-            kind=Kind.CONNECTION,
-        ),
-        Setting(
-            name="base_url",
-            label="Another address",
-            help="only for a proxy or an imitation, such as https://proxy.example/api/v2",
-            kind=Kind.URL,
-        ),
+        api_key("a full-access API key of the site"),
+        charge_through(),
+        another_address("https://proxy.example/api/v2"),
         timeout(30.0, 120.0),
     ),
     events=(

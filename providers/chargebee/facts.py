@@ -43,11 +43,10 @@ def customer(node: Node) -> CustomerFacts | None:
     customer_id = node.identifier("id")
     if not customer_id:
         return None
-    names = (node.text("first_name", 100), node.text("last_name", 100))
     return CustomerFacts(
         id=customer_id,
         email=node.text("email", 254),
-        name=" ".join(filter(None, names)) or node.text("company", 200),
+        name=node.full_name("first_name", "last_name", "company"),
         country=country_code(node.node("billing_address").text("country", 60)),
         locale=node.text("locale", 16),
     )

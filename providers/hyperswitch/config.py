@@ -1,6 +1,6 @@
 """What a connection to Hyperswitch is made of."""
 
-from providers.guide import Guide, Kind, Setting, timeout
+from providers.guide import Guide, Kind, Setting, api_key, timeout
 
 API = "https://api.hyperswitch.io"
 
@@ -8,13 +8,7 @@ GUIDE = Guide(
     title="Hyperswitch",
     modes=("charge", "observe"),
     settings=(
-        Setting(
-            name="api_key",
-            label="API key",
-            help="a secret key of the merchant account, from Developers, API keys",
-            kind=Kind.SECRET,
-            required=True,
-        ),
+        api_key("a secret key of the merchant account, from Developers, API keys"),
         Setting(
             name="base_url",
             label="Address of the API",

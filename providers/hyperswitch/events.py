@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from providers.base import (
     CardFacts,
@@ -50,17 +49,6 @@ def meaning(item: InboundItem) -> Meaning:
     return handler(item, envelope, Node(envelope.node("content").node("object").values, "object"))
 
 
-def _told(item: InboundItem, occurred_at: datetime, kind: EventKind, **known: Any) -> PaymentEvent:
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=item.event_id,
-        event_type=item.event_type,
-        occurred_at=occurred_at,
-        **known,
-    )
-
-
 def _at(envelope: Node, shown: Node) -> datetime:
     """When this state came to be: events are ordered by the object's own time."""
     return shown.moment("updated") or shown.moment("updated_at") or envelope.required_moment("timestamp")
@@ -97,7 +85,7 @@ def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) ->
         occurred_at=shown.first("attempts").moment("created_at") or shown.moment("created"),
         gateway_reference=shown.identifier("connector_transaction_id"),
     )
-    return _told(item, _at(envelope, shown), kind, customer=_payer(shown), payment=payment)
+    return item.told(PROVIDER, kind, _at(envelope, shown), customer=_payer(shown), payment=payment)
 
 
 def _amount(shown: Node, currency: str) -> int:
@@ -125,7 +113,7 @@ def _earlier_try(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
         gateway_reference=tried.identifier("connector_transaction_id"),
     )
     occurred_at = tried.moment("modified_at") or tried.moment("created_at") or _at(envelope, shown)
-    return _told(item, occurred_at, EventKind.PAYMENT_FAILED, customer=_payer(shown), payment=payment)
+    return item.told(PROVIDER, EventKind.PAYMENT_FAILED, occurred_at, customer=_payer(shown), payment=payment)
 
 
 def _try_id(shown: Node, payment_id: str) -> str:
@@ -212,7 +200,7 @@ def _refund(status: RefundStatus, item: InboundItem, envelope: Node, shown: Node
         reason=shown.text("reason"),
         failure_reason=next(filter(None, map(shown.text, _REFUND_FAILURES)), ""),
     )
-    return _told(item, _at(envelope, shown), EventKind.REFUND_UPDATED, refunds=(refund,))
+    return item.told(PROVIDER, EventKind.REFUND_UPDATED, _at(envelope, shown), refunds=(refund,))
 
 
 def _dispute(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -227,7 +215,7 @@ def _dispute(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
         reason_code=shown.text("connector_reason_code", 60) or shown.text("connector_reason", 60),
         respond_by=shown.moment("challenge_required_by"),
     )
-    return _told(item, envelope.required_moment("timestamp"), EventKind.DISPUTE_UPDATED, dispute=dispute)
+    return item.told(PROVIDER, EventKind.DISPUTE_UPDATED, envelope.required_moment("timestamp"), dispute=dispute)
 
 
 def _mandate_revoked(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -235,8 +223,8 @@ def _mandate_revoked(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
     if not token:
         return Ignored("The event names no mandate.")
     method = MethodFacts(token=token, kind=shown.text("payment_method", 20))
-    return _told(
-        item, envelope.required_moment("timestamp"), EventKind.METHOD_REMOVED, customer=_payer(shown), method=method
+    return item.told(
+        PROVIDER, EventKind.METHOD_REMOVED, envelope.required_moment("timestamp"), customer=_payer(shown), method=method
     )
 
 

@@ -25,14 +25,7 @@ def meaning(item: InboundItem) -> Meaning:
 
 
 def _told(item: InboundItem, envelope: Node, kind: EventKind, **known: Any) -> PaymentEvent:
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=item.event_id,
-        event_type=item.event_type,
-        occurred_at=envelope.required_moment("occurred_at"),
-        **known,
-    )
+    return item.told(PROVIDER, kind, envelope.required_moment("occurred_at"), **known)
 
 
 def _payer(data: Node) -> CustomerFacts | None:

@@ -41,6 +41,7 @@ from providers.recurly.results import (
     refused,
 )
 from providers.wire.api import ProviderApi, best, errored, shown
+from providers.wire.notes import note_result
 from providers.wire.reading import RecordMalformed, identifier, part, parts, required, text
 from providers.wire.transport import Answer, transport
 from recovery_site.common.money import to_decimal
@@ -258,7 +259,7 @@ class RecurlyClient:
             "collected_at": note.paid_at.astimezone(UTC).isoformat(),
         }
         path = f"{_invoice(note.invoice_id)}/transactions"
-        return self._write_note(path, body, note.idempotency_key, lambda written: required(written, "id"))
+        return self._write_note(path, body, note.idempotency_key)
 
     def refund_note(self, note: RefundNote) -> NoteResult:
         related = self._api.found(
@@ -280,40 +281,11 @@ class RecurlyClient:
             "credit_customer_notes": f"Refund {note.reference}",
         }
         path = f"{_invoice(note.invoice_id)}/refund"
-        return self._write_note(path, body, note.idempotency_key, lambda written: required(written, "id"))
+        return self._write_note(path, body, note.idempotency_key)
 
-    def _write_note(self, path: str, body: Mapping[str, Any], key: str, record_id: Any) -> NoteResult:
+    def _write_note(self, path: str, body: Mapping[str, Any], key: str) -> NoteResult:
         answer = self._api.write("POST", path, json=body, headers=_key(key))
-        if isinstance(answer, ChargeResult):
-            raise ProviderUnavailable("Recurly could not be reached; it is told again later.")
-        if self._api.refused(answer):
-            if answer.status in (401, 403, 429):
-                raise self._api.unreadable(f"with {answer.status}", answer)
-            return NoteResult(outcome=NoteOutcome.REFUSED, why=f"Recurly refused it: {shown(answer)}"[:400])
-        if answer.status not in (200, 201) or answer.body is None:
-            raise self._api.uncertain(f"answered {answer.status} to a note", answer)
-        try:
-            return NoteResult(outcome=NoteOutcome.WRITTEN, record_id=record_id(answer.body))
-        except RecordMalformed as error:
-            raise self._api.uncertain(f"answered a note with an impossible {error}", answer) from None
-
-    # --- pages for payers (PayerPages) ------------------------------------------------------------------------------
-
-    def method_page(self, *, customer: str, return_url: str) -> str:
-        """The customer's hosted account page, which does not lead back; empty if Recurly does not know the customer.
-
-        Source: `hosted_login_token` of https://recurly.com/developers/api/v2021-02-25/#tag/account
-        """
-        answer = self._api.read(f"/accounts/{quote(f'code-{customer}', safe='')}")
-        token = self._api.found(answer, lambda account: text(account, "hosted_login_token"), absent=_ABSENT)
-        site = self._site() if token else ""
-        if not token or not token.isalnum() or not all(label.isalnum() for label in site.split("-")):
-            return ""
-        return f"https://{site}.{self._pages_host}/account/{token}"
-
-    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
-        """What is due is paid on the same page."""
-        return self.method_page(customer=customer, return_url=return_url)
+        return note_result(self._api, answer, lambda written: required(written, "id"))
 
     # --- the exchange -----------------------------------------------------------------------------------------------
 

@@ -1,18 +1,12 @@
 """What a connection to Recurly is made of."""
 
-from providers.guide import Guide, Kind, Setting, timeout
+from providers.guide import Guide, Kind, Setting, another_address, api_key, charge_through, timeout
 
 GUIDE = Guide(
     title="Recurly",
     modes=("collect", "charge", "observe"),
     settings=(
-        Setting(
-            name="api_key",
-            label="API key",
-            help="a private API key, from Integrations, API credentials",
-            kind=Kind.SECRET,
-            required=True,
-        ),
+        api_key("a private API key, from Integrations, API credentials"),
         Setting(
             name="region",
             label="Region",
@@ -34,18 +28,8 @@ GUIDE = Guide(
             label="Currency",
             help="the currency of a site that has only one, where XML webhooks come without an API key: they name none",
         ),
-        Setting(
-            name="gateway",
-            label="Charge through",
-            help="for mode charge the id of this merchant's gateway connection, con_...",
-            kind=Kind.CONNECTION,
-        ),
-        Setting(
-            name="base_url",
-            label="Another address",
-            help="only for a proxy or an imitation, such as https://proxy.example",
-            kind=Kind.URL,
-        ),
+        charge_through(),
+        another_address("https://proxy.example"),
         timeout(30.0, 120.0),
     ),
     events=(

@@ -60,15 +60,7 @@ def meaning(item: InboundItem) -> Meaning:
 
 
 def _told(event: RecurlyEvent, kind: EventKind, occurred_at: datetime | None, **known: Any) -> PaymentEvent:
-    return PaymentEvent(
-        kind=kind,
-        provider=PROVIDER,
-        event_id=event.item.event_id,
-        event_type=event.item.event_type,
-        occurred_at=occurred_at or event.received_at,
-        trusted=event.trusted,
-        **known,
-    )
+    return event.item.told(PROVIDER, kind, occurred_at or event.received_at, trusted=event.trusted, **known)
 
 
 # --- XML -------------------------------------------------------------------------------------------------------------

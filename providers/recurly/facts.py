@@ -43,11 +43,10 @@ def customer(account: Node) -> CustomerFacts | None:
     code = account.number("account_code")
     if not code:
         return None
-    names = (account.text("first_name", 100), account.text("last_name", 100))
     return CustomerFacts(
         id=code,
         email=account.text("email", 254),
-        name=" ".join(filter(None, names)) or account.text("company_name", 200),
+        name=account.full_name("first_name", "last_name", "company_name"),
     )
 
 
