@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from providers.base import ChargeResult, InvoiceFacts, ProviderClient
 from recovery_site.common.errors import RecoveryError
@@ -83,6 +83,17 @@ class GatewayMethod:
 
     token: str
     customer: str
+
+
+@runtime_checkable
+class KnowsEnds(Protocol):
+    """A client that can be asked whether something really is over, for providers whose word for it nothing proves."""
+
+    def method_gone(self, token: str) -> bool:
+        """True if the payment method was deleted. Raises ProviderUnavailable."""
+
+    def subscription_over(self, subscription_id: str) -> bool:
+        """True if the subscription has ended, or ends without being renewed. Raises ProviderUnavailable."""
 
 
 class BillerClient(ProviderClient, Protocol):

@@ -42,10 +42,13 @@ class Node:
         return name in self.values
 
     def text(self, name: str, limit: int = MAX_TEXT) -> str:
-        """Free text, cut to `limit`; characters that PostgreSQL or UTF-8 cannot hold are dropped."""
+        """Free text, cut to `limit`; characters that PostgreSQL or UTF-8 cannot hold are dropped. A whole number is its
+        digits: codes come as either."""
         value = self.values.get(name)
         if value is None:
             return ""
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+            return str(value)
         if not isinstance(value, str):
             raise self.wrong(name, "must be text")
         return value.replace("\x00", "").encode("utf-8", "ignore").decode().strip()[:limit]

@@ -188,6 +188,17 @@ class ChargebeeClient:
         payer, _, method = reference.rpartition("/")
         return GatewayMethod(method, payer) if method else None
 
+    def method_gone(self, token: str) -> bool:
+        """Chargebee keeps what was deleted and says so, for a while."""
+        answer = self._api.read(f"/payment_sources/{_quoted(token)}")
+        source = self._api.found(answer, lambda body: part(body, "payment_source"), absent=_ABSENT)
+        return source is None or source.get("deleted") is True
+
+    def subscription_over(self, subscription_id: str) -> bool:
+        answer = self._api.read(f"/subscriptions/{_quoted(subscription_id)}")
+        status = self._api.found(answer, lambda body: text(part(body, "subscription"), "status"), absent=_ABSENT)
+        return status is None or status == "cancelled"
+
     # --- payments made elsewhere ------------------------------------------------------------------------------------
 
     def payment_note(self, note: PaymentNote) -> NoteResult:

@@ -55,6 +55,7 @@ _UNCERTAIN_CODES = frozenset({"simultaneous_request", "internal_server_error", "
 _PAGE = 200
 _CLOCKS_DIFFER = timedelta(minutes=2)
 _OPEN = frozenset({"pending", "past_due", "processing", "open"})
+_OVER = frozenset({"canceled", "expired", "failed"})
 _IDS = 11  # ids are longer than this, invoice numbers shorter
 
 
@@ -237,6 +238,15 @@ class RecurlyClient:
         method = next((token for kind, token in told.items() if "customer" not in kind), "")
         method = method or str(part(info, "payment_method").get("gateway_token") or "")
         return GatewayMethod(method, payer) if method else None
+
+    def method_gone(self, token: str) -> bool:
+        """No notification says so: an account without a billing info gets another one under the same name."""
+        return False
+
+    def subscription_over(self, subscription_id: str) -> bool:
+        answer = self._api.read(f"/subscriptions/uuid-{quote(subscription_id, safe='')}")
+        state = self._api.found(answer, lambda one: text(one, "state"), absent=_ABSENT)
+        return state is None or state in _OVER
 
     # --- payments made elsewhere ------------------------------------------------------------------------------------
 

@@ -179,7 +179,8 @@ def intent_payment(intent: Node, *, names_invoice: bool, failed: bool, settled: 
 def invoice(node: Node) -> InvoiceFacts:
     """The biller's view. The amount owed is `amount_due`: the total after credit notes and balance."""
     currency = node.currency()
-    amount = node.required_amount("amount_due", currency)
+    due = node.amount("amount_due", currency)
+    amount = node.required_amount("total", currency) if due is None else due
     line = _subscription_line(node)
     price = line.node("price") or line.node("plan")
     payment_id, charge_id = _invoice_payment(node)

@@ -30,7 +30,7 @@ from providers.base import (
     RefundStatus,
     Thin,
 )
-from providers.billing import BillerClient
+from providers.billing import BillerClient, KnowsEnds
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import currency_code
 from retries.categories import Category
@@ -57,6 +57,7 @@ _REVERSIBLE = frozenset(
         EventKind.METHOD_UPDATED,
     }
 )
+_ENDS = frozenset({EventKind.METHOD_REMOVED, EventKind.SUBSCRIPTION_ENDED})
 _OPEN_STATUSES = frozenset({"open", "payment_due", "not_paid", "past_due", "posted", "pending", "processing", ""})
 _PATIENCE = timedelta(minutes=1)
 _UNKNOWN = "The API knows no such {}; what nothing proves is not believed."
@@ -143,7 +144,16 @@ def _confirm(event: PaymentEvent, api: _Api) -> PaymentEvent | Ignored:
         return replace(event, refunds=refunds, payment=None, trusted=True)
     if event.kind in _INVOICE_KINDS and event.invoice is not None and api.biller is not None:
         return _of_invoice(event.invoice.id, api, event)
+    if event.kind in _ENDS and isinstance(api.client, KnowsEnds):
+        return _over(event, api.client)
     return Ignored("Nothing proves this event, and the API has no answer by which it could be confirmed.")
+
+
+def _over(event: PaymentEvent, client: KnowsEnds) -> PaymentEvent | Ignored:
+    gone = event.method is not None and client.method_gone(event.method.token)
+    if gone or (event.subscription_id and client.subscription_over(event.subscription_id)):
+        return replace(event, trusted=True)
+    return Ignored("Nothing proves this event, and the API says that it is not over.")
 
 
 def _read(thin: Thin, api: _Api) -> PaymentEvent | Ignored:

@@ -22,6 +22,9 @@ def dispute_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if subject.attempt_pk is None:
         raise EventWaits("The disputed payment is not known yet.", retry_after=_PATIENCE)
     attempt = Attempt.objects.select_related("card").get(pk=subject.attempt_pk)
+    known = Dispute.objects.filter(connection_id=attempt.connection_id, provider_id=facts.id)
+    if facts.amount_minor == 0 and not known.exists():
+        return "A dispute of zero takes no money."
     scope = scope_lock(customer_pk=attempt.customer_id, invoice_pk=attempt.invoice_id)
     dispute_take_in(scope, attempt, facts, event, stamp)
     return ""

@@ -19,11 +19,15 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
     """REFUND_UPDATED: each refund becomes, or moves, one REFUND transaction of the charge it gives back."""
     if not event.refunds:
         return "The event names no refund."
+    if not any(told.amount_minor for told in event.refunds):
+        return "A refund of zero moves no money."
     if subject.attempt_pk is None:
         raise EventWaits("The refunded payment is not known yet.", retry_after=_PATIENCE)
     paid = Attempt.objects.select_related("transaction").get(pk=subject.attempt_pk)
     scope = scope_lock(customer_pk=paid.customer_id, invoice_pk=paid.invoice_id)
     for told in event.refunds:
+        if told.amount_minor == 0:
+            continue
         # Some formats name no currency for a refund: it is the payment's.
         facts = told if told.currency else replace(told, currency=paid.currency)
         if facts.derived and refund_in_flight(paid):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from providers.base import ProviderUnavailable, ProviderUncertain
-from providers.billing import BillerClient, CollectionStays, NoteOutcome, PaymentNote, RefundNote
+from providers.billing import BillerClient, CollectionStays, KnowsEnds, NoteOutcome, PaymentNote, RefundNote
 from tests.contract.wire import chargebee, recurly, stripe
 from tests.contract.wire.server import Imitation
 
@@ -71,6 +71,33 @@ def refund_note(invoice: str, record_id: str, key: str = "note-2") -> RefundNote
         reason="",
         idempotency_key=key,
     )
+
+
+def test_an_end_that_nothing_proves_can_be_asked_about() -> None:
+    for imitation, name, states in (
+        (chargebee.Chargebee, "sub_1", {"active": False, "non_renewing": False, "cancelled": True}),
+        (recurly.Recurly, "uuid-sub_1", {"active": False, "paused": False, "canceled": True, "expired": True}),
+    ):
+        with imitation() as wire:
+            assert isinstance(wire, chargebee.Chargebee | recurly.Recurly)
+            client = biller(wire)
+            assert isinstance(client, KnowsEnds)
+            assert client.subscription_over("sub_1"), "what is not there is over"
+            for state, over in states.items():
+                wire.subscriptions = {name: state}
+                assert client.subscription_over("sub_1") is over, state
+
+
+def test_a_payment_method_is_gone_once_chargebee_says_so() -> None:
+    with chargebee.Chargebee() as wire:
+        assert isinstance(wire, chargebee.Chargebee)
+        client = biller(wire)
+        assert isinstance(client, KnowsEnds)
+        assert client.method_gone("pm_1"), "forgotten"
+        wire.sources = {"pm_1": "cus_1/pm_1"}
+        assert not client.method_gone("pm_1")
+        wire.deleted = {"pm_1"}
+        assert client.method_gone("pm_1")
 
 
 def test_an_invoice_is_read_fresh(wire: Imitation, invoice: str) -> None:

@@ -96,6 +96,16 @@ STRIPE: dict[str, tuple[PaymentEvent, str, object]] = {
         "payment.decline.sent_to_network",
         True,
     ),
+    "codes as numbers": (
+        stripe("charge.failed", outcome={"network_decline_code": 51, "network_advice_code": 3, "reason": "x"}),
+        "payment.decline.network_code",
+        "51",
+    ),
+    "total instead of the amount due": (
+        stripe("invoice.payment_failed", amount_due=None, total=5100, amount_remaining=None),
+        "invoice.amount_minor",
+        5100,
+    ),
     "evidence due": (
         stripe("charge.dispute.created", evidence_details={"due_by": EPOCH}),
         "dispute.respond_by",

@@ -17,6 +17,7 @@ from tests.contract.wire.chargebee import INVOICE, Chargebee
 from tests.contract.wire.server import Payment
 from tests.support.signing import SECRETS, delivery
 from tests.webhooks.door import faults, ledger
+from tokens.models import Token
 from webhooks.models import InboxEvent, WebhookEndpoint
 from webhooks.services import endpoint_create, inbox_drain
 
@@ -81,6 +82,29 @@ def test_a_soft_failure_needs_no_question_and_one_that_would_end_a_card_does() -
         assert [status for status, _ in ends(hard)] == ["RECEIVED"]
         assert [seen.method for seen in wire.seen] == ["GET"]
         assert ledger(hard.merchant) == []
+
+
+@pytest.mark.django_db
+def test_what_is_said_to_be_over_is_over_once_the_api_says_so() -> None:
+    with Chargebee() as wire:
+        assert isinstance(wire, Chargebee)
+        endpoint = door(wire)
+        wire.subscriptions, wire.sources = {"sub_northwind": "active"}, {"pm_northwind_1": "cus_1/pm_1"}
+        removed = load("chargebee", "payment_source_updated") | {"event_type": "payment_source_deleted"}
+        ended = changed(load("chargebee", "subscription_cancelled"), content__customer={"id": "cus_1"})
+        for told in (FAILED, removed, ended):
+            tell(endpoint, told)
+        not_so = ("IGNORED", "Nothing proves this event, and the API says that it is not over.")
+        assert ends(endpoint) == [("PROCESSED", ""), not_so, not_so]
+        ((invoice, token),) = [(one["status"], one["attempts"][0][-1]) for one in ledger(endpoint.merchant)]
+        assert (invoice, Token.objects.get(provider_token=token).status) == ("PROCESSING", "live")
+
+        wire.subscriptions, wire.deleted = {"sub_northwind": "cancelled"}, {"pm_northwind_1"}
+        for told in (removed, ended):
+            tell(endpoint, {**told, "id": f"{told['id']}_again"})
+        assert ends(endpoint)[3:] == [("PROCESSED", "")] * 2
+        assert [one["status"] for one in ledger(endpoint.merchant)] == ["CANCELED"]
+        assert (Token.objects.get(provider_token=token).status, faults(endpoint.merchant)) == ("removed", [])
 
 
 @pytest.mark.django_db

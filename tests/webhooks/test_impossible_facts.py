@@ -210,3 +210,19 @@ def test_null_everywhere_is_no_accident(door: Door, file: Any) -> None:
 
 def test_the_shapes_are_those_of_this_module() -> None:
     assert {file.parent.name for file in _FILES} >= {OLD, BASIL}
+
+
+def test_a_refund_and_a_dispute_of_zero_move_nothing(door: Door) -> None:
+    renewal = Renewal(BASIL)
+    door.tell(moment(900), renewal.charge_succeeded())
+    (before,) = ledger(door.merchant)
+    door.tell(
+        moment(900),
+        renewal.refund(1, "refund.created", "succeeded", amount=0),
+        changed(renewal.dispute(1, "created", "needs_response"), amount=0),
+    )
+    assert [row[1:] for row in door.inbox()[1:]] == [
+        ("IGNORED", "A refund of zero moves no money."),
+        ("IGNORED", "A dispute of zero takes no money."),
+    ]
+    assert (ledger(door.merchant), faults(door.merchant)) == ([before], [])

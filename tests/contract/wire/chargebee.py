@@ -32,6 +32,8 @@ class Chargebee(Imitation):
         self.shows_payments = True
         self.invoice_status = "payment_due"
         self.sources: dict[str, str] = {}
+        self.deleted: set[str] = set()
+        self.subscriptions: dict[str, str] = {}
         self.leads_to = ""
 
     def authorised(self, seen: Seen) -> bool:
@@ -55,7 +57,10 @@ class Chargebee(Imitation):
             case ("POST", "hosted_pages", kind):
                 return self._hosted(seen.form, kind)
             case ("GET", "payment_sources", found) if found in self.sources:
-                return Answer(200, {"payment_source": {"id": found, "reference_id": self.sources[found]}})
+                source = {"id": found, "reference_id": self.sources[found], "deleted": found in self.deleted}
+                return Answer(200, {"payment_source": source})
+            case ("GET", "subscriptions", found) if found in self.subscriptions:
+                return Answer(200, {"subscription": {"id": found, "status": self.subscriptions[found]}})
             case ("POST", "transactions", paid, "refund"):
                 return self._refund(seen, paid)
             case ("GET", "transactions"):

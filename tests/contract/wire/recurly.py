@@ -27,6 +27,7 @@ class Recurly(Imitation):
         super().reset()
         self.collection_method = "manual"
         self.state = "past_due"
+        self.subscriptions: dict[str, str] = {}
 
     def authorised(self, seen: Seen) -> bool:
         return seen.basic() == f"{SECRET}:"
@@ -40,6 +41,8 @@ class Recurly(Imitation):
 
     def answer(self, seen: Seen) -> Answer:
         match (seen.method, *seen.parts):
+            case ("GET", "subscriptions", found) if found in self.subscriptions:
+                return Answer(200, {"uuid": found, "state": self.subscriptions[found]})
             case ("GET", "sites"):
                 return Answer(200, {"object": "list", "has_more": False, "data": [{"subdomain": "acme"}]})
             case ("GET", "accounts", found) if found == f"code-{self.request.customer}":
