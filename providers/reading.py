@@ -106,6 +106,19 @@ class Node:
             return int(text) if _WHOLE.fullmatch(text) else text or None
         return value
 
+    def month(self, name: str) -> int | None:
+        """Of a card's date. It only describes: one that cannot be is none, and does not refuse a payment."""
+        return self._within(name, 12)
+
+    def year(self, name: str) -> int | None:
+        """As for months; two digits are of this century."""
+        year = self._within(name, 9999)
+        return year + 2000 if year is not None and year < 100 else year
+
+    def _within(self, name: str, most: int) -> int | None:
+        value = self._whole(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most else None
+
     def flag(self, name: str) -> bool | None:
         value = self.values.get(name)
         if self.AS_TEXT and isinstance(value, str):

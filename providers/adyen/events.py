@@ -4,15 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from providers import reading
-from providers.adyen.amounts import from_adyen
-from providers.adyen.results import leading_code
+from providers.adyen import facts
+from providers.adyen.facts import Node
 from providers.base import (
     CardFacts,
     CustomerFacts,
-    DeclineFacts,
     DisputeFacts,
     DisputeStatus,
     EventKind,
@@ -39,9 +37,6 @@ _BANKS = {
     "becsdirectdebit": "becs",
     "eft_directdebit_CA": "acss",
 }
-_TRIES = 10
-# What the real-time account updater has found out about a refused card that no new one stands for.
-_CARD_GONE = frozenset({"closeaccount", "contactcardaccountholder"})
 _DISPUTES = {
     "NOTIFICATION_OF_CHARGEBACK": DisputeStatus.OPEN,
     "CHARGEBACK": DisputeStatus.OPEN,
@@ -51,21 +46,6 @@ _DISPUTES = {
     "PREARBITRATION_LOST": DisputeStatus.LOST,
     "SECOND_CHARGEBACK": DisputeStatus.LOST,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Node(reading.Node):
-    """One object of Adyen's JSON; numbers and truth values may be text, and `null` may be a word."""
-
-    OWNER: ClassVar[str] = "Adyen"
-    AS_TEXT: ClassVar[bool] = True
-
-    def text(self, name: str, limit: int = reading.MAX_TEXT) -> str:
-        value = reading.Node.text(self, name, limit)
-        return "" if value == "null" else value
-
-    def _minor(self, value: int, currency: str) -> int:
-        return from_adyen(value, currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +105,7 @@ def _payer(notice: Notice) -> CustomerFacts | None:
 
 def _method(notice: Notice) -> MethodFacts | None:
     extra = notice.extra
-    token = extra.identifier("tokenization.storedPaymentMethodId") or extra.identifier(
-        "recurring.recurringDetailReference"
-    )
+    token = facts.token(extra)
     if not token:
         return None
     brand = notice.node.text("paymentMethod", 40)
@@ -136,48 +114,8 @@ def _method(notice: Notice) -> MethodFacts | None:
     return MethodFacts(
         token=token,
         kind=kind,
-        card=_card(notice, brand) if kind == "card" else None,
+        card=facts.card(notice.extra, brand) if kind == "card" else None,
         updated=status in ("cardchanged", "cardexpirychanged"),
-    )
-
-
-def _card(notice: Notice, brand: str) -> CardFacts:
-    extra = notice.extra
-    month, _, year = extra.text("expiryDate", 10).partition("/")
-    dated = month.isascii() and month.isdigit() and year.isascii() and year.isdigit() and 1 <= int(month) <= 12
-    return CardFacts(
-        fingerprint=extra.identifier("alias") if extra.text("aliasType") == "Default" else "",
-        network=(extra.text("paymentMethodVariant", 40) or brand).lower(),
-        last4=extra.text("cardSummary", 4),
-        exp_month=int(month) if dated else None,
-        exp_year=int(year) if dated and len(year) == 4 else None,
-        funding=(extra.text("fundingSource", 20) or extra.text("cardFunction", 20)).lower(),
-        country=country_code(extra.text("issuerCountry", 60) or extra.text("cardIssuingCountry", 60)),
-        bin=extra.text("issuerBin", 8) or extra.text("cardBin", 8),
-        issuer=extra.text("cardIssuingBank", 100),
-    )
-
-
-def _newest_answer(extra: Node) -> str:
-    """The network's answer to the last of the tries that Adyen made within one payment."""
-    names = [f"retry.attempt{number}.rawResponse" for number in range(1, _TRIES + 1)]
-    return next((told for name in reversed(names) if (told := extra.text(name))), "")
-
-
-def _decline(notice: Notice) -> DeclineFacts:
-    """None of it is signed: where no password vouches for it either, nothing lasting may follow."""
-    extra = notice.extra
-    reason = notice.node.code("reason")
-    raw = extra.text("refusalReasonRaw") or extra.text("domesticRefusalReasonRaw") or _newest_answer(extra)
-    advice = extra.text("realtimeAccountUpdaterStatus", 40)
-    return DeclineFacts(
-        raw_code=reason or extra.code("inferredRefusalReason") or extra.code("refusalReasonRaw"),
-        network_code=leading_code(raw) or leading_code(extra.text("acquirerResponseCode", 10)),
-        advice_code=leading_code(extra.text("merchantAdviceCode")),
-        provider_advice=advice if advice.lower() in _CARD_GONE else "",
-        message=extra.text("inferredRefusalReason") or raw or reason,
-        sent_to_network=not reason.lower().startswith("validation"),
-        trusted=notice.vouched,
     )
 
 
@@ -191,7 +129,7 @@ def _payment(notice: Notice, *, settled: bool, failed: bool, undone: bool = Fals
         invoice_id=notice.invoice_id,
         reference=notice.extra.identifier("metadata.attempt") or notice.node.identifier("merchantReference"),
         method=_method(notice),
-        decline=_decline(notice) if failed else None,
+        decline=facts.decline(notice.extra, notice.node.code("reason"), trusted=notice.vouched) if failed else None,
         occurred_at=notice.node.moment("eventDate"),
         undone=undone,
         network_reference=notice.extra.text("networkTxReference", 100),
@@ -276,7 +214,7 @@ def _dispute(notice: Notice, status: DisputeStatus | None = None) -> Meaning:
         currency=currency,
         status=chosen,
         charge_id=notice.payment_id,
-        reason_code=notice.extra.text("chargebackReasonCode", 60) or leading_code(notice.node.text("reason")),
+        reason_code=notice.extra.text("chargebackReasonCode", 60) or facts.leading_code(notice.node.text("reason")),
         is_return=is_return,
         respond_by=notice.extra.moment("defensePeriodEndsAt"),
     )
@@ -328,7 +266,7 @@ def _contract(notice: Notice) -> Meaning:
     )
     brand = notice.node.text("paymentMethod", 40)
     kind = _BANKS.get(brand, "card")
-    method = MethodFacts(token=token, kind=kind, card=_card(notice, brand) if kind == "card" else None)
+    method = MethodFacts(token=token, kind=kind, card=facts.card(notice.extra, brand) if kind == "card" else None)
     return _told(notice, EventKind.METHOD_UPDATED, customer=customer, method=method)
 
 

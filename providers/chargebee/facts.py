@@ -249,8 +249,8 @@ def card(node: Node) -> CardFacts | None:
     facts = CardFacts(
         network=node.text("card_type", 40).lower() or node.text("brand", 40).lower(),
         last4=node.text("last4", 4) or node.text("masked_number", 30)[-4:],
-        exp_month=node.integer("expiry_month", minimum=1, maximum=12),
-        exp_year=node.integer("expiry_year", minimum=1, maximum=9999),
+        exp_month=node.month("expiry_month"),
+        exp_year=node.year("expiry_year"),
         funding=_told(node.text("funding_type", 20).lower()),
         country=country_code(node.text("issuing_country", 60)),
         bin=node.text("iin", 8).rstrip("*"),

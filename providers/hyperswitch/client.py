@@ -13,7 +13,8 @@ from urllib.parse import quote
 from providers.base import ChargeRequest, ChargeResult, ClientTraits, Lookup, RefundRequest, Settles
 from providers.guide import settings_read
 from providers.hyperswitch.config import GUIDE
-from providers.hyperswitch.results import NEEDS_ACTION, REFERENCE_KEY, payment_result, refund_result
+from providers.hyperswitch.facts import REFERENCE_KEY
+from providers.hyperswitch.results import NEEDS_ACTION, payment_result, refund_result
 from providers.wire.api import ProviderApi
 from providers.wire.reading import RecordMalformed, parts
 from providers.wire.transport import Answer, transport

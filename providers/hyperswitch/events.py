@@ -6,7 +6,6 @@ from datetime import datetime
 from functools import partial
 
 from providers.base import (
-    CardFacts,
     CustomerFacts,
     DeclineFacts,
     DisputeFacts,
@@ -21,14 +20,13 @@ from providers.base import (
     RefundStatus,
 )
 from providers.countries import country_code
+from providers.hyperswitch import facts
 from providers.hyperswitch.reading import Node
-from providers.hyperswitch.results import REFERENCE_KEY
 
 PROVIDER = "hyperswitch"
 # The type under which an earlier try of a payment is stored beside the payment's own event.
 EARLIER_TRY = "payment_failed.attempt"
 Meaning = PaymentEvent | Ignored
-_UMBRELLAS = frozenset({"", "card_declined", "NO_ERROR_CODE", "No error code"})
 _DISPUTES = {
     "dispute_won": DisputeStatus.WON,
     "dispute_cancelled": DisputeStatus.WON,
@@ -79,9 +77,9 @@ def _payment(kind: EventKind, item: InboundItem, envelope: Node, shown: Node) ->
         currency=currency,
         captured_minor=shown.amount("amount_received", currency) if settled else None,
         invoice_id=_invoice_id(shown),
-        reference=shown.node("metadata").identifier(REFERENCE_KEY),
+        reference=facts.reference(shown),
         method=_method(shown),
-        decline=_decline(shown) if kind is EventKind.PAYMENT_FAILED else None,
+        decline=facts.decline(shown) if kind is EventKind.PAYMENT_FAILED else None,
         occurred_at=shown.first("attempts").moment("created_at") or shown.moment("created"),
         gateway_reference=shown.identifier("connector_transaction_id"),
     )
@@ -138,44 +136,9 @@ def _method(shown: Node) -> MethodFacts | None:
     if not token:
         return None
     kind = shown.text("payment_method", 20)
-    face = shown.node("payment_method_data").node("card")
     if kind == "bank_debit":
         kind = _BANKS.get(shown.text("payment_method_type", 20), kind)
-    return MethodFacts(token=token, kind=kind, card=_card(face, shown.identifier("fingerprint")))
-
-
-def _card(face: Node, fingerprint: str) -> CardFacts | None:
-    if not face:
-        return None
-    year = face.integer("card_exp_year", maximum=9999)
-    return CardFacts(
-        fingerprint=fingerprint,
-        network=face.text("card_network", 40).lower(),
-        last4=face.text("last4", 4),
-        exp_month=face.integer("card_exp_month", minimum=1, maximum=12),
-        exp_year=year + 2000 if year is not None and year < 100 else year,
-        funding=face.text("card_type", 20).lower(),
-        country=country_code(face.text("card_issuing_country", 60)),
-        bin=face.text("card_isin", 8),
-        issuer=face.text("card_issuer", 100),
-    )
-
-
-def _decline(shown: Node) -> DeclineFacts:
-    """The connector's own code where the outer one is only an umbrella, with the issuer's and the network's words."""
-    details = shown.node("error_details")
-    issuer, unified = details.node("issuer_details"), details.node("unified_details")
-    outer = shown.code("error_code")
-    inner = details.node("connector_details").code("code") or unified.code("standardised_code")
-    return DeclineFacts(
-        raw_code=(inner if outer in _UMBRELLAS else outer) or outer or shown.code("unified_code"),
-        network_code=shown.text("issuer_error_code", 40) or issuer.text("code", 40),
-        advice_code=shown.node("network_details").text("network_advice_code", 40)
-        or issuer.node("network_details").text("advice_code", 40),
-        provider_advice=unified.text("recommended_action", 40),
-        message=shown.text("error_message") or shown.text("issuer_error_message") or shown.text("unified_message"),
-        gateway=shown.text("connector", 40).lower(),
-    )
+    return MethodFacts(token=token, kind=kind, card=facts.card(shown))
 
 
 def _action_required(item: InboundItem, envelope: Node, shown: Node) -> Meaning:
@@ -196,7 +159,7 @@ def _refund(status: RefundStatus, item: InboundItem, envelope: Node, shown: Node
         currency=currency,
         status=status,
         payment_id=shown.identifier("payment_id"),
-        reference=shown.node("metadata").identifier(REFERENCE_KEY),
+        reference=facts.reference(shown),
         reason=shown.text("reason"),
         failure_reason=next(filter(None, map(shown.text, _REFUND_FAILURES)), ""),
     )

@@ -3,10 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from providers.base import CardFacts, ChargeResult, DeclineFacts, Outcome
-from providers.wire.reading import RecordMalformed, amount, currency, identifier, instant, kept, part, required, text
+from providers.base import ChargeResult, DeclineFacts, Outcome
+from providers.hyperswitch import facts
+from providers.hyperswitch.reading import Node
+from providers.wire.reading import (
+    RecordMalformed,
+    amount,
+    by_node,
+    currency,
+    identifier,
+    instant,
+    kept,
+    required,
+    text,
+)
 
-REFERENCE_KEY = "attempt"
 NEEDS_ACTION = "requires_customer_action"
 # Statuses in which no money has moved and none will, unless somebody goes on with the payment.
 _DECLINED = frozenset({"failed", "cancelled", "expired"})
@@ -26,6 +37,7 @@ _RECORDED = ("payment_id", "refund_id", "status", "connector", "connector_transa
 def payment_result(payment: Mapping[str, Any]) -> ChargeResult:
     """One payment as the outcome of the charge that it was made for."""
     status = required(payment, "status")
+    shown = Node(payment, "payment")
     told: dict[str, Any] = {
         "provider_id": required(payment, "payment_id"),
         "payment_id": required(payment, "payment_id"),
@@ -33,8 +45,9 @@ def payment_result(payment: Mapping[str, Any]) -> ChargeResult:
         "currency": currency(payment),
         "token": identifier(payment, "payment_method_id"),
         "customer": identifier(payment, "customer_id"),
-        "reference": reference(payment),
-        "card": card(payment),
+        "reference": by_node(facts.reference, shown),
+        "card": by_node(facts.card, shown),
+        "gateway_reference": by_node(lambda node: node.identifier("connector_transaction_id"), shown),
         "created_at": instant(payment, "created"),
         "raw": kept(payment, *_RECORDED),
     }
@@ -48,7 +61,7 @@ def payment_result(payment: Mapping[str, Any]) -> ChargeResult:
         wanted = DeclineFacts(raw_code="authentication_required", message="The payer has to authenticate.")
         return ChargeResult(outcome=Outcome.DECLINED, decline=wanted, **told)
     if status in _DECLINED:
-        return ChargeResult(outcome=Outcome.DECLINED, decline=decline(payment), **told)
+        return ChargeResult(outcome=Outcome.DECLINED, decline=by_node(facts.decline, shown), **told)
     raise RecordMalformed("status")
 
 
@@ -64,49 +77,8 @@ def refund_result(refund: Mapping[str, Any]) -> ChargeResult:
         payment_id=identifier(refund, "payment_id"),
         amount_minor=amount(refund),
         currency=currency(refund),
-        reference=reference(refund),
+        reference=by_node(facts.reference, Node(refund, "refund")),
         decline=DeclineFacts(raw_code=failure[:100]) if outcome is Outcome.DECLINED else None,
         created_at=instant(refund, "created_at"),
         raw=kept(refund, *_RECORDED),
     )
-
-
-def reference(record: Mapping[str, Any]) -> str:
-    """Our attempt's public id, if we made it."""
-    return identifier(part(record, "metadata"), REFERENCE_KEY)
-
-
-def decline(payment: Mapping[str, Any]) -> DeclineFacts:
-    """Why a payment failed; the issuer's own code and the network's advice where they are told."""
-    details = part(payment, "error_details")
-    issuer = part(details, "issuer_details")
-    network = part(issuer, "network_details") or part(payment, "network_details")
-    return DeclineFacts(
-        raw_code=text(payment, "error_code")[:100] or text(payment, "unified_code")[:100],
-        network_code=(text(payment, "issuer_error_code") or text(issuer, "code"))[:40],
-        advice_code=(text(network, "advice_code") or text(network, "network_advice_code"))[:40],
-        provider_advice=text(part(details, "unified_details"), "recommended_action")[:40],
-        message=text(payment, "error_message")[:500],
-        gateway=text(payment, "connector")[:40],
-    )
-
-
-def card(payment: Mapping[str, Any]) -> CardFacts | None:
-    shown = part(part(payment, "payment_method_data"), "card")
-    if not shown:
-        return None
-    return CardFacts(
-        network=text(shown, "card_network").lower()[:40],
-        last4=text(shown, "last4")[:4],
-        exp_month=_number(shown, "card_exp_month"),
-        exp_year=_number(shown, "card_exp_year"),
-        funding=text(shown, "card_type").lower()[:20],
-    )
-
-
-def _number(record: Mapping[str, Any], name: str) -> int | None:
-    """Hyperswitch writes months and years as text, years with two or four digits."""
-    value = text(record, name)
-    if not (value.isascii() and value.isdigit() and len(value) <= 4):
-        return None
-    return int(value) + 2000 if name == "card_exp_year" and len(value) == 2 else int(value)

@@ -113,8 +113,8 @@ def _card(node: Node) -> CardFacts | None:
     return CardFacts(
         network=node.text("type", 40).lower(),
         last4=node.text("last4", 4),
-        exp_month=node.integer("expiry_month", minimum=1, maximum=12),
-        exp_year=node.integer("expiry_year", minimum=1, maximum=9999),
+        exp_month=node.month("expiry_month"),
+        exp_year=node.year("expiry_year"),
     )
 
 

@@ -5,14 +5,16 @@ from datetime import datetime
 from typing import Any
 
 from providers.base import CardFacts, ChargeResult, DeclineFacts, InvoiceFacts, Outcome
+from providers.countries import country_code
 from providers.recurly.facts import OUTCOMES, invoice_status
+from providers.recurly.reading import Node
 from providers.wire.reading import (
     RecordMalformed,
+    by_node,
     currency,
     decimal_amount,
     identifier,
     instant,
-    integer,
     kept,
     part,
     parts,
@@ -35,7 +37,7 @@ def payment_result(transaction: Mapping[str, Any]) -> ChargeResult:
         outcome=outcome,
         decline=decline(transaction) if outcome is Outcome.DECLINED else None,
         error_code="void" if outcome is Outcome.ERRORED else "",
-        card=card(part(transaction, "payment_method")),
+        card=by_node(card, Node(part(transaction, "payment_method"), "payment_method")),
         **_told(transaction),
     )
 
@@ -91,17 +93,17 @@ def refused(error: Mapping[str, Any]) -> DeclineFacts:
     )
 
 
-def card(method: Mapping[str, Any]) -> CardFacts | None:
-    if not text(method, "last_four"):
+def card(method: Node) -> CardFacts | None:
+    if not method.text("last_four"):
         return None
     return CardFacts(
-        network=text(method, "card_type").lower()[:40],
-        last4=text(method, "last_four")[:4],
-        exp_month=integer(method, "exp_month"),
-        exp_year=integer(method, "exp_year"),
-        funding=text(method, "funding_source").lower()[:20],
-        country=text(method, "cc_bin_country")[:2],
-        bin=text(method, "first_six")[:8],
+        network=method.text("card_type", 40).lower(),
+        last4=method.text("last_four", 4),
+        exp_month=method.month("exp_month"),
+        exp_year=method.year("exp_year"),
+        funding=method.text("funding_source", 20).lower(),
+        country=country_code(method.text("cc_bin_country", 60)),
+        bin=method.text("first_six", 8),
     )
 
 

@@ -96,6 +96,12 @@ STRIPE: dict[str, tuple[PaymentEvent, str, object]] = {
         "payment.decline.sent_to_network",
         True,
     ),
+    "a date that cannot be": (
+        stripe("charge.failed", **described(exp_month=13)),
+        "payment.method.card.exp_month",
+        None,
+    ),
+    "a year of two digits": (stripe("charge.failed", **described(exp_year=29)), "payment.method.card.exp_year", 2029),
     "codes as numbers": (
         stripe("charge.failed", outcome={"network_decline_code": 51, "network_advice_code": 3, "reason": "x"}),
         "payment.decline.network_code",

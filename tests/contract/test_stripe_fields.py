@@ -82,12 +82,6 @@ def test_what_stripe_cannot_charge_is_refused_before_sending(amount: int, curren
         ("2022-11-15/charge.failed.json", "created", -5, "charge.created"),
         ("2022-11-15/charge.failed.json", "created", 10**12, "charge.created"),
         ("2022-11-15/charge.failed.json", "failure_message", {}, "charge.failure_message"),
-        (
-            "2022-11-15/charge.failed.json",
-            "payment_method_details.card.exp_month",
-            13,
-            "charge.payment_method_details.card.exp_month",
-        ),
         ("2022-11-15/invoice.payment_failed.json", "amount_due", -100, "invoice.amount_due"),
         ("2022-11-15/invoice.payment_failed.json", "amount_remaining", "x", "invoice.amount_remaining"),
         ("2022-11-15/invoice.payment_failed.json", "attempt_count", -1, "invoice.attempt_count"),
