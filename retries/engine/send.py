@@ -116,6 +116,8 @@ def answer_apply(scope: Scope, attempt: Attempt, answer: ChargeResult, provider:
     columns = {"provider_id": answer.provider_id or attempt.provider_id} if answer.provider_id else {}
     if answer.payment_id:
         columns["provider_payment_id"] = answer.payment_id
+    if answer.gateway_reference:
+        columns["gateway_reference"] = answer.gateway_reference[:200]
     open_now = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING)
     if answer.outcome is Outcome.SUCCEEDED:
         if attempt.status != AttemptStatus.SUCCEEDED:

@@ -1,6 +1,5 @@
 """The same facts in any order, told twice, end in the same ledger."""
 
-import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import permutations
@@ -10,11 +9,12 @@ import pytest
 
 from tests.support.books import assert_chain, assert_next_steps, assert_slots, assert_totals
 from tests.support.shop import Shop
+from tests.support.sizes import LONG, MARKS
 from tests.support.stripe import BASIL, OLD, Bill, StripeEvent
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, *MARKS]
 DAY = timedelta(days=1)
-ORDERS = 720 if os.environ.get("LONG") == "1" else 12
+ORDERS = 720 if LONG else 12
 Story = Callable[[Bill], list[StripeEvent]]
 
 

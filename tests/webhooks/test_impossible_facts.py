@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from itertools import count
 from typing import Any
 
@@ -12,13 +11,14 @@ from hypothesis import strategies as st
 
 from invoices.models import Customer
 from tests.contract.stripe_fixtures import FIXTURES
+from tests.support.sizes import LONG, MARKS
 from tests.webhooks.conftest import Lines
 from tests.webhooks.door import Body, Door, encoded, faults, ledger, rows
 from tests.webhooks.renewal import BASIL, OLD, Renewal, moment
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, *MARKS]
 NOW = moment(60)
-EXAMPLES = 5_000 if os.environ.get("LONG") == "1" else 120
+EXAMPLES = 5_000 if LONG else 120
 
 
 def changed(event: Body, **changes: object) -> Body:

@@ -3,19 +3,27 @@
 import copy
 import json
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import Any
 
 import pytest
+from django.test import Client
 
+from accounts.models import Merchant
 from invoices.models import Attempt, Dispute
+from invoices.services.parties import connection_create
 from recovery_site.console.report import story_json
 from recovery_site.console.story import invoice_story
-from retries.models import RetryJob
+from retries.models import Case, RetryJob
+from tests.contract import dialect_fixtures
+from tests.contract.dialect_fixtures import FIXTURES
 from tests.contract.stripe_fixtures import load
+from tests.support.signing import SECRETS, delivery
 from tests.webhooks.conftest import NewDoor
-from tests.webhooks.door import Door, faults
+from tests.webhooks.door import Door, faults, ledger
 from tests.webhooks.renewal import BASIL, OLD, Renewal, moment
 from tokens.models import Card, Token
+from webhooks.services import endpoint_create, inbox_drain
 
 pytestmark = pytest.mark.django_db
 SOON = moment(60)
@@ -72,3 +80,94 @@ def test_the_issuer_the_network_s_id_and_the_last_day_for_evidence_are_kept_and_
     assert [(one["bin"], one["issuer"]) for one in shown["tokens"]] == [("424242", "ING BANK")]
     assert shown["disputes"][0]["respond_by"] == "2026-01-20T12:00:00+00:00"
     assert faults(door.merchant) == []
+
+
+def adyen_item(**values: Any) -> dict[str, Any]:
+    (item, *_) = dialect_fixtures.load("adyen", "batch")["notificationItems"]
+    extra = item["NotificationRequestItem"]["additionalData"]
+    for name in ("merchantAdviceCode", "refusalReasonRaw", "retry.rescueScheduled"):
+        extra.pop(name)
+    item["NotificationRequestItem"] |= values
+    return {"live": "false", "notificationItems": [item]}
+
+
+ADYEN_TOKEN = {
+    "eventId": "evt_token",
+    "type": "recurring.token.updated",
+    "createdAt": "2026-01-02T10:00:00+01:00",
+    "data": {"storedPaymentMethodId": "M5NORTHWIND", "shopperReference": "northwind", "type": "mc"},
+}
+BRAINTREE_FAILED = (FIXTURES / "braintree/subscription_charged_unsuccessfully.xml").read_bytes()
+BRAINTREE_HARD = (
+    BRAINTREE_FAILED.replace(
+        b"<processor-response-code>2001</processor-response-code>",
+        b"<processor-response-code>2999</processor-response-code>"
+        b"<processor-response-type>hard_declined</processor-response-type>",
+    )
+    .replace(b"<network-response-code>51</network-response-code>", b"")
+    .replace(b"51 : DECLINED", b"")
+)
+BRAINTREE_UPDATED = (
+    b"<notification><kind>recipient_updated_granted_payment_method</kind><timestamp>2026-01-02T09:00:00Z</timestamp>"
+    b"<subject><granted-payment-instrument-update><token>tok_northwind</token></granted-payment-instrument-update>"
+    b"</subject></notification>"
+)
+# A card that was refused for good, and the word that its issuer has given out another one.
+UPDATES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "adyen": (
+        adyen_item(reason="Expired Card"),
+        ADYEN_TOKEN,
+        {"api_key": "k", "merchant_account": "NorthwindECOM", "environment": "test"},
+    ),
+    "braintree": (
+        BRAINTREE_HARD,
+        BRAINTREE_UPDATED,
+        {
+            "merchant_id": "m",
+            "public_key": "p",
+            "private_key": "k",
+            "environment": "sandbox",
+            "merchant_accounts": "EUR=a",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("provider", UPDATES)
+def test_a_new_card_behind_a_refused_token_is_charged_at_once(provider: str) -> None:
+    failed, updated, config = UPDATES[provider]
+    merchant = Merchant.objects.create(name=provider)
+    connection = connection_create(merchant=merchant, provider=provider, config={**config, "mode": "charge"})
+    endpoint = endpoint_create(merchant=merchant, provider=provider, secret=SECRETS[provider], connection=connection)
+    found = []
+    for body in (failed, updated):
+        sent = delivery(provider, body)
+        path = f"/webhooks/{provider}/{endpoint.uuid}/"
+        Client().post(path, data=sent.body, content_type=sent.content_type, headers=dict(sent.headers))
+        assert inbox_drain(now=datetime(2026, 1, 2, 9, 5, tzinfo=UTC)).processed == 1
+        jobs = RetryJob.objects.filter(merchant=merchant, status="SCHEDULED")
+        found.append(
+            (
+                Case.objects.get(merchant=merchant).next_step,
+                Token.objects.get(merchant=merchant).status,
+                list(jobs.values_list("trigger", "token__status")),
+            )
+        )
+    assert found == [("customer", "declined", []), ("booked", "live", [("card_update", "live")])]
+    assert faults(merchant) == []
+
+
+def test_a_failed_invoice_with_its_payment_expanded_is_the_one_try_in_every_order(new_door: NewDoor) -> None:
+    renewal = Renewal(BASIL)
+    charge, intent, invoice = renewal.charge_failed(), renewal.intent_failed(), renewal.invoice_failed()
+    invoice["data"]["object"]["payments"] = {"data": [{"payment": {"payment_intent": intent["data"]["object"]}}]}
+    expected = None
+    for told in permutations((charge, intent, invoice)):
+        door = new_door()
+        door.tell(SOON, *told)
+        found = ledger(door.merchant)
+        assert [(one["invoice"], len(one["attempts"]), one["case"][2]) for one in found] == [
+            ("in_1", 1, "insufficient_funds")
+        ]
+        expected = expected or found
+        assert (found, faults(door.merchant)) == (expected, [])

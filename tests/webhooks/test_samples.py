@@ -1,7 +1,6 @@
 """Collected Stripe payloads, read in place beside the checkout: delivered signed, none of them ends as an error."""
 
 import json
-import os
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from invoices.models import Dispute
+from tests.support.sizes import LONG, MARKS
 from tests.webhooks.conftest import NewDoor
 from tests.webhooks.door import Body, Door, encoded, faults, ledger, rows, tokens
 from tests.webhooks.renewal import OLD, Renewal
@@ -22,10 +22,11 @@ SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples" / "stripe"
 # The others are answers of the API, not webhooks.
 FILES = sorted(path for path in SAMPLES.glob("*.json") if not path.name.startswith("api."))
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-SHUFFLES = 25 if os.environ.get("LONG") == "1" else 2
+SHUFFLES = 25 if LONG else 2
 
 pytestmark = [
     pytest.mark.django_db,
+    *MARKS,
     pytest.mark.skipif(not FILES, reason="the collected Stripe payloads are not beside this checkout"),
 ]
 

@@ -1,7 +1,6 @@
 """One invoice's whole life through the inbox: any order, told twice, by several workers at once, one ledger."""
 
 import copy
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,15 @@ import pytest
 from django.db import connection as database
 from django.db.models.functions import Now
 
+from tests.support.sizes import LONG, MARKS
 from tests.webhooks.conftest import NewDoor
 from tests.webhooks.door import Body, Door, faults, ledger
 from tests.webhooks.renewal import BASIL, OLD, SHAPES, Renewal, moment
 from webhooks.models import InboxEvent
 from webhooks.services import inbox_drain
 
-ORDERS = 200 if os.environ.get("LONG") == "1" else 6
+pytestmark = MARKS
+ORDERS = 200 if LONG else 6
 DAY = 86_400
 NOW = moment(12 * DAY)
 
