@@ -98,14 +98,13 @@ ADYEN_TOKEN = {
     "data": {"storedPaymentMethodId": "M5NORTHWIND", "shopperReference": "northwind", "type": "mc"},
 }
 BRAINTREE_FAILED = (FIXTURES / "braintree/subscription_charged_unsuccessfully.xml").read_bytes()
+# A code that is in no table, and nothing of the network's: Braintree's own word is all there is.
 BRAINTREE_HARD = (
-    BRAINTREE_FAILED.replace(
-        b"<processor-response-code>2001</processor-response-code>",
-        b"<processor-response-code>2999</processor-response-code>"
-        b"<processor-response-type>hard_declined</processor-response-type>",
-    )
+    BRAINTREE_FAILED.replace(b">2001<", b">3999<")
     .replace(b"<network-response-code>51</network-response-code>", b"")
+    .replace(b"<merchant-advice-code>24</merchant-advice-code>", b"")
     .replace(b"51 : DECLINED", b"")
+    .replace(b"<credit-card>", b"<processor-response-type>hard_declined</processor-response-type><credit-card>")
 )
 BRAINTREE_UPDATED = (
     b"<notification><kind>recipient_updated_granted_payment_method</kind><timestamp>2026-01-02T09:00:00Z</timestamp>"
