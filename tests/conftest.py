@@ -11,10 +11,14 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import connection
+from django.test import TransactionTestCase
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from pytest_django import DjangoDbBlocker
 
 from recovery_site.embedded.manager import remove_services
+from tests.support.emptying import teardown
+from tests.support.template import template_ensure
 
 # Nothing asserts on wall-clock speed, so no example has a deadline; `make test-long` digs deeper.
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
@@ -37,6 +41,23 @@ def _connect_locally(self: socket.socket, address: object) -> None:
 def _loopback_only() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setattr(socket.socket, "connect", _connect_locally)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: DjangoDbBlocker
+) -> None:
+    """Before pytest-django makes the test database, say what it is a copy of."""
+    with django_db_blocker.unblock():
+        connection.settings_dict["TEST"]["TEMPLATE"] = template_ensure()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _emptied_cheaply() -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(TransactionTestCase, "_fixture_teardown", teardown)
     yield
     patch.undo()
 
