@@ -16,6 +16,7 @@ from recovery_site.common.errors import InvalidInput
 from tests.contract.stripe_wire import (
     KEY,
 )
+from tests.contract.wire.stripe import Stripe
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,8 @@ def test_the_registry_makes_this_client() -> None:
         ({}, "api_key"),
         ({"api_key": ""}, "api_key"),
         ({"api_key": 7}, "api_key"),
+        ({"api_key": KEY, "account": "northwind"}, "account"),
+        ({"api_key": KEY, "account": 7}, "account"),
         ({"api_key": "sk_test\nX-Injected: 1"}, "api_key"),
         ({"api_key": KEY, "base_url": "ftp://api.stripe.com"}, "base_url"),
         ({"api_key": KEY, "base_url": "api.stripe.com"}, "base_url"),
@@ -71,3 +74,13 @@ def test_bad_settings_say_what_to_set(config: dict[str, Any], names: str) -> Non
     with pytest.raises(InvalidInput, match=names) as caught:
         StripeClient(config)
     assert "sk_test" not in caught.value.message
+
+
+@pytest.mark.parametrize("account", ["", "acct_9"])
+def test_every_request_is_made_for_the_connected_account(account: str) -> None:
+    with Stripe() as wire:
+        client = wire.client(account=account)
+        client.check()
+        client.charge(wire.request)
+        assert {seen.headers.get("stripe-account", "") for seen in wire.seen} == {account}
+        assert [seen.method for seen in wire.seen] == ["GET", "POST"]
