@@ -195,9 +195,12 @@ class Node:
         return value
 
     def node(self, name: str) -> Self:
-        """The object at a key; empty if there is none or only its id. Empty ones may come as empty lists."""
+        """The object at a key; empty if there is none or only its id. Empty ones may come as empty lists. Of several
+        the first is meant: XML repeats elements."""
         value = self.values.get(name)
         path = f"{self.path}.{name}"
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = value[0]
         if isinstance(value, Mapping):
             return type(self)(value, path)
         if value is None or isinstance(value, str) or value == []:

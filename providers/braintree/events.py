@@ -18,18 +18,19 @@ from providers.base import (
     Ignored,
     InboundItem,
     InvoiceFacts,
+    Meaning,
     MethodFacts,
     Outcome,
     PaymentEvent,
     PaymentFacts,
     RefundFacts,
     RefundStatus,
+    Thin,
 )
 from providers.braintree.results import CLOSED, LATE, REFUSED, SETTLED, outcome_of
 from providers.countries import country_code
 
 PROVIDER = "braintree"
-Meaning = PaymentEvent | Ignored
 # The money came, or would have, and did not after all.
 _UNDONE = LATE | CLOSED
 _INSTRUMENTS: Mapping[str, str] = {
@@ -194,11 +195,30 @@ def _invoice_of(subscription: Node, shown: Node) -> str:
     return f"{name}:{cycle}" if name and cycle is not None else shown.identifier("order-id")
 
 
+def _thin(notice: Notice, shown: Node, **named: str) -> Thin:
+    """Without a currency an amount in major units is no amount: the transaction is read through the API."""
+    return Thin(
+        provider=PROVIDER,
+        event_id=notice.item.event_id,
+        event_type=notice.item.event_type,
+        occurred_at=notice.at,
+        customer=_payer(shown),
+        **named,
+    )
+
+
+def _tells_currency(shown: Node) -> bool:
+    return bool(shown.text("currency-iso-code", 3))
+
+
 def _charged(notice: Notice) -> Meaning:
     subscription = notice.subject.node("subscription")
     shown = subscription.first("transactions")
     if not shown:
         return Ignored("The notification carries no transaction.")
+    if not _tells_currency(shown):
+        name = _invoice_of(subscription, shown)
+        return _thin(notice, shown, charge_id=shown.required_identifier("id"), invoice_id=name)
     kind = _kind(shown)
     if kind is None:
         return Ignored("The transaction's status is not one that says whether money moved.")
@@ -222,6 +242,9 @@ def _transaction(notice: Notice) -> Meaning:
     shown = notice.subject.node("transaction")
     if shown.text("type", 20) == "credit":
         return _refund(notice)
+    if not _tells_currency(shown):
+        name = shown.identifier("order-id")
+        return _thin(notice, shown, charge_id=shown.required_identifier("id"), invoice_id=name)
     kind = _kind(shown)
     if kind is None:
         return Ignored("The transaction's status is not one that says whether money moved.")
@@ -230,8 +253,8 @@ def _transaction(notice: Notice) -> Meaning:
 
 def _refund(notice: Notice) -> Meaning:
     shown = notice.subject.node("transaction")
-    if not shown.text("currency-iso-code", 3):
-        return Ignored("The refund names no currency, so it cannot be told which amount failed.")
+    if not _tells_currency(shown):
+        return _thin(notice, shown, refund_id=shown.required_identifier("id"))
     currency = shown.currency("currency-iso-code")
     status = shown.text("status", 40)
     failed = notice.item.event_type == "refund_failed" or status in REFUSED | _UNDONE

@@ -120,7 +120,9 @@ def event_ask(meaning: PaymentEvent | Thin, connection: Connection) -> PaymentEv
         client = connection_client(connection)
     except InvalidInput as error:
         if isinstance(meaning, Thin):
-            return Ignored(f"The event names only ids and the API cannot be asked for the rest: {error.message}")
+            return Ignored(
+                f"The event does not tell all of it and the API cannot be asked for the rest: {error.message}"
+            )
         if connection.mode == ConnectionMode.OBSERVE:
             return _with_currency(meaning, connection)
         raise EventWaits(f"Nothing proves this event and the API cannot be asked: {error.message}") from None

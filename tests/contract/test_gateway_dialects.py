@@ -1,7 +1,10 @@
 """Hyperswitch, Braintree and Paddle: every field that is sent, and how events share their keys."""
 
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
 
+import braintree as braintree_sdk
 import pytest
 
 from providers import registry
@@ -16,9 +19,10 @@ from providers.base import (
     PaymentEvent,
     PaymentFacts,
     RefundStatus,
+    Thin,
 )
 from tests.contract.dialect_fixtures import FIXTURES, Body, changed, load, told
-from tests.support.signing import delivery
+from tests.support.signing import SECRETS, delivery
 
 HYPERSWITCH = load("hyperswitch", "payment_failed")
 PADDLE = load("paddle", "transaction.payment_failed")
@@ -181,3 +185,22 @@ def test_paddle_refunds_are_adjustments(status: str, expected: RefundStatus) -> 
     }
     (refund,) = told("paddle", changed(PADDLE, event_type="adjustment.updated", data=adjustment)).refunds
     assert (refund.status, refund.amount_minor, refund.payment_id) == (expected, 900, "txn_northwind")
+
+
+def test_every_kind_that_braintrees_sdk_makes_is_understood_or_ignored_for_a_reason() -> None:
+    """Its samples leave out what Braintree may leave out; a charge without its currency is read through the API."""
+    sdk: Any = braintree_sdk
+    public, _, private = SECRETS["braintree"].partition(":")
+    gateway = sdk.BraintreeGateway(
+        sdk.Configuration(environment=sdk.Environment.Sandbox, merchant_id="m", public_key=public, private_key=private)
+    )
+    dialect, thin_ones = registry.dialect("braintree"), set()
+    for kind in (value for name, value in vars(sdk.WebhookNotification.Kind).items() if not name.startswith("_")):
+        request = InboundRequest(urlencode(gateway.webhook_testing.sample_notification(kind, "id_1")).encode(), {})
+        dialect.verify(request, [SECRETS["braintree"]], now=0, tolerance_seconds=300)
+        (item,) = dialect.split(request)
+        meaning = dialect.parse(item)
+        assert isinstance(meaning, PaymentEvent | Thin) or meaning.reason, kind
+        if isinstance(meaning, Thin):
+            thin_ones.add(kind)
+    assert thin_ones == {"subscription_charged_successfully", "subscription_charged_unsuccessfully", "refund_failed"}
