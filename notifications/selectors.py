@@ -11,6 +11,7 @@ from notifications.deciding import Cap, CaseFacts, Reader
 from notifications.models import Message, MessageSettings, MessageTemplate, Suppression
 from notifications.rendering import TextTemplate
 from notifications.states import Sender
+from recovery_site.common.compiled import Compiled, Param
 from retries.models import Case
 from retries.policy import SegmentPolicy
 from retries.selectors import case_policy
@@ -20,12 +21,39 @@ from retries.timing import customer_zone as zone_named
 from tokens.models import Token
 
 _FAILED = (AttemptStatus.DECLINED, AttemptStatus.ERRORED)
+# Asked for every message that is looked at, which most are several times.
+_SETTINGS = Compiled(lambda: MessageSettings.objects.filter(merchant=Param("merchant"))[:1])
+_FAILED_RETRIES = Compiled(
+    lambda: (
+        Attempt.objects.filter(
+            invoice=Param("invoice"),
+            kind=TransactionKind.CHARGE,
+            status__in=_FAILED,
+            trigger=Trigger.AUTOMATIC,
+            attempted_at__gt=Param("since"),
+        )
+        .exclude(origin=Origin.OUTSIDE)
+        .values_list("pk", flat=True)
+    )
+)
+_SUPPRESSED = Compiled(
+    lambda: Suppression.objects.filter(
+        merchant=Param("merchant"), address=Param("address"), lifted_at__isnull=True
+    ).order_by("pk")[:1]
+)
+_SENT = Compiled(
+    lambda: (
+        Message.objects.filter(merchant=Param("merchant"), address=Param("address"), sent_at__gt=Param("since"))
+        .exclude(pk=Param("besides"))
+        .order_by("sent_at")
+        .values_list("sent_at", flat=True)
+    )
+)
 
 
 def settings_of(merchant_pk: int) -> MessageSettings:
     """The merchant's settings, or the defaults (an unsaved row)."""
-    found = MessageSettings.objects.filter(merchant_id=merchant_pk).first()
-    return found or MessageSettings(merchant_id=merchant_pk)
+    return _SETTINGS.first(merchant=merchant_pk) or MessageSettings(merchant_id=merchant_pk)
 
 
 def own_templates(merchant_pk: int, name: str) -> list[TextTemplate]:
@@ -83,14 +111,7 @@ def case_facts(case: Case, invoice: Invoice) -> CaseFacts:
 
 def failed_retries(case: Case) -> int:
     """Automatic retries that failed after the case had opened: ours, and those of a biller that retries by itself."""
-    tries = Attempt.objects.filter(
-        invoice_id=case.invoice_id,
-        kind=TransactionKind.CHARGE,
-        status__in=_FAILED,
-        trigger=Trigger.AUTOMATIC,
-        attempted_at__gt=case.opened_at,
-    )
-    return tries.exclude(origin=Origin.OUTSIDE).count()
+    return len(_FAILED_RETRIES.all(invoice=case.invoice_id, since=case.opened_at))
 
 
 def latest_failure(invoice: Invoice) -> Attempt | None:
@@ -118,14 +139,14 @@ def reader_of(
 
 def suppressed(merchant_pk: int, address: str) -> str:
     """Why this address gets no mail of the merchant, in words; empty if it may."""
-    row = Suppression.objects.filter(merchant_id=merchant_pk, address=address, lifted_at=None).first()
+    row = _SUPPRESSED.first(merchant=merchant_pk, address=address)
     return row.get_reason_display().lower() if row and address else ""
 
 
 def sent_to(merchant_pk: int, address: str, *, since: datetime, besides: int) -> Sequence[datetime]:
     """When messages left for an address, also those that are being sent right now."""
-    rows = Message.objects.filter(merchant_id=merchant_pk, address=address, sent_at__gt=since).exclude(pk=besides)
-    return [at for at in rows.order_by("sent_at").values_list("sent_at", flat=True) if at is not None]
+    rows = _SENT.all(merchant=merchant_pk, address=address, since=since, besides=besides)
+    return [at for at in rows if at is not None]
 
 
 def token_on_file(customer: Customer, token_pk: int | None = None) -> Token | None:

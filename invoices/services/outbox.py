@@ -1,7 +1,7 @@
 """The outbox: every consumer hears of every event it wants, at least once, in the order of their transactions."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -77,9 +77,7 @@ def outbox_drain(*, now: datetime, limit: int = 500, keep_going: Callable[[], bo
         claimed = _claim(min(BATCH, limit - counts.total))
         if not claimed:
             break
-        for pk in claimed:
-            message = OutboxMessage.objects.select_related("event").get(pk=pk)
-            _deliver(message, now, counts)
+        _deliver_all(claimed, now, counts)
     return counts
 
 
@@ -90,7 +88,21 @@ def _claim(limit: int) -> list[int]:
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _deliver(message: OutboxMessage, now: datetime, counts: OutboxCounts) -> None:
+def _deliver_all(claimed: Sequence[int], now: datetime, counts: OutboxCounts) -> None:
+    """One statement reads a batch and one writes down what of it was handled: should the worker die before, its
+    consumers hear again of a batch instead of one message."""
+    messages = OutboxMessage.objects.select_related("event").in_bulk(claimed)
+    handled: list[int] = []
+    try:
+        for pk in claimed:
+            _deliver(messages[pk], now, counts, handled)
+    finally:
+        if handled:
+            counts.done += _open(handled).update(done_at=now, last_error="")
+
+
+def _deliver(message: OutboxMessage, now: datetime, counts: OutboxCounts, handled: list[int]) -> None:
+    """What its consumer has handled is added to `handled`; what else becomes of it is written down at once."""
     consumer = outbox.consumer(message.consumer)
     if consumer is None:
         _keep(message)
@@ -103,8 +115,7 @@ def _deliver(message: OutboxMessage, now: datetime, counts: OutboxCounts) -> Non
     if error:
         _failed(message, error, now, counts)
         return
-    _open(message).update(done_at=now, last_error="")
-    counts.done += 1
+    handled.append(message.pk)
 
 
 def _handle(event: Event, consumer: outbox.Consumer) -> str:
@@ -119,7 +130,7 @@ def _handle(event: Event, consumer: outbox.Consumer) -> str:
 
 def _failed(message: OutboxMessage, error: str, now: datetime, counts: OutboxCounts) -> None:
     if message.attempts >= MAX_TRIES:
-        _open(message).update(dead_at=now, last_error=error)
+        _open([message.pk]).update(dead_at=now, last_error=error)
         counts.dead += 1
         log.error(
             "outbox_dead",
@@ -131,19 +142,21 @@ def _failed(message: OutboxMessage, error: str, now: datetime, counts: OutboxCou
         )
         return
     pause = BACK_OFF[message.attempts - 1] * random.uniform(1, 1 + _JITTER)
-    _open(message).update(due_at=DatabaseClock() + pause, last_error=error)
+    _open([message.pk]).update(due_at=DatabaseClock() + pause, last_error=error)
     counts.retried += 1
 
 
 def _keep(message: OutboxMessage) -> None:
     """Nobody is there to handle it: that is no failed try, whenever the consumer comes back."""
     error = f"No consumer named {message.consumer} is registered; install its app again or delete the message."
-    _open(message).update(due_at=DatabaseClock() + _UNREGISTERED_PAUSE, last_error=error, attempts=F("attempts") - 1)
+    _open([message.pk]).update(
+        due_at=DatabaseClock() + _UNREGISTERED_PAUSE, last_error=error, attempts=F("attempts") - 1
+    )
     log.warning("outbox_unregistered", consumer=message.consumer, outbox_event=message.event_id)
 
 
-def _open(message: OutboxMessage) -> QuerySet[OutboxMessage]:
-    return OutboxMessage.objects.filter(pk=message.pk, done_at=None, dead_at=None)
+def _open(pks: Sequence[int]) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.filter(pk__in=pks, done_at=None, dead_at=None)
 
 
 def outbox_purge(*, now: datetime, keep: timedelta, keep_going: Callable[[], bool] = lambda: True) -> int:

@@ -33,6 +33,7 @@ from notifications.services.planning import messages_due
 from notifications.services.suppressions import address_lock, address_suppress
 from notifications.services.writing import Matter, sender_name, template_for, write
 from notifications.states import LinkPurpose, MessageStatus, SuppressionReason
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import DatabaseClock, for_no_key_update
 from recovery_site.common.errors import NotFound
 from retries.models import Case
@@ -100,16 +101,18 @@ def message_work(pk: int, postman: Postman, *, now: datetime) -> str:
 # --- deciding -----------------------------------------------------------------------------------------------------
 
 
+_KEYS = Compiled(lambda: Message.objects.filter(pk=Param("pk")).values_list("customer_id", "invoice_id"))
+_LOCKED = Compiled(lambda: for_no_key_update(Message.objects.filter(pk=Param("pk"))).select_related("link", "merchant"))
+_CASE = Compiled(lambda: Case.objects.filter(pk=Param("pk")).select_related("policy_version"))
+
+
 def _decide(pk: int, now: datetime) -> Outgoing | str:
     """Under the locks: the verdict carried out, or the message committed as SENDING."""
-    keys = Message.objects.values_list("customer_id", "invoice_id").get(pk=pk)
+    (keys,) = _KEYS.all(pk=pk)
     with transaction.atomic(durable=True):
         customer, invoice = customer_lock(keys[0]), invoice_lock(keys[1])
-        message = (
-            for_no_key_update(Message.objects.filter(pk=pk))
-            .select_related("case__policy_version", "link", "merchant")
-            .get()
-        )
+        (message,) = _LOCKED.all(pk=pk)
+        customer.merchant = message.merchant
         if message.status != MessageStatus.PLANNED or message.due_at is None or message.due_at > now:
             return "skipped"
         settings = settings_of(message.merchant_id)
@@ -132,14 +135,13 @@ def _decide(pk: int, now: datetime) -> Outgoing | str:
 def _verdict(
     message: Message, customer: Customer, invoice: Invoice, settings: MessageSettings, now: datetime
 ) -> Verdict:
-    case = message.case
-    if case is None:
+    if message.case_id is None:
         if note_still_true(message, settings, now) is None:
             return Verdict(Verb.CANCEL, "Not needed any more: the payment method was renewed, or the plan has ended.")
         reader = reader_of(customer, settings, _note_quiet(invoice), now=now, besides=message.pk)
         return decide_reader(reader, now)
-    # The instance that the message came with was read before the lock.
-    case = Case.objects.select_related("policy_version").get(pk=case.pk)
+    # Read only now: it may have changed until its invoice was locked.
+    (case,) = _CASE.all(pk=message.case_id)
     message.case = case
     policy = segment_policy(case)
     assert message.step is not None

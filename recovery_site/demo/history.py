@@ -19,7 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connections, transaction
-from django.db.models import Min, QuerySet
+from django.db.models import QuerySet
 
 from invoices.models import Attempt, Event
 from invoices.services.outbox import outbox_drain
@@ -30,6 +30,7 @@ from notifications.services.notes import notes_plan
 from notifications.services.work import message_work
 from notifications.states import MessageStatus
 from providers.simulator.population import STORY, Delivery
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.errors import RecoveryError
 from recovery_site.demo.cast import Cast, Player
 from recovery_site.demo.delivery import CASES_PER_DAY, DAY, deliveries_of, signed
@@ -97,7 +98,9 @@ def history_fill(
             for groups_day in lived:
                 groups_day.result()
             reconcile(now=end, drain=True)
-            outbox_drain(now=end, limit=_EVERYTHING)
+            told_of = [lanes.submit(outbox_drain, now=end, limit=_EVERYTHING) for _ in range(processes)]
+            for drained in told_of:
+                drained.result()
             notes_plan(now=end)
             alert_deliveries_drain(now=end, limit=_EVERYTHING)
             staff_day(cast, end)
@@ -134,17 +137,18 @@ def day_live(player: Player, group: str, deliveries: Sequence[Delivery], start: 
 
     What should have happened before `start` happens then: time does not go back for a day that was begun before.
     """
-    booked, planned = _booked(player, group), _planned(player, group)
+    ids = f"[{group}]$"
+    ours: dict[str, Any] = {"merchant": player.merchant.pk, "ids": ids}
     waiting = iter(deliveries)
     delivery = next(waiting, None)
-    payers = Payers(player.merchant.pk, start, f"[{group}]$")
+    payers = Payers(player.merchant.pk, start, ids)
     payers.look(now=start)
     with Postman() as postman:
         while True:
             times = {
                 "webhook": delivery.at if delivery else None,
-                "retry": booked.aggregate(at=Min("due_at"))["at"],
-                "message": planned.aggregate(at=Min("due_at"))["at"],
+                "retry": _RETRY_AT.first(**ours),
+                "message": _MESSAGE_AT.first(**ours),
                 "payer": payers.next_at,
             }
             due = [(max(at, start), name) for name, at in times.items() if at is not None]
@@ -155,41 +159,41 @@ def day_live(player: Player, group: str, deliveries: Sequence[Delivery], start: 
                 _receive(player, delivery, at)
                 delivery = next(waiting, None)
             elif what == "retry":
-                for job_pk in _keys(booked, at):
+                for job_pk in _RETRIES_DUE.all(**ours, at=at):
                     job_work(job_pk, now=at)
             elif what == "message":
-                for pk in _keys(planned, at):
-                    message_work(pk, postman, now=at)
-                payers.look(now=at)
+                if "sent" in [message_work(pk, postman, now=at) for pk in _MESSAGES_DUE.all(**ours, at=at)]:
+                    payers.look(now=at)
             else:
                 payers.act(now=at)
 
 
-def _keys(rows: QuerySet[Any], at: datetime) -> list[int]:
-    """Primary keys of what is due, in order."""
-    return list(rows.filter(due_at__lte=at).order_by("due_at", "pk").values_list("pk", flat=True))
-
-
-def _planned(player: Player, group: str) -> QuerySet[Message]:
+def _planned() -> QuerySet[Message]:
     """Messages of the group to look at when they are due."""
     return Message.objects.filter(
-        merchant=player.merchant,
+        merchant=Param("merchant"),
         status=MessageStatus.PLANNED,
         due_at__isnull=False,
-        customer__connector_customer_id__regex=f"[{group}]$",
-    )
+        customer__connector_customer_id__regex=Param("ids"),
+    ).order_by("due_at", "pk")
 
 
-def _booked(player: Player, group: str) -> QuerySet[RetryJob]:
+def _booked() -> QuerySet[RetryJob]:
     """Retries of the group that may be sent when they are due."""
     return RetryJob.objects.filter(
-        merchant=player.merchant,
+        merchant=Param("merchant"),
         status=JobStatus.SCHEDULED,
         merchant__charging_enabled=True,
         connection__enabled=True,
         connection__paused_reason="",
-        customer__connector_customer_id__regex=f"[{group}]$",
-    )
+        customer__connector_customer_id__regex=Param("ids"),
+    ).order_by("due_at", "pk")
+
+
+_MESSAGE_AT = Compiled(lambda: _planned().values_list("due_at", flat=True)[:1])
+_MESSAGES_DUE = Compiled(lambda: _planned().filter(due_at__lte=Param("at")).values_list("pk", flat=True))
+_RETRY_AT = Compiled(lambda: _booked().values_list("due_at", flat=True)[:1])
+_RETRIES_DUE = Compiled(lambda: _booked().filter(due_at__lte=Param("at")).values_list("pk", flat=True))
 
 
 def _receive(player: Player, delivery: Delivery, now: datetime) -> None:
