@@ -1,8 +1,8 @@
 """The retry engine: claiming from millions of open jobs, and what it adds to the statements that it has to run.
 
 `claim_5m_vs_10k`: claiming 500 due jobs in order, out of 5,000,000 open ones against 10,000, the worse of 1,000 and of
-100,000 due. `engine_vs_bare_loop`: jobs per second of the whole engine, as configured, on a provider that answers at
-once, against one loop over a bare cursor that replays the very same statements and commits, recorded from the engine.
+100,000 due. `engine_vs_bare_loop`: jobs per second of the whole engine with one thread, on a provider that
+answers at once, against one loop over bare cursors that replays the very same statements and commits, recorded from it.
 `charges_per_s_200ms`: two worker processes and a provider that takes 200 ms; the floor is what their threads could do
 if nothing but the provider took time. `busy_share_200ms`: the share of their threads' time in which they had a job.
 `worker_mb_1m_jobs`: the largest resident size of such a worker beside 1,000,000 open jobs. `fairness_batches`: how many
@@ -258,6 +258,7 @@ class Tape:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
+        import psycopg
         from django.db import connection
 
         connection.ensure_connection()
@@ -272,7 +273,10 @@ class Tape:
             kept[1]()
 
         def execute(run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-            self.steps.append(("many" if many else "sql", (sql, params)))
+            prepared = isinstance(context["cursor"].cursor, psycopg.Cursor) and not isinstance(
+                context["cursor"].cursor, psycopg.ClientCursor
+            )
+            self.steps.append(("many" if many else "prepared" if prepared else "sql", (sql, params)))
             return run(sql, params, many, context)
 
         connection.set_autocommit, connection._commit = autocommit, commit
@@ -287,6 +291,7 @@ class Tape:
         import psycopg
 
         with psycopg.connect(address, autocommit=True, cursor_factory=psycopg.ClientCursor) as bare:
+            bare.prepare_threshold, bare.prepared_max = 2, 300
             began = time.perf_counter()
             for kind, what in self.steps:
                 if kind == "autocommit":
@@ -294,7 +299,7 @@ class Tape:
                 elif kind == "commit":
                     bare.commit()
                 else:
-                    with bare.cursor() as cursor:
+                    with psycopg.Cursor(bare) if kind == "prepared" else bare.cursor() as cursor:
                         (cursor.executemany if kind == "many" else cursor.execute)(*what)
                         if cursor.description:
                             cursor.fetchall()
@@ -381,12 +386,12 @@ def engine_and_bare_loop(copies: Copies, jobs: int, rounds: int) -> list[Result]
             bare = tape.replay(address)
         with copies.one():
             began = time.perf_counter()
-            assert drain.retries_drain(now=NOW).succeeded == jobs
+            assert drain.retries_drain(now=NOW, threads=1).succeeded == jobs
             pairs.append((jobs / (time.perf_counter() - began), jobs / bare))
     ratios = [engine / bare for engine, bare in pairs]
     middle = statistics.median(ratios)
     engine, bare = pairs[min(range(rounds), key=lambda number: abs(ratios[number] - middle))]
-    statements = sum(kind in ("sql", "many") for kind, _ in tape.steps) / jobs
+    statements = sum(kind in ("sql", "prepared", "many") for kind, _ in tape.steps) / jobs
     return [
         Result("engine_vs_bare_loop", engine, "charges/s", bare, middle, 0.6, middle >= 0.6),
         Result("statements_per_charge", statements, "statements", 1, statements, None, None),

@@ -112,9 +112,9 @@ def against_locks(
 def memory(server: Any, book: Any) -> Result:
     """All keys of a customer with two tokens of 15 tries, written as the application writes them."""
     from tokens.mirror import client
-    from tokens.mirror.loading import customer_image
+    from tokens.mirror.loading import customer_images
 
-    image = customer_image(book.pk, now=NOW)
+    (image,) = customer_images([book.pk], now=NOW)
     assert image is not None
     pairs = [part for pair in image.statuses.items() for part in pair]
     names = [image.keys.status, image.keys.tokens, image.keys.budget]

@@ -93,6 +93,7 @@ DATABASES = {
         "ATOMIC_REQUESTS": False,
     }
 }
+PREPARED_STATEMENTS = env.flag("PREPARED_STATEMENTS", True)
 DATABASES["default"]["OPTIONS"] = {"connect_timeout": 5, **DATABASES["default"].get("OPTIONS", {})}
 REDIS_URL = env.redis("REDIS_URL", _redis_url)
 if TESTING:

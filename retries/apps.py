@@ -9,10 +9,10 @@ class RetriesConfig(AppConfig):
 
     def ready(self) -> None:
         self.load_strategies()
-        from retries.services.slots import slot_now, slot_unlock
+        from retries.services.slots import slot_unlock, slots_now
         from tokens.mirror import SlotKeeper, slot_keeper_register
 
-        slot_keeper_register(SlotKeeper(holder=slot_now, unlock=slot_unlock))
+        slot_keeper_register(SlotKeeper(holders=slots_now, unlock=slot_unlock))
 
     def load_strategies(self) -> None:
         """Let the modules of RETRY_STRATEGY_MODULES register theirs."""

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet, Value
-from django.db.models.functions import Greatest, Now
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 
 from accounts.models import Merchant
 from invoices.models import Customer
 from providers.base import CardFacts, MethodFacts
 from recovery_site.common.compiled import AnyOf, Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, prepared_cursor, row_save
 from recovery_site.common.errors import InvalidInput
 from tokens.mirror import mirror_after_commit
 from tokens.models import Card, RetryLimit, Token
@@ -45,7 +45,7 @@ def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, pay
     """
     if not method.token or len(method.token) > 200:
         raise InvalidInput("A payment method's token must have 1 to 200 characters.")
-    known = Token.objects.filter(connection_id=customer.connection_id, provider_token=method.token).first()
+    known = _KNOWN.first(connection=customer.connection_id, token=method.token)
     if known is not None and (method.card is None or not method.card.fingerprint):
         return MethodKeys(known.pk, known.card_id)
     card_pk = _card_ensure(customer, method)
@@ -65,10 +65,13 @@ def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, pay
         ],
         ignore_conflicts=True,
     )
-    token_pk = Token.objects.values_list("pk", flat=True).get(
-        connection_id=customer.connection_id, provider_token=method.token
-    )
-    return MethodKeys(token_pk, card_pk)
+    (token,) = _KNOWN.all(connection=customer.connection_id, token=method.token)
+    return MethodKeys(token.pk, card_pk)
+
+
+_KNOWN = Compiled(
+    lambda: Token.objects.filter(connection=Param("connection"), provider_token=Param("token")).order_by("pk")[:1]
+)
 
 
 def _fingerprint(method: MethodFacts) -> str:
@@ -144,6 +147,9 @@ def _groups_lock(lock: Callable[[], list[Card]]) -> list[Card]:
         transaction.savepoint_rollback(savepoint)
 
 
+_LOCKED = Compiled(lambda: for_no_key_update(Token.objects.filter(pk=Param("pk"))))
+
+
 def method_apply(
     *,
     customer: Customer,
@@ -162,7 +168,7 @@ def method_apply(
     comes late, is about a card of then: it joins the group, and the token stays with the card of now. Nor does anything
     revive what was refused after it was told.
     """
-    token = for_no_key_update(Token.objects.filter(pk=keys.token_pk)).get()
+    (token,) = _LOCKED.all(pk=keys.token_pk)
     if token.customer_id != customer.pk:
         return False
     by_pk = {card.pk: card for card in cards}
@@ -187,11 +193,11 @@ def method_apply(
     if revived:
         token.status, token.decline_code, token.declined_at = TokenStatus.LIVE, "", None
         new.stopped_at, new.stop_code = None, ""
-        new.save(update_fields=["stopped_at", "stop_code"])
+        row_save(new, "stopped_at", "stop_code")
     if method.is_default and not token.is_default:
         Token.objects.filter(customer=customer, is_default=True).update(is_default=False)
         token.is_default = True
-    token.save(update_fields=["card", "status", "decline_code", "declined_at", "is_default", "described_at"])
+    row_save(token, "card", "status", "decline_code", "declined_at", "is_default", "described_at")
     return revived
 
 
@@ -213,7 +219,7 @@ def _join_group(new: Card, old: Card, cards: Sequence[Card]) -> None:
         card.budget_group, card.wait_until = old.budget_group, wait_until
         if stop is not None and (card.stopped_at is None or card.stop_revivable):
             card.stopped_at, card.stop_code, card.stop_revivable = stop.stopped_at, stop.stop_code, False
-        card.save(update_fields=["budget_group", "wait_until", "stopped_at", "stop_code", "stop_revivable"])
+        row_save(card, "budget_group", "wait_until", "stopped_at", "stop_code", "stop_revivable")
 
 
 def _card_describe(card: Card, facts: CardFacts) -> bool:
@@ -232,7 +238,7 @@ def _card_describe(card: Card, facts: CardFacts) -> bool:
     for key in changed:
         setattr(card, key, values[key])
     if changed:
-        card.save(update_fields=changed)
+        row_save(card, *changed)
     return before != (0, 0) and (card.exp_year or 0, card.exp_month or 0) > before
 
 
@@ -260,16 +266,26 @@ def token_release(*, token_pk: int) -> None:
     held.update(status=TokenStatus.LIVE, decline_code="", declined_at=None)
 
 
+_SUCCEED = """
+UPDATE tokens_token token SET last_success_at = GREATEST(token.last_success_at, %(at)s),
+    status = CASE WHEN alive.proven THEN 'live' ELSE token.status END,
+    decline_code = CASE WHEN alive.proven THEN '' ELSE token.decline_code END,
+    declined_at = CASE WHEN alive.proven THEN NULL ELSE token.declined_at END
+FROM (
+    SELECT id, status <> 'removed' AND NOT (status = 'declined' AND declined_at > %(at)s) IS TRUE AS proven
+    FROM tokens_token WHERE id = %(token)s FOR NO KEY UPDATE
+) alive
+WHERE token.id = alive.id
+"""
+
+
 def token_succeed(*, token_pk: int, at: datetime) -> None:
     """A success of `at` proves the token alive, unless it was refused for good after that and the success is told late.
 
     What was counted before stays counted.
     """
-    tokens = Token.objects.filter(pk=token_pk)
-    tokens.update(last_success_at=Greatest("last_success_at", Value(at)))
-    tokens.exclude(status=TokenStatus.REMOVED).exclude(status=TokenStatus.DECLINED, declined_at__gt=at).update(
-        status=TokenStatus.LIVE, decline_code="", declined_at=None
-    )
+    with prepared_cursor() as cursor:
+        cursor.execute(_SUCCEED, {"token": token_pk, "at": at})
 
 
 def token_remove(*, token_pk: int) -> None:
@@ -286,14 +302,14 @@ def cards_stop(*, cards: Sequence[Card], code: str, revivable: bool, now: dateti
         if card.stopped_at is not None and not card.stop_revivable:
             continue
         card.stopped_at, card.stop_code, card.stop_revivable = now, code[:40], revivable
-        card.save(update_fields=["stopped_at", "stop_code", "stop_revivable"])
+        row_save(card, "stopped_at", "stop_code", "stop_revivable")
 
 
 def cards_wait(*, cards: Sequence[Card], until: datetime) -> None:
     """The network said not before `until`, for the (locked) cards of one group; a later word never shortens it."""
     for card in cards:
         card.wait_until = max(until, card.wait_until or until)
-        card.save(update_fields=["wait_until"])
+        row_save(card, "wait_until")
 
 
 @transaction.atomic

@@ -11,8 +11,9 @@ from typing import Any
 
 from invoices.models import Attempt, Invoice, Transaction
 from invoices.services.ledger import Stamp, move, record_event
-from invoices.states import AttemptStatus, Origin, TransactionKind, Trigger
+from invoices.states import ATTEMPT_OPEN, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.base import ChargeResult, DeclineFacts
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.ids import public_id
 from recovery_site.common.raw import raw_answer
 from recovery_site.common.scrubbing import scrub_text
@@ -129,8 +130,13 @@ def _identity(invoice: Invoice, transaction: Transaction) -> dict[str, Any]:
     }
 
 
+_NUMBERS = Compiled(
+    lambda: Attempt.objects.filter(invoice=Param("invoice"), kind=Param("kind")).values_list("pk", flat=True)
+)
+
+
 def _next_number(invoice: Invoice, kind: str) -> int:
-    return Attempt.objects.filter(invoice=invoice, kind=kind).count() + 1
+    return len(_NUMBERS.all(invoice=invoice.pk, kind=kind)) + 1
 
 
 def attempt_succeed(
@@ -191,7 +197,6 @@ def attempt_name_decline(
     columns["counts"] = decline.sent_to_network
     for name, value in columns.items():
         setattr(attempt, name, value)
-    attempt.save(update_fields=list(columns))
     record_event(
         invoice=invoice,
         kind="attempt.decline_named",
@@ -199,6 +204,7 @@ def attempt_name_decline(
         subject_type="attempt",
         subject_id=attempt.public_id,
         data={"raw_code": decline.raw_code, "category": category},
+        saves=(attempt, list(columns)),
     )
 
 
@@ -243,7 +249,6 @@ def attempt_error(
 def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
     """A call that was held for never made did reach the network after all: from now on it uses up budget."""
     attempt.counts = True
-    attempt.save(update_fields=["counts"])
     record_event(
         invoice=invoice,
         kind="attempt.counted",
@@ -251,6 +256,7 @@ def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
         subject_type="attempt",
         subject_id=attempt.public_id,
         data={"why": "the provider declined it"},
+        saves=(attempt, ["counts"]),
     )
 
 
@@ -263,7 +269,6 @@ def attempt_told_paid(attempt: Attempt, invoice: Invoice, *, at: datetime, payme
         return
     attempt.decision = {**attempt.decision, "told_paid": {"at": at.isoformat(), "payment_id": payment_id}}
     attempt.next_check_at = stamp.now
-    attempt.save(update_fields=["decision", "next_check_at"])
     record_event(
         invoice=invoice,
         kind="attempt.told_paid",
@@ -271,6 +276,7 @@ def attempt_told_paid(attempt: Attempt, invoice: Invoice, *, at: datetime, payme
         subject_type="attempt",
         subject_id=attempt.public_id,
         data={"at": at.isoformat()},
+        saves=(attempt, ["decision", "next_check_at"]),
     )
 
 
@@ -330,14 +336,24 @@ def another_id(attempt: Attempt, answer: ChargeResult) -> bool:
         return False
     if attempt.provider_id and answer.payment_id not in (attempt.provider_id, attempt.provider_payment_id or None):
         return True
-    same_kind = Attempt.objects.filter(connection_id=attempt.connection_id, kind=attempt.kind, provider_id=told)
-    return same_kind.exclude(pk=attempt.pk).exists()
+    same_kind = _BY_PROVIDER_ID.all(connection=attempt.connection_id, kind=attempt.kind, told=told)
+    return any(pk != attempt.pk for pk in same_kind)
+
+
+_BY_PROVIDER_ID = Compiled(
+    lambda: Attempt.objects.filter(
+        connection=Param("connection"), kind=Param("kind"), provider_id=Param("told")
+    ).values_list("pk", flat=True)
+)
 
 
 def charges_in_flight(invoice: Invoice) -> bool:
     """True while a charge of this invoice, whoever sent it, is SENDING, UNKNOWN or AWAITING."""
-    return Attempt.objects.filter(
-        invoice=invoice,
-        kind=TransactionKind.CHARGE,
-        status__in=(AttemptStatus.SENDING, AttemptStatus.UNKNOWN, AttemptStatus.AWAITING),
-    ).exists()
+    return _IN_FLIGHT.first(invoice=invoice.pk) is not None
+
+
+_IN_FLIGHT = Compiled(
+    lambda: Attempt.objects.filter(
+        invoice=Param("invoice"), kind=TransactionKind.CHARGE, status__in=ATTEMPT_OPEN
+    ).values_list("pk", flat=True)[:1]
+)

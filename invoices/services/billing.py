@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from invoices.models import Customer, Invoice, ProviderPayment, Transaction
 from invoices.services.ledger import Stamp, invoice_lock, move, record_event
@@ -21,7 +21,7 @@ from invoices.states import (
 )
 from providers.base import InvoiceFacts
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import fit, for_no_key_update
+from recovery_site.common.db import fit, for_no_key_update, prepared_cursor, row_save
 from recovery_site.common.errors import Conflict
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
@@ -79,7 +79,7 @@ def invoice_describe(invoice: Invoice, facts: InvoiceFacts, *, told_at: datetime
     if invoice.provider_retry_at != facts.next_retry_at:
         invoice.provider_retry_at = facts.next_retry_at
         changed.append("provider_retry_at")
-    invoice.save(update_fields=changed)
+    row_save(invoice, *changed)
 
 
 def _amount_change(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> bool:
@@ -100,7 +100,7 @@ def _amount_change(invoice: Invoice, amount_minor: int, currency: str, stamp: St
 def invoice_name(invoice: Invoice, provider_invoice_id: str, stamp: Stamp) -> None:
     """The provider's id of an invoice that was so far known only by its payment."""
     invoice.provider_invoice_id = provider_invoice_id
-    invoice.save(update_fields=["provider_invoice_id"])
+    row_save(invoice, "provider_invoice_id")
     record_event(invoice=invoice, kind="invoice.named", stamp=stamp, data={"provider_invoice_id": provider_invoice_id})
 
 
@@ -131,13 +131,20 @@ def invoices_rename(first: Invoice, second: Invoice, stamp: Stamp) -> None:
         setattr(first, field, theirs)
         setattr(second, field, ours)
     for invoice, name in ((second, names[0]), (first, names[1])):
-        invoice.save(update_fields=fields)
+        row_save(invoice, *fields)
         invoice_name(invoice, name, stamp)
+
+
+_LINKED = Compiled(
+    lambda: ProviderPayment.objects.filter(
+        connection=Param("connection"), provider_payment_id=Param("payment")
+    ).values_list("pk", flat=True)
+)
 
 
 def payment_link(invoice: Invoice, payment_id: str) -> None:
     """Remember that a provider's payment belongs to this invoice; the first word stands."""
-    if payment_id:
+    if payment_id and not _LINKED.all(connection=invoice.connection_id, payment=payment_id):
         ProviderPayment.objects.get_or_create(
             connection_id=invoice.connection_id,
             provider_payment_id=payment_id,
@@ -240,7 +247,7 @@ def totals_refresh(invoice: Invoice) -> None:
     A reversed charge (bank return, lost dispute that took effect) no longer counts, neither as paid nor as credited. Of
     one payment no more is taken back than it brought, however many disputes name it and whatever fees they include.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_TOTALS, {"invoice": invoice.pk, "currency": invoice.currency})
         invoice.paid_minor, invoice.refunded_minor, invoice.credited_minor = cursor.fetchone()
 
@@ -260,7 +267,7 @@ def charge_credit(invoice: Invoice, charge: Transaction, stamp: Stamp) -> int:
     if invoice.disputes.filter(attempt__transaction=charge).exclude(status=DisputeStatus.WON).exists():
         raise Conflict("This money is disputed or was returned: it can pay nothing.")
     charge.settles_minor = invoice.due_minor
-    charge.save(update_fields=["settles_minor"])
+    row_save(charge, "settles_minor")
     record_event(
         invoice=invoice,
         kind="transaction.credit",
@@ -357,6 +364,6 @@ def collection_stop_note(*, invoice_pk: int, answer: str, now: datetime) -> None
     customer_lock(customer_pk)
     invoice = invoice_lock(invoice_pk)
     invoice.collection_stopped = fit(Invoice, "collection_stopped", answer)
-    invoice.save(update_fields=["collection_stopped"])
+    row_save(invoice, "collection_stopped")
     stamp = Stamp(actor="system:engine", cause="before our first charge", now=now)
     record_event(invoice=invoice, kind="invoice.collection_stopped", stamp=stamp, data={"answer": answer[:200]})

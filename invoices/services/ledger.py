@@ -1,22 +1,24 @@
 """The only way anything is written into an invoice's history: a legal move and its event, in one transaction."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
+from django.db.models import Model
 from django_fsm import TransitionNotAllowed
 
 from invoices import outbox
 from invoices.chain import Link, link_hash
 from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import assignments, for_no_key_update, prepared_cursor
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
 
 Subject = Invoice | Transaction | Attempt | Dispute
+# A row and the fields of it that are to be written.
+Saves = tuple[Model, Sequence[str]]
 _SUBJECT_TYPE: Mapping[type, str] = {
     Invoice: "invoice",
     Transaction: "transaction",
@@ -68,10 +70,12 @@ def record_event(
     from_state: str = "",
     to_state: str = "",
     data: Mapping[str, Any] | None = None,
+    saves: Saves | None = None,
 ) -> Event:
     """Append one event to the locked invoice's chain and queue it for its consumers.
 
-    `data` is JSON without personal data. Raises LockMissing if the invoice was not locked in this transaction.
+    `data` is JSON without personal data. `saves`: a row and fields of it that are written with the event. Raises
+    LockMissing if the invoice was not locked in this transaction.
     """
     held = getattr(invoice, "lock_held", None)
     if held is None or held is not _this_transaction():
@@ -90,49 +94,78 @@ def record_event(
         occurred_at=stamp.now,
     )
     invoice.last_seq, invoice.last_hash = link.seq, link_hash(invoice.last_hash, link)
-    return _append(invoice, link, [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)])
+    wanted = [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)]
+    return _append(invoice, link, wanted, saves)
 
 
-# A charge writes eight events: the event, the end of its invoice's chain and what its consumers are owed go in one
-# statement.
+# Columns of an event in the order of the statement.
+_WRITTEN = (
+    *("merchant", "invoice", "seq", "subject_type", "subject_id", "kind", "from_state", "to_state"),
+    *("actor", "cause", "data", "occurred_at", "hash"),
+)
+_CHAIN = ("last_seq", "last_hash")
+# A charge writes seven events: the event, what moved, the end of its invoice's chain and what its consumers are owed
+# go in one statement. A row may be updated only once in it.
 _APPEND = """
-WITH chained AS (
-    UPDATE invoices_invoice SET last_seq = %(seq)s, last_hash = %(hash)s WHERE id = %(invoice_id)s
-), event AS (
+WITH {changes}, event AS (
     INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state,
         actor, cause, data, occurred_at, hash)
-    VALUES (%(merchant_id)s, %(invoice_id)s, %(seq)s, %(subject_type)s, %(subject_id)s, %(kind)s, %(from_state)s,
-        %(to_state)s, %(actor)s, %(cause)s, %(data)s, %(occurred_at)s, %(hash)s)
-    RETURNING id, recorded_at
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    RETURNING id, recorded_at, merchant_id
 ), owed AS (
     INSERT INTO invoices_outboxmessage (merchant_id, event_id, consumer, attempts, last_error)
-    SELECT %(merchant_id)s, event.id, consumer, 0, '' FROM event, unnest(%(consumers)s::text[]) consumer
+    SELECT merchant_id, event.id, consumer, 0, '' FROM event, unnest(%s::text[]) consumer
 )
-SELECT id, recorded_at FROM event
+SELECT event.id, recorded_at FROM event, {changed}
 """
 
 
-def _append(invoice: Invoice, link: Link, consumers: Sequence[str]) -> Event:
-    values: dict[str, Any] = {
-        "merchant_id": invoice.merchant_id,
-        "invoice_id": invoice.pk,
-        "seq": link.seq,
-        "subject_type": link.subject_type,
-        "subject_id": link.subject_id,
-        "kind": link.kind,
-        "from_state": link.from_state,
-        "to_state": link.to_state,
-        "actor": link.actor,
-        "cause": link.cause,
-        "occurred_at": link.occurred_at,
-        "hash": invoice.last_hash,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_APPEND, {**values, "data": json.dumps(link.data), "consumers": list(consumers)})
-        pk, recorded_at = cursor.fetchone()
-    event = Event(id=pk, data=link.data, recorded_at=recorded_at, **values)
+def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves | None) -> Event:
+    event = Event(
+        merchant_id=invoice.merchant_id,
+        invoice_id=invoice.pk,
+        seq=link.seq,
+        subject_type=link.subject_type,
+        subject_id=link.subject_id,
+        kind=link.kind,
+        from_state=link.from_state,
+        to_state=link.to_state,
+        actor=link.actor,
+        cause=link.cause,
+        data=link.data,
+        occurred_at=link.occurred_at,
+        hash=invoice.last_hash,
+    )
+    updates, changed = _updates(invoice, saves)
+    names = ", ".join(f"changed{number}" for number in range(len(updates)))
+    with prepared_cursor() as cursor:
+        sql = _APPEND.format(changes=", ".join(updates), changed=names)
+        cursor.execute(sql, [*changed, *assignments(event, _WRITTEN)[1], list(consumers)])
+        told = cursor.fetchone()
+    if told is None:
+        raise NotFound(f"What {link.kind} changes is gone.")
+    event.pk, event.recorded_at = told
     event._state.adding = False
     return event
+
+
+def _updates(invoice: Invoice, saves: Saves | None) -> tuple[list[str], list[Any]]:
+    """The updates of an event's statement and their values: one of the invoice, one more of another row that moves."""
+    chain, ends = assignments(invoice, _CHAIN)
+    if saves is None:
+        sets: list[tuple[Model, str, list[Any]]] = [(invoice, chain, ends)]
+    else:
+        row, fields = saves
+        text, values = assignments(row, fields)
+        if isinstance(row, Invoice) and row.pk == invoice.pk:
+            sets = [(invoice, f"{text}, {chain}", [*values, *ends])]
+        else:
+            sets = [(row, text, values), (invoice, chain, ends)]
+    updates = [
+        f"changed{number} AS (UPDATE {row._meta.db_table} SET {text} WHERE id = %s RETURNING id)"  # noqa: S608 - columns
+        for number, (row, text, _) in enumerate(sets)
+    ]
+    return updates, [value for row, _, values in sets for value in (*values, row.pk)]
 
 
 def move(
@@ -156,7 +189,6 @@ def move(
         raise Conflict(f"{what} {subject.public_id} is {before}: it cannot {name.replace('_', ' ')}.") from error
     for field, value in fields.items():
         setattr(subject, field, value)
-    subject.save(update_fields=["status", *fields])
     subject_type = _SUBJECT_TYPE[type(subject)]
     record_event(
         invoice=invoice,
@@ -167,6 +199,7 @@ def move(
         from_state=before,
         to_state=subject.status,
         data=data,
+        saves=(subject, ["status", *fields]),
     )
 
 

@@ -16,7 +16,7 @@ from providers.base import CustomerFacts
 from providers.guide import Guide, Kind, settings_read
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.crypto import encrypt_json
-from recovery_site.common.db import fit, for_no_key_update
+from recovery_site.common.db import fit, for_no_key_update, row_save
 from recovery_site.common.errors import InvalidInput, NotFound
 
 _CHECK_SECONDS = 10.0
@@ -247,7 +247,7 @@ def customer_describe(customer: Customer, facts: CustomerFacts) -> None:
             setattr(customer, column, value)
             changed.append(column)
     if changed:
-        customer.save(update_fields=changed)
+        row_save(customer, *changed)
 
 
 def connection_require(*, merchant: Merchant, public_id: str) -> Connection:

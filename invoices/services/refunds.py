@@ -23,6 +23,7 @@ from invoices.states import (
     TransactionStatus,
 )
 from providers.base import RefundFacts, RefundStatus
+from recovery_site.common.db import row_save
 from recovery_site.common.scrubbing import scrub_text
 
 # How long a pending refund usually takes at most, where the provider names no date.
@@ -213,7 +214,7 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
         facts.status is RefundStatus.FAILED and attempt.status == AttemptStatus.SUCCEEDED and refund.reversed_at is None
     ):
         refund.reversed_at, refund.failure = stamp.now, scrub_text(facts.failure_reason)[:500]
-        refund.save(update_fields=["reversed_at", "failure"])
+        row_save(refund, "reversed_at", "failure")
         record_event(
             invoice=invoice,
             kind="transaction.refund_reversed",
@@ -233,7 +234,7 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
         refund_awaited(invoice, attempt, facts.id if nameless else "", stamp)
     elif nameless:
         attempt.provider_id = facts.id
-        attempt.save(update_fields=["provider_id"])
+        row_save(attempt, "provider_id")
     if attempt.status not in ATTEMPT_OPEN:
         subject = attempt.public_id
         reviews_close(invoice=invoice, kinds=[ReviewKind.REFUND_STUCK], subject_id=subject, stamp=stamp)

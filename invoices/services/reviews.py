@@ -9,6 +9,7 @@ from django.db import transaction
 from invoices.models import Invoice, ReviewItem
 from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import ReviewKind
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, InvalidInput
 from recovery_site.common.raw import raw_answer
@@ -102,11 +103,16 @@ def review_take(*, item_pk: int, user_pk: int | None, now: datetime) -> None:
         raise Conflict("This question is already answered.")
 
 
+_OPEN = Compiled(
+    lambda: ReviewItem.objects.filter(
+        AnyOf("kind", Param("kinds")), invoice=Param("invoice"), subject_id=Param("subject"), resolved_at__isnull=True
+    )
+)
+
+
 def reviews_close(*, invoice: Invoice, kinds: Sequence[ReviewKind], subject_id: str, stamp: Stamp) -> None:
     """Close open questions that events have answered meanwhile (an unknown attempt that became known)."""
-    for item in ReviewItem.objects.filter(
-        invoice=invoice, kind__in=kinds, subject_id=subject_id, resolved_at__isnull=True
-    ):
+    for item in _OPEN.all(invoice=invoice.pk, kinds=[kind.value for kind in kinds], subject=subject_id):
         item.resolved_at, item.resolution, item.resolved_by = stamp.now, "answered_by_events", stamp.actor
         item.save(update_fields=["resolved_at", "resolution", "resolved_by"])
         record_event(

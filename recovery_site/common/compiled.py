@@ -16,6 +16,8 @@ from django.db.models import BooleanField, Expression, Func, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 from django.db.transaction import TransactionManagementError
 
+from recovery_site.common.db import prepared_cursor
+
 Row = TypeVar("Row")
 
 
@@ -55,7 +57,7 @@ class Compiled(Generic[Row]):
         if queryset.query.select_for_update and bound.connection.get_autocommit():
             raise TransactionManagementError("select_for_update cannot be used outside of a transaction.")
         given = tuple(values[one.name] if isinstance(one, Param) else one for one in params)
-        bound.as_sql = lambda *args, **kwargs: (sql, given)
+        bound.execute_sql = lambda *args, **kwargs: _fetched(sql, given)
         rows = queryset.all()
         rows.query.get_compiler = lambda *args, **kwargs: bound  # type: ignore[method-assign]
         return list(rows)
@@ -69,4 +71,14 @@ class Compiled(Generic[Row]):
         # Compiling asks the connection nothing but whether row locks are allowed now, which each run asks again.
         compiler = queryset.query.get_compiler(using=DEFAULT_DB_ALIAS)
         sql, params = compiler.as_sql()
+        # What each column has to pass through is the same at every run, too.
+        converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
+        compiler.get_converters = lambda expressions: converters
         return queryset, compiler, sql, params
+
+
+def _fetched(sql: str, given: Sequence[Any]) -> list[list[tuple[Any, ...]]]:
+    """The rows in one chunk, as a compiler gives them."""
+    with prepared_cursor() as cursor:
+        cursor.execute(sql, given)
+        return [cursor.fetchall()]

@@ -1,12 +1,71 @@
 """Small database pieces shared by the apps: tenant keys, row locks, the transaction id column."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, TypeVar
 
-from django.db import models
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db.backends.postgresql.base import ServerBindingCursor
+from django.db.backends.utils import CursorWrapper
 from django.db.migrations import RunSQL
 from django.db.models import Func, Model, QuerySet
 
 ModelT = TypeVar("ModelT", bound=Model)
+
+
+_Binding: Any = ServerBindingCursor
+
+
+class _PreparedCursor(_Binding):  # type: ignore[misc]  # the stubs do not know this class
+    """Django logs what stands in `_query`, which the driver leaves empty for statements that are prepared."""
+
+    def _get_prepared(self, pgq: Any, prepare: bool | None = None) -> Any:
+        self._query = pgq
+        return super()._get_prepared(pgq, prepare)
+
+
+# Executions of a statement on a connection before PostgreSQL keeps its plan, and how many plans it keeps.
+_PREPARE_FROM, _PREPARED_AT_MOST = 2, 300
+
+
+def prepared_cursor() -> CursorWrapper:
+    """A cursor for statements that run many times: PostgreSQL parses and plans each only once per connection.
+
+    Values go beside the statement and not into it, so each needs a place whose type PostgreSQL can tell.
+    """
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    database.close_if_health_check_failed()
+    database.ensure_connection()
+    driver = database.connection
+    if settings.PREPARED_STATEMENTS and driver.prepare_threshold is None:
+        driver.prepare_threshold, driver.prepared_max = _PREPARE_FROM, _PREPARED_AT_MOST
+    with database.wrap_database_errors:
+        cursor: CursorWrapper = database._prepare_cursor(_PreparedCursor(driver))
+    return cursor
+
+
+def assignments(row: Model, names: Sequence[str]) -> tuple[str, list[Any]]:
+    """`"column" = %s, ...` of these fields, and what stands in them now: an UPDATE without asking Django each time."""
+    fields, text = _assigned(type(row), tuple(names))
+    database = connections[DEFAULT_DB_ALIAS]
+    return text, [field.get_db_prep_save(getattr(row, field.attname), database) for field in fields]
+
+
+@cache
+def _assigned(model: type[Model], names: tuple[str, ...]) -> tuple[list[Any], str]:
+    fields: list[Any] = [model._meta.get_field(name) for name in names]
+    return fields, ", ".join(f'"{field.column}" = %s' for field in fields)
+
+
+def row_save(row: Model, *names: str) -> None:
+    """As `save(update_fields=names)`, for what is written all the time; no expressions. Raises DatabaseError if the row
+    is gone."""
+    text, values = assignments(row, names)
+    with prepared_cursor() as cursor:
+        cursor.execute(f'UPDATE "{row._meta.db_table}" SET {text} WHERE id = %s', [*values, row.pk])  # noqa: S608 - names of columns
+        if cursor.rowcount != 1:
+            raise DatabaseError(f"{row._meta.label} {row.pk} is gone.")
 
 
 def for_no_key_update(queryset: QuerySet[ModelT]) -> QuerySet[ModelT]:

@@ -39,6 +39,7 @@ from retries.services.gates import (
     gate_no_connection,
     gate_note,
 )
+from tokens.mirror import mirrored_together
 
 log = structlog.get_logger()
 # How long a provider call is taken to last at least; a client with a longer time-out says so itself.
@@ -116,7 +117,7 @@ def retries_drain(
     size = threads or settings.RETRY_THREADS
     most = min(2 * size, max(1, int(size * (lease / timeout - 1))))
     counts, again = DrainCounts(), set[int]()
-    with Crew[Claim, _Worked](size, lambda claim: _work(claim, this), "retry") as crew:
+    with mirrored_together() as mirror, Crew[Claim, _Worked](size, lambda claim: _work(claim, this), "retry") as crew:
         while True:
             room = most - crew.open
             if room >= most // 4 and keep_going():
@@ -129,6 +130,7 @@ def retries_drain(
                     continue
                 break
             worked = crew.take()
+            mirror()
             counts.claimed += worked.counted
             if worked.outcome is not None:
                 setattr(counts, worked.outcome, getattr(counts, worked.outcome) + 1)

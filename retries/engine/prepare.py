@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import connection as database
 from django.db import transaction
 from django.utils.functional import cached_property
 
@@ -20,7 +19,7 @@ from invoices.states import (
 )
 from providers.base import ChargeRequest
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, prepared_cursor, row_save
 from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
@@ -106,7 +105,7 @@ def attempt_postpone(claim: Claim, *, until: datetime, why: str, now: datetime) 
 def _schedule_again(job: RetryJob, due_at: datetime) -> None:
     job.schedule()
     job.due_at, job.claim_token, job.lease_until = due_at, None, None
-    job.save(update_fields=["status", "due_at", "claim_token", "lease_until"])
+    row_save(job, "status", "due_at", "claim_token", "lease_until")
 
 
 _JOB = Compiled(lambda: for_no_key_update(RetryJob.objects.filter(pk=Param("pk"))))
@@ -255,7 +254,7 @@ def _facts(job: RetryJob) -> _Facts:
         "invoice": job.invoice_id,
         "merchant": job.merchant_id,
     }
-    with database.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_FACTS, values)
         return _Facts(*cursor.fetchone())
 
@@ -312,7 +311,7 @@ def _commit(
         stamp,
     )
     job.attempt, job.lease_until = attempt, lease_until
-    job.save(update_fields=["attempt", "lease_until"])
+    row_save(job, "attempt", "lease_until")
     case = open_case(invoice)
     if case is not None:
         case_set_step(case, invoice, NextStep.SENDING, lease_until, "A charge is being sent right now.", stamp)

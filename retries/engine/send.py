@@ -3,7 +3,6 @@
 from datetime import datetime, timedelta
 
 import structlog
-from django.db import connection as database
 from django.db import transaction
 
 from invoices.models import Attempt
@@ -14,7 +13,7 @@ from invoices.services.reviews import review_open
 from invoices.states import ATTEMPT_FINISHED, AttemptStatus, Origin, ReviewKind
 from providers.base import ChargeResult, DeclineFacts, Outcome, ProviderUncertain
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, prepared_cursor
 from retries.engine.prepare import Prepared
 from retries.locking import Scope, scope_lock
 from retries.services import outcomes
@@ -39,7 +38,7 @@ WHERE attempt.id = %(attempt)s
 
 def may_send(attempt_pk: int, *, send_by: datetime) -> bool:
     """Whether the committed attempt may go out at this very moment; no lock is taken, the call follows at once."""
-    with database.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_MAY_SEND, {"send_by": send_by, "attempt": attempt_pk})
         (answer,) = cursor.fetchone()
     return bool(answer)
@@ -84,7 +83,11 @@ def _other_amount(attempt: Attempt, answer: ChargeResult) -> str:
     return f"amount {amount} instead of {attempt.amount_minor}"
 
 
-_ATTEMPT = Compiled(lambda: for_no_key_update(Attempt.objects.filter(pk=Param("pk"))))
+_OWNERS = Compiled(
+    lambda: Attempt.objects.filter(pk=Param("pk")).values_list("customer_id", "invoice_id", "connection__provider")
+)
+# With its charge, which nobody changes without the locks that are held by then.
+_ATTEMPT = Compiled(lambda: for_no_key_update(Attempt.objects.filter(pk=Param("pk")).select_related("transaction")))
 
 
 def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> AttemptStatus:
@@ -92,9 +95,7 @@ def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, 
 
     Returns the attempt's status afterwards.
     """
-    customer_pk, invoice_pk, provider = Attempt.objects.values_list(
-        "customer_id", "invoice_id", "connection__provider"
-    ).get(pk=attempt_pk)
+    ((customer_pk, invoice_pk, provider),) = _OWNERS.all(pk=attempt_pk)
     with transaction.atomic():
         scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
         (attempt,) = _ATTEMPT.all(pk=attempt_pk)

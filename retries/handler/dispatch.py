@@ -52,7 +52,7 @@ def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now
     if account and event.account and event.account != account:
         return Handled(effect=False, reason="The event is about another account than the one of this connection.")
     stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):  # who calls this in a transaction of its own takes all of it back
         if billers := billers_of(connection):
             event, owner = for_biller(event, connection, billers)
             if owner == connection:

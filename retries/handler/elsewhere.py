@@ -6,6 +6,7 @@ from datetime import timedelta
 from invoices.models import BillerNote, Connection
 from invoices.states import ConnectionMode, NoteStatus, TransactionKind
 from providers.base import EventKind, PaymentEvent
+from recovery_site.common.compiled import Compiled, Param
 from retries.handler.resolve import EventWaits, attempt_find
 
 _PATIENCE = timedelta(minutes=1)
@@ -17,7 +18,10 @@ def billers_of(connection: Connection) -> list[Connection]:
     """The billing systems whose invoices are charged through this account; only watched accounts may be gateways."""
     if connection.mode != ConnectionMode.OBSERVE:
         return []
-    return list(connection.billers.order_by("pk"))
+    return _BILLERS.all(gateway=connection.pk)
+
+
+_BILLERS = Compiled(lambda: Connection.objects.filter(gateway=Param("gateway")).order_by("pk"))
 
 
 def for_biller(event: PaymentEvent, gateway: Connection, billers: list[Connection]) -> tuple[PaymentEvent, Connection]:

@@ -30,7 +30,7 @@ from providers.base import (
     PaymentEvent,
     PaymentFacts,
 )
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, row_save
 from retries.engine.send import differences, mismatch_review
 from retries.handler.disputes import dispute_take_in
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at
@@ -245,7 +245,7 @@ def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
         attempt.token_id, attempt.card_id = entry.method.token_pk, entry.method.card_pk
         fields += ["token", "card"]
     if fields:
-        attempt.save(update_fields=fields)
+        row_save(attempt, *fields)
     return learned
 
 
@@ -338,7 +338,7 @@ def report_decline(
         case = case_ensure(scope, opened_at=opened_at(failed_at, stamp.now), stamp=stamp)
         if (nameless and scope.invoice.provider_invoice_id is None) or codeless:
             case.hold_until = failed_at + JOIN_WITHIN
-            case.save(update_fields=["hold_until"])
+            row_save(case, "hold_until")
     outcomes.charge_was_declined(
         scope,
         attempt,

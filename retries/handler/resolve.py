@@ -10,6 +10,7 @@ from invoices.services.billing import SUPERSEDED
 from invoices.services.parties import customer_ensure
 from invoices.states import INVOICE_OPEN, Origin, TransactionKind
 from providers.base import DisputeFacts, PaymentEvent, PaymentFacts, RefundFacts
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.errors import RecoveryError
 from tokens.models import Token
 
@@ -63,7 +64,7 @@ def attempt_find(event: PaymentEvent, connection: Connection) -> Attempt | None:
         ours = ours.filter(kind=TransactionKind.CHARGE)
         if payment.reference and (found := ours.filter(public_id=payment.reference).first()):
             return found
-        if payment.charge_id and (found := ours.filter(provider_id=payment.charge_id).first()):
+        if payment.charge_id and (found := _BY_CHARGE.first(connection=connection.pk, charge=payment.charge_id)):
             return found
     if event.idempotency_key and not (event.dispute or event.refunds):
         # What our own request has caused; a charge that has a name of its own is another one.
@@ -107,19 +108,34 @@ def _paid_attempt(facts: DisputeFacts | RefundFacts, connection: Connection) -> 
 
 
 def _invoice(event: PaymentEvent, connection: Connection) -> Invoice | None:
-    invoices = Invoice.objects.filter(connection=connection)
     names = []
     if event.invoice is not None:
         names.append(event.invoice.id)
     if event.payment is not None and event.payment.invoice_id:
         names.append(event.payment.invoice_id)
-    if names and (found := invoices.filter(provider_invoice_id=names[0]).first()):
+    if names and (found := _BY_NAME.first(connection=connection.pk, name=names[0])):
         return found
     for payment_id in _payment_ids(event):
-        linked = ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment_id)
-        if (link := linked.select_related("invoice").first()) is not None:
+        if (link := _BY_PAYMENT.first(connection=connection.pk, payment=payment_id)) is not None:
             return link.invoice
     return None
+
+
+_BY_CHARGE = Compiled(
+    lambda: (
+        Attempt.objects.filter(connection=Param("connection"), kind=TransactionKind.CHARGE, provider_id=Param("charge"))
+        .select_related("invoice")
+        .order_by("pk")[:1]
+    )
+)
+_BY_NAME = Compiled(
+    lambda: Invoice.objects.filter(connection=Param("connection"), provider_invoice_id=Param("name"))[:1]
+)
+_BY_PAYMENT = Compiled(
+    lambda: ProviderPayment.objects.filter(
+        connection=Param("connection"), provider_payment_id=Param("payment")
+    ).select_related("invoice")[:1]
+)
 
 
 def _payment_ids(event: PaymentEvent) -> list[str]:

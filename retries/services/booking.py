@@ -13,7 +13,7 @@ from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import reviews_close
 from invoices.states import ReviewKind, TransactionKind, Trigger
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, row_save
 from retries.decisions import SWAP_ADVANTAGE
 from retries.locking import Scope, open_case
 from retries.models import Case, RetryJob
@@ -78,14 +78,12 @@ def job_book(
 def _job_of(invoice: Invoice, charge: Transaction) -> RetryJob | None:
     """The open job of this charge, locked; an open job of a replaced charge is canceled."""
     found = None
-    for job in RetryJob.objects.select_for_update(no_key=True).filter(
-        invoice=invoice, kind=TransactionKind.CHARGE, status__in=JOB_OPEN
-    ):
+    for job in _OPEN_JOBS.all(invoice=invoice.pk):
         if job.transaction_id == charge.pk:
             found = job
         else:
             job.cancel()
-            job.save(update_fields=["status"])
+            row_save(job, "status")
     return found
 
 
@@ -134,7 +132,7 @@ def _may_demote(holder: RetryJob, due_at: datetime, urgent: bool) -> bool:
 def _demote(holder: RetryJob, winner: Invoice, stamp: Stamp) -> None:
     locked = invoice_lock(holder.invoice_id)
     holder.queue()
-    holder.save(update_fields=["status"])
+    row_save(holder, "status")
     case = open_case(locked)
     if case is not None:
         case_set_step(
@@ -161,7 +159,7 @@ def job_end(scope: Scope, stamp: Stamp, *, exhausted: bool = False, done: bool =
         else:
             _answered(job, scope.invoice, stamp)
             job.cancel()
-        job.save(update_fields=["status"])
+        row_save(job, "status")
     slot_release(scope, stamp)
 
 
@@ -176,10 +174,10 @@ def job_park(scope: Scope, stamp: Stamp, why: str) -> None:
             job.queue()
             job.claim_token, job.lease_until = None, None
             # A move of its own: the state table leads from RUNNING to PAUSED only by way of the queue.
-            job.save(update_fields=["status", "claim_token", "lease_until"])
+            row_save(job, "status", "claim_token", "lease_until")
         job.pause()
         job.why = why[:500]
-        job.save(update_fields=["status", "why"])
+        row_save(job, "status", "why")
     slot_release(scope, stamp)
 
 
@@ -198,7 +196,7 @@ def slot_release(scope: Scope, stamp: Stamp, *, besides: RetryJob | None = None)
     locked = scope.invoice if queued.invoice_id == scope.invoice.pk else invoice_lock(queued.invoice_id)
     queued.due_at = max(queued.due_at, stamp.now)
     queued.schedule()
-    queued.save(update_fields=["status", "due_at"])
+    row_save(queued, "status", "due_at")
     case = open_case(locked)
     if case is not None:
         case_set_step(case, locked, NextStep.BOOKED, queued.due_at, queued.why, stamp)

@@ -11,6 +11,8 @@ from django.db.models import Max
 from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import AttemptStatus, InvoiceStatus, Origin
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import row_save
 from recovery_site.common.errors import Conflict
 from retries.classification import Classification
 from retries.locking import Scope, open_case
@@ -91,9 +93,12 @@ def case_past(
     case_close(scope, case, end, reason=reason, stamp=stamp, attempt=first)
 
 
+_NEWEST_POLICY = Compiled(lambda: PolicyVersion.objects.filter(merchant=Param("merchant")).order_by("-version")[:1])
+
+
 def policy_version_current(merchant_id: int) -> PolicyVersion:
     """The merchant's newest policy; a merchant without one gets the shipped preset as version 1."""
-    newest = PolicyVersion.objects.filter(merchant_id=merchant_id).order_by("-version").first()
+    newest = _NEWEST_POLICY.first(merchant=merchant_id)
     if newest is not None:
         return newest
     version, _ = PolicyVersion.objects.get_or_create(
@@ -141,7 +146,7 @@ def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | No
     case.category, case.code = verdict.category.value, code[:100]
     case.first_category = case.first_category or case.category
     case.first_code = case.first_code or case.code
-    case.save(update_fields=["failure", "category", "code", "first_category", "first_code"])
+    row_save(case, "failure", "category", "code", "first_category", "first_code")
 
 
 def case_set_step(
@@ -158,7 +163,6 @@ def case_set_step(
     if (case.next_step, case.next_step_at, case.why) == (step, at, why[:500]):
         return
     case.next_step, case.next_step_at, case.why = step, at, why[:500]
-    case.save(update_fields=["next_step", "next_step_at", "why"])
     record_event(
         invoice=invoice,
         kind="case.planned",
@@ -171,6 +175,7 @@ def case_set_step(
             "why": case.why,
             **({"considered": list(tokens)} if tokens else {}),
         },
+        saves=(case, ["next_step", "next_step_at", "why"]),
     )
 
 
@@ -198,7 +203,6 @@ def case_close(
         case.recovered_minor = max(0, case.amount_minor - credited_minor)
         case.recovered_by = _recovered_by(attempt)
         fields += ["recovered_minor", "recovered_by"]
-    case.save(update_fields=fields)
     record_event(
         invoice=scope.invoice,
         kind="case.closed",
@@ -208,6 +212,7 @@ def case_close(
         from_state=before,
         to_state=case.status,
         data={"reason": reason, "recovered_by": case.recovered_by, "amount_minor": case.amount_minor},
+        saves=(case, fields),
     )
 
 
@@ -221,4 +226,7 @@ def _recovered_by(attempt: Attempt | None) -> str:
 
 
 def latest_case(invoice: Invoice) -> Case | None:
-    return Case.objects.filter(invoice=invoice).order_by("-id").first()
+    return _LATEST.first(invoice=invoice.pk)
+
+
+_LATEST = Compiled(lambda: Case.objects.filter(invoice=Param("invoice")).order_by("-id")[:1])

@@ -37,6 +37,7 @@ from invoices.states import (
 )
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
+from recovery_site.common.db import row_save
 from recovery_site.common.errors import Conflict
 from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
 from retries.classification.types import Overrides
@@ -246,7 +247,7 @@ def decline_was_named(
     if case is not None and case.hold_until is not None and scope.invoice.provider_invoice_id is not None:
         # Both halves are known now: the invoice by name, the failure by its code.
         case.hold_until = None
-        case.save(update_fields=["hold_until"])
+        row_save(case, "hold_until")
     _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
 
 
@@ -340,7 +341,7 @@ def _paid_by_another(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
     """What the biller told while our charge was in doubt is booked now that ours was not the payment."""
     told = attempt.decision["told_paid"]
     attempt.decision = {name: value for name, value in attempt.decision.items() if name != "told_paid"}
-    attempt.save(update_fields=["decision"])
+    row_save(attempt, "decision")
     invoice_was_paid(
         scope,
         stamp.because("told paid while our charge was in doubt"),

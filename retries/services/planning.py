@@ -20,6 +20,8 @@ from invoices.states import (
     TransactionStatus,
     Trigger,
 )
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import row_save
 from retries.decisions import Allowance, Failure, Plan, Situation, decide, retry_instant
 from retries.locking import Scope
 from retries.models import Case
@@ -110,14 +112,20 @@ def _allowance(case: Case, failure: Failure, customer: Customer) -> Allowance:
     )
 
 
+_CONNECTION = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).select_related("gate"))
+_FLIGHT = Compiled(
+    lambda: (
+        Attempt.objects.filter(invoice=Param("invoice"), kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT))
+        .order_by("pk")
+        .only("status", "expected_by", "next_check_at")[:1]
+    )
+)
+
+
 def _situation(scope: Scope, case: Case, now: datetime, not_before: datetime | None) -> Situation:
     invoice = scope.invoice
-    connection = Connection.objects.select_related("gate").get(pk=invoice.connection_id)
-    flight = (
-        Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status__in=list(_IN_FLIGHT))
-        .only("status", "expected_by", "next_check_at")
-        .first()
-    )
+    (connection,) = _CONNECTION.all(pk=invoice.connection_id)
+    flight = _FLIGHT.first(invoice=invoice.pk)
     waits = [instant for instant in (not_before, case.hold_until) if instant is not None]
     return Situation(
         now=now,
@@ -156,14 +164,14 @@ def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list
         job_park(scope, stamp, plan.why)
         if not case.paused_by:
             case.paused_by = "configuration"
-            case.save(update_fields=["paused_by"])
+            row_save(case, "paused_by")
     else:
         job_end(scope, stamp, exhausted=plan.exhausted)
         if plan.exhausted:
             _charge_end(scope.invoice, plan, stamp)
     if plan.exhausted and case.exhausted_at is None:
         case.exhausted_at = stamp.now
-        case.save(update_fields=["exhausted_at"])
+        row_save(case, "exhausted_at")
         alert(scope.invoice, "exhausted", "No further automatic retry is possible for this invoice.", stamp)
     if plan.limits_exhausted:
         _tell_limits(scope.invoice, case, options, stamp)

@@ -1,11 +1,13 @@
 """The customer's slot as others see it: who holds it, and the way to take it from a holder that got stuck."""
 
+from collections.abc import Mapping, Sequence
+
 from django.db import transaction
 
 from invoices.services.ledger import Stamp, invoice_lock, record_event
 from invoices.services.parties import customer_lock
 from invoices.states import AttemptStatus, TransactionKind
-from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict
 from retries.locking import Scope, open_case
@@ -19,15 +21,15 @@ from tokens.services import cards_lock
 
 _HOLDING = Compiled(
     lambda: RetryJob.objects.filter(
-        customer=Param("customer"), kind=TransactionKind.CHARGE, status__in=JOB_SLOT
-    ).values_list("transaction__public_id", "due_at")[:1]
+        AnyOf("customer_id", Param("customers")), kind=TransactionKind.CHARGE, status__in=JOB_SLOT
+    ).values_list("customer_id", "transaction__public_id", "due_at")
 )
 
 
-def slot_now(customer_pk: int) -> SlotHolder | None:
-    """Who holds the slot, read without a lock."""
-    row = _HOLDING.first(customer=customer_pk)
-    return SlotHolder(*row) if row else None
+def slots_now(customer_pks: Sequence[int]) -> Mapping[int, SlotHolder]:
+    """Who holds the slots of these customers, read without a lock; free ones are missing."""
+    rows = _HOLDING.all(customers=list(customer_pks))
+    return {customer: SlotHolder(owner, until) for customer, owner, until in rows}
 
 
 @transaction.atomic

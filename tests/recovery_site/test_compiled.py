@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Value
 from django.db.transaction import TransactionManagementError
 
 from accounts.models import Merchant
 from recovery_site.common.compiled import AnyOf, Compiled, Param
-from recovery_site.common.db import for_no_key_update
+from recovery_site.common.db import for_no_key_update, row_save
 from tests.console.world import NOW, World
 from tokens.models import Card, Token
 
@@ -94,3 +95,29 @@ def test_each_thread_uses_its_own_connection() -> None:
         thread.start()
         thread.join()
     assert answers == [0], "the other thread looked through this one's open transaction"
+
+
+def _kept_plans() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        return [statement for (statement,) in cursor.fetchall()]
+
+
+def test_postgresql_keeps_the_plan_of_what_runs_often_unless_the_setting_says_no(settings: Any) -> None:
+    often = Compiled(lambda: Merchant.objects.filter(name=Param("name"), pk__gt=-77))
+    for kept, allowed in ((0, False), (1, True)):
+        connection.close()
+        settings.PREPARED_STATEMENTS = allowed
+        for number in range(5):
+            often.all(name=str(number))
+        assert sum("accounts_merchant" in plan for plan in _kept_plans()) == kept
+
+
+def test_row_save_writes_the_named_fields_alone_and_notices_a_row_that_is_gone() -> None:
+    merchant = Merchant.objects.create(name="before")
+    merchant.name, merchant.timezone = "after", "Asia/Tokyo"
+    row_save(merchant, "name")
+    assert (Merchant.objects.get().name, Merchant.objects.get().timezone) == ("after", "UTC")
+    Merchant.objects.all().delete()
+    with pytest.raises(DatabaseError, match="is gone"):
+        row_save(merchant, "name")

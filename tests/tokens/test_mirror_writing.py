@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 import redis
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from invoices.models import Customer, Invoice, Transaction
 from retries.models import RetryJob
@@ -20,12 +21,13 @@ from tokens.mirror import (
     mirror_counters,
     mirror_customer,
     mirror_rebuild,
+    mirrored_together,
     tokens_select,
 )
 from tokens.mirror.breaker import Breaker
 from tokens.mirror.client import slot_extend, slot_release
 from tokens.mirror.keys import CustomerKeys, customer_keys
-from tokens.mirror.loading import CustomerImage, customer_image
+from tokens.mirror.loading import CustomerImage, customer_images
 from tokens.mirror.packing import pack_nothing
 from tokens.models import Token
 from tokens.states import TokenStatus
@@ -171,6 +173,47 @@ def test_a_redis_that_is_down_fails_nobody(world: World, server: redis.Redis, se
     assert server.keys() == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_mirrors_many_customers_at_once_and_at_the_latest_when_it_ends(
+    book: Book, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tokens.mirror.writing._SECONDS", 3600.0)
+    customers = [book.customer(f"cus_{number}") for number in range(60)]
+    for customer in customers:
+        book.token(customer)
+    server.flushdb()
+
+    def change(some: list[Customer]) -> None:
+        with transaction.atomic():
+            for customer in some:
+                mirror_after_commit(customer.pk)
+
+    asked = []
+    with mirrored_together() as step:
+        for some, written in ((customers[:1], False), (customers[:49], False), (customers[:50], True)):
+            change(some)
+            with CaptureQueriesContext(connection) as queries:
+                step()
+            asked.append(len(queries))
+            assert bool(server.keys()) is written
+        assert asked[:2] == [0, 0]
+        server.flushdb()
+        change(customers[50:51])
+    assert len(server.keys(f"{book.keys(customers[50]).tokens}")) == 1
+    with CaptureQueriesContext(connection) as one:
+        change(customers[51:52])
+    assert asked[2] <= len(one) + 1, "fifty cost more questions than one"
+
+    def interrupted() -> None:
+        with mirrored_together():
+            change(customers[52:53])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert server.exists(book.keys(customers[52]).tokens), "an error in the drain loses nothing"
+
+
 def test_others_who_share_the_card_are_mirrored_too(world: World, server: redis.Redis):
     mine = world.fail(customer="cus_ann", fingerprint="shared", token="tok_a", network="amex")
     theirs = world.fail(customer="cus_bob", fingerprint="shared", token="tok_b", network="amex")
@@ -180,6 +223,11 @@ def test_others_who_share_the_card_are_mirrored_too(world: World, server: redis.
     warm = ask(tokens_select, mine, world.at, owner=owner)
     assert (warm.warm, [one.allowed_at for one in warm.tokens]) == (True, [world.at + DAY])
     assert keys_of(theirs) != keys_of(mine)
+
+
+def image_of(customer: Customer) -> CustomerImage:
+    (image,) = customer_images([customer.pk], now=NOW)
+    return image
 
 
 # --- size -----------------------------------------------------------------------------------------------------------
@@ -192,7 +240,7 @@ def test_a_customer_with_two_tokens_of_fifteen_tries_takes_less_than_two_kilobyt
         token = book.token(customer, added_by_payment_id="pi_3MtwBwLkdIwHu7ix28a3tqPa")
         book.tries(token, invoice, [NOW - number * 2 * DAY for number in range(15)], raw_code="insufficient_funds")
     put_owner = "txn_01kbxxxxxxxxxxxxxxxxxxxxxxxx"
-    assert put(customer_image(customer.pk, now=NOW), put_owner) == [1]
+    assert put(image_of(customer), put_owner) == [1]
     sizes = {key: server.memory_usage(key) for key in server.scan_iter()}
     assert len(sizes) == 3
     assert sum(sizes.values()) < 2_048, sizes
@@ -205,9 +253,9 @@ def test_the_older_of_two_readers_cannot_overwrite_the_newer(book: Book, server:
     customer = book.customer()
     first, second = book.token(customer), book.token(customer)
     invoice = book.invoice(customer)
-    older = customer_image(customer.pk, now=NOW)
+    older = image_of(customer)
     Token.objects.filter(pk=second.pk).update(status=TokenStatus.DECLINED)
-    newer = customer_image(customer.pk, now=NOW)
+    newer = image_of(customer)
 
     # Without the versions: whoever writes last wins, and the update of the second token is lost.
     assert (put(newer), server.delete(older.keys.budget), put(older)) == ([1], 1, [1])
@@ -221,10 +269,10 @@ def test_the_older_of_two_readers_cannot_overwrite_the_newer(book: Book, server:
 def test_an_outdated_writer_is_counted(book: Book, monkeypatch: pytest.MonkeyPatch):
     customer = book.customer()
     book.token(customer)
-    image = customer_image(customer.pk, now=NOW)
+    image = image_of(customer)
     assert mirror_customer(customer.pk)
     before = mirror_counters()
-    monkeypatch.setattr("tokens.mirror.writing.customer_image", lambda pk, now: image)
+    monkeypatch.setattr("tokens.mirror.writing.customer_images", lambda pks, now: [image])
     assert mirror_customer(customer.pk)
     after = mirror_counters()
     assert (after["outdated"] - before["outdated"], after["written"] - before["written"]) == (1, 0)
@@ -263,7 +311,7 @@ def test_foreign_content_is_replaced_from_postgresql_and_logged(
 def test_a_version_from_nowhere_does_not_lock_postgresql_out(book: Book, server: redis.Redis):
     customer = book.customer()
     token, invoice = book.token(customer), book.invoice(customer)
-    image = customer_image(customer.pk, now=NOW)
+    image = image_of(customer)
     server.set(image.keys.budget, pack_nothing(10**15))
     before = mirror_counters()["repaired"]
     assert mirror_customer(customer.pk)
@@ -309,7 +357,7 @@ def test_only_its_owner_keeps_or_gives_back_the_slot(book: Book, server: redis.R
 def test_a_stale_writer_neither_takes_nor_frees_the_slot(book: Book, server: redis.Redis):
     customer = book.customer()
     book.token(customer)
-    older, newer = (customer_image(customer.pk, now=NOW) for _ in range(2))
+    older, newer = (image_of(customer) for _ in range(2))
     assert put(newer, "txn_ann") == [1]
     for owner in ("txn_bob", ""):
         assert put(older, owner) == [0]

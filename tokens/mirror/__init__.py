@@ -14,5 +14,6 @@ from tokens.mirror.writing import MirrorUnavailable as MirrorUnavailable
 from tokens.mirror.writing import mirror_after_commit as mirror_after_commit
 from tokens.mirror.writing import mirror_customer as mirror_customer
 from tokens.mirror.writing import mirror_rebuild as mirror_rebuild
+from tokens.mirror.writing import mirrored_together as mirrored_together
 from tokens.mirror.writing import slot_entry_keep as slot_entry_keep
 from tokens.mirror.writing import slot_entry_refute as slot_entry_refute

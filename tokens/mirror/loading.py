@@ -1,4 +1,4 @@
-"""What PostgreSQL says about one customer, in the form Redis holds it."""
+"""What PostgreSQL says about customers, in the form Redis holds it."""
 
 import json
 from collections import Counter, defaultdict
@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from invoices.models import Attempt, Invoice
 from invoices.states import AttemptStatus, TransactionKind
 from recovery_site.common.compiled import AnyOf, Compiled, Param
+from recovery_site.common.db import prepared_cursor
 from tokens.budgets import AttemptMark
 from tokens.mirror.keys import CustomerKeys, customer_keys
 from tokens.mirror.packing import MAX_INVOICES, History, NotPackable, PackedToken, pack_history, pack_nothing
@@ -29,7 +28,9 @@ from tokens.selectors import (
 from tokens.states import TokenStatus
 
 GroupedCard = tuple[int, UUID]
-_TOKENS = Compiled(lambda: Token.objects.filter(customer=Param("customer")).select_related("card").order_by("pk"))
+_TOKENS = Compiled(
+    lambda: Token.objects.filter(AnyOf("customer_id", Param("customers"))).select_related("card").order_by("pk")
+)
 _IN_GROUPS = Compiled(
     lambda: Card.objects.filter(AnyOf("budget_group", Param("groups"))).values_list("pk", "budget_group")
 )
@@ -41,27 +42,56 @@ _SLACK = timedelta(days=1)
 class CustomerImage:
     """The values of a customer's keys but the slot. `statuses`: JSON by public token id."""
 
+    customer_pk: int
     keys: CustomerKeys
     version: int
     statuses: Mapping[str, str]
     budget: bytes
 
 
-def customer_image(customer_pk: int, *, now: datetime) -> CustomerImage | None:
-    """Read one customer, without locks; None if there is no such customer.
+def customer_images(customer_pks: Sequence[int], *, now: datetime) -> list[CustomerImage]:
+    """Read customers, without locks and with the same few queries whatever their number; those that exist.
 
-    The version is taken first: whoever has a higher one has read what this one has read, or newer. `now` only
+    The versions are taken first: whoever has a higher one has read what this one has read, or newer. `now` only
     bounds how far back history is read, should the newest attempt be dated in the future.
     """
-    names = _names(customer_pk)
-    if names is None:
-        return None
-    version, connection_id, customer_id = names
-    tokens = _TOKENS.all(customer=customer_pk)
-    cards = _IN_GROUPS.all(groups=list({token.card.budget_group for token in tokens}))
-    since = _since(cards, now)
+    named = _names(customer_pks)
+    tokens: dict[int, list[Token]] = {pk: [] for pk, *_ in named}
+    for token in _TOKENS.all(customers=list(tokens)):
+        tokens[token.customer_id].append(token)
+    cards: dict[UUID, list[int]] = defaultdict(list)
+    for pk, group in _IN_GROUPS.all(groups=list({one.card.budget_group for each in tokens.values() for one in each})):
+        cards[group].append(pk)
+    newest = _newest(cards)
+    since = min(newest.values(), default=now)
     columns = ("token_id", "raw_code", "category")
-    rows = mark_rows([pk for pk, _ in cards], since, more=columns) if since else []
+    rows = mark_rows(list(newest), _reach(since, now), more=columns) if newest else []
+    by_card: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        by_card[row[0]].append(row)
+    images = []
+    for pk, version, connection_id, customer_id in named:
+        groups = {token.card.budget_group for token in tokens[pk]}
+        own = [(card, group) for group in groups for card in cards[group]]
+        image = _image(pk, version, tokens[pk], own, newest, by_card, now)
+        images.append(CustomerImage(pk, customer_keys(connection_id, customer_id), version, *image))
+    return images
+
+
+def _image(
+    customer_pk: int,
+    version: int,
+    tokens: Sequence[Token],
+    cards: Sequence[GroupedCard],
+    newest: Mapping[int, datetime],
+    by_card: Mapping[int, Sequence[Any]],
+    now: datetime,
+) -> tuple[Mapping[str, str], bytes]:
+    """The statuses and the packed budget of one customer, whose groups' cards these are."""
+    instants = [newest[pk] for pk, _ in cards if pk in newest]
+    since = _reach(max(instants), now) if instants else None
+    rows = [row for pk, _ in cards for row in by_card.get(pk, ()) if since is not None and row[1] > since]
+    rows.sort(key=lambda row: row[1])
     history = History(
         since=since,
         tokens=_packed(tokens),
@@ -73,40 +103,43 @@ def customer_image(customer_pk: int, *, now: datetime) -> CustomerImage | None:
         budget = pack_history(history, version)
     except NotPackable:
         budget = pack_nothing(version)
-    return CustomerImage(customer_keys(connection_id, customer_id), version, _statuses(tokens, rows, version), budget)
+    return _statuses(tokens, rows, version), budget
 
 
-def _names(customer_pk: int) -> tuple[int, str, str] | None:
-    with connection.cursor() as cursor:
+def _names(customer_pks: Sequence[int]) -> list[tuple[int, int, str, str]]:
+    with prepared_cursor() as cursor:
         cursor.execute(
-            "SELECT nextval('tokens_mirror_version'), connection.public_id, customer.connector_customer_id"
+            "SELECT customer.id, nextval('tokens_mirror_version'), connection.public_id, customer.connector_customer_id"
             " FROM invoices_customer customer JOIN invoices_connection connection"
-            " ON connection.id = customer.connection_id WHERE customer.id = %s",
-            [customer_pk],
+            " ON connection.id = customer.connection_id WHERE customer.id = ANY(%s)",
+            [list(customer_pks)],
         )
-        row: tuple[int, str, str] | None = cursor.fetchone()
-    return row
+        rows: list[tuple[int, int, str, str]] = cursor.fetchall()
+    return rows
 
 
 # Of all marks that `mark_rows` would find.
 _NEWEST = """
-SELECT GREATEST(
-    (SELECT max(attempted_at) FROM invoices_attempt
-     WHERE card_id = ANY(%(cards)s) AND kind = 'CHARGE' AND counts),
+SELECT card, newest FROM unnest(%(cards)s::bigint[]) card, LATERAL (SELECT GREATEST(
+    (SELECT max(attempted_at) FROM invoices_attempt WHERE card_id = card AND kind = 'CHARGE' AND counts),
     (SELECT max(attempt.attempted_at) FROM invoices_attempt attempt
      JOIN tokens_token token ON token.customer_id = attempt.customer_id
-     WHERE token.card_id = ANY(%(cards)s) AND attempt.card_id IS NULL AND attempt.kind = 'CHARGE' AND attempt.counts),
-    (SELECT max(at) FROM tokens_importedmark WHERE card_id = ANY(%(cards)s))
-)
+     WHERE token.card_id = card AND attempt.card_id IS NULL AND attempt.kind = 'CHARGE' AND attempt.counts),
+    (SELECT max(at) FROM tokens_importedmark WHERE card_id = card)
+) AS newest) found WHERE newest IS NOT NULL
 """
 
 
-def _since(cards: Sequence[GroupedCard], now: datetime) -> datetime | None:
+def _newest(cards: Mapping[UUID, Sequence[int]]) -> dict[int, datetime]:
+    """The instant of each card's newest mark; cards without any are missing."""
+    with prepared_cursor() as cursor:
+        cursor.execute(_NEWEST, {"cards": [pk for group in cards.values() for pk in group]})
+        return dict(cursor.fetchall())
+
+
+def _reach(newest: datetime, now: datetime) -> datetime:
     """From when on marks are read: far enough for questions about any instant after the newest mark's eve."""
-    with connection.cursor() as cursor:
-        cursor.execute(_NEWEST, {"cards": [pk for pk, _ in cards]})
-        newest: datetime | None = cursor.fetchone()[0]
-    return min(newest, now) - card_horizon() - _SLACK if newest else None
+    return min(newest, now) - card_horizon() - _SLACK
 
 
 def _packed(tokens: Sequence[Token]) -> list[PackedToken]:

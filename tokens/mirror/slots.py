@@ -1,6 +1,6 @@
 """Who holds a customer's slot. That truth is the job index of the layer above, which registers itself here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,11 +17,14 @@ class SlotHolder:
 
 @dataclass(frozen=True, slots=True)
 class SlotKeeper:
-    """`holder(customer_pk)` reads, without a lock. `unlock(customer_pk, reason, stamp)` frees the slot, audited, and
-    says in a sentence what it did."""
+    """`holders(customer_pks)` reads who holds slots of theirs, by customer, without a lock.
+    `unlock(customer_pk, reason, stamp)` frees the slot, audited, and says in a sentence what it did."""
 
-    holder: Callable[[int], SlotHolder | None]
+    holders: Callable[[Sequence[int]], Mapping[int, SlotHolder]]
     unlock: Callable[[int, str, Stamp], str]
+
+    def holder(self, customer_pk: int) -> SlotHolder | None:
+        return self.holders([customer_pk]).get(customer_pk)
 
 
 _keeper: list[SlotKeeper] = []

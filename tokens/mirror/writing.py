@@ -1,6 +1,9 @@
 """Keeps Redis like PostgreSQL: after every commit, after losses, and for all customers at once."""
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,11 +15,11 @@ from django.db.models import QuerySet
 
 from invoices.models import Customer
 from recovery_site.common import clock
-from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.errors import RecoveryError
 from tokens.mirror import client
 from tokens.mirror.keys import CustomerKeys, customer_keys
-from tokens.mirror.loading import customer_image
+from tokens.mirror.loading import CustomerImage, customer_images
 from tokens.mirror.slots import SlotHolder, slot_keeper
 from tokens.models import Token
 
@@ -24,8 +27,10 @@ log = structlog.get_logger()
 # A customer nobody has touched for this long is loaded again when asked about.
 KEEP = timedelta(days=45)
 _BATCH = 500
-# A card that more customers share is nobody's own; the rest stay as they are until something happens to them.
-_NEIGHBOURS = 20
+# Changed customers wait for each other until there are this many, or one has waited this long.
+_MANY, _SECONDS = 50, 1.0
+# Cards that more customers share are nobody's own; the rest stay as they are until something happens to them.
+_NEIGHBOURS = 100
 
 
 class MirrorUnavailable(RecoveryError):
@@ -41,19 +46,79 @@ def mirror_after_commit(customer_pk: int) -> None:
 
     Other customers whose cards share a budget with this one's have less left too.
     """
-    transaction.on_commit(partial(_mirror_with_neighbours, customer_pk), robust=True)
+    transaction.on_commit(partial(_changed, customer_pk), robust=True)
 
 
-def _mirror_with_neighbours(customer_pk: int) -> None:
-    if not mirror_customer(customer_pk):
+class _Together:
+    """Customers that wait to be mirrored together, of all threads of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._waiting: set[int] = set()
+        self._since = 0.0
+
+    def keep(self, customer_pk: int) -> bool:
+        """False if nobody collects now."""
+        with self._lock:
+            if self._open:
+                self._since = self._since if self._waiting else time.monotonic()
+                self._waiting.add(customer_pk)
+            return bool(self._open)
+
+    def change(self, by: int) -> None:
+        with self._lock:
+            self._open += by
+
+    def take(self, *, all_of_them: bool = False) -> list[int]:
+        """Those whose turn it is: many at once, or after a second."""
+        with self._lock:
+            many = len(self._waiting) >= _MANY or time.monotonic() - self._since > _SECONDS
+            if not self._waiting or not (many or all_of_them):
+                return []
+            taken, self._waiting = sorted(self._waiting), set()
+        return taken
+
+
+_together = _Together()
+
+
+@contextmanager
+def mirrored_together() -> Iterator[Callable[[], None]]:
+    """What commits in this process meanwhile is mirrored for many customers at once: reading fifty costs what one does.
+
+    Yields what the drain calls after each step; the rest follows at the end. What a killed process had collected stays
+    old in Redis until the customer's next change; PostgreSQL, which is asked before every charge, knows better.
+    """
+
+    def step(*, last: bool = False) -> None:
+        if customers := _together.take(all_of_them=last):
+            transaction.on_commit(partial(_mirror_with_neighbours, customers), robust=True)
+
+    _together.change(+1)
+    try:
+        yield step
+    finally:
+        _together.change(-1)
+        step(last=True)
+
+
+def _changed(customer_pk: int) -> None:
+    if not _together.keep(customer_pk):
+        _mirror_with_neighbours([customer_pk])
+
+
+def _mirror_with_neighbours(customer_pks: Sequence[int]) -> None:
+    mirror_customers(customer_pks)
+    if client.breaker.open:
         return
-    for pk in _NEXT_DOOR.all(customer=customer_pk):
-        mirror_customer(pk)
+    if neighbours := _NEXT_DOOR.all(customers=list(customer_pks)):
+        mirror_customers(sorted(neighbours))
 
 
 def _next_door() -> QuerySet[Token, int]:
-    groups = Token.objects.filter(customer=Param("customer")).values("card__budget_group")
-    sharing = Token.objects.filter(card__budget_group__in=groups).exclude(customer=Param("customer"))
+    groups = Token.objects.filter(AnyOf("customer_id", Param("customers"))).values("card__budget_group")
+    sharing = Token.objects.filter(card__budget_group__in=groups).exclude(AnyOf("customer_id", Param("customers")))
     return sharing.values_list("customer_id", flat=True).distinct()[:_NEIGHBOURS]
 
 
@@ -61,18 +126,25 @@ _NEXT_DOOR = Compiled(_next_door)
 
 
 def mirror_customer(customer_pk: int) -> bool:
-    """Write the customer's three keys from PostgreSQL, unless newer ones stand there; False if Redis gave no answer.
+    """`mirror_customers` for one; False if there is no such customer or Redis gave no answer."""
+    return mirror_customers([customer_pk]) == 1
+
+
+def mirror_customers(customer_pks: Sequence[int]) -> int:
+    """Write the customers' three keys from PostgreSQL, unless newer ones stand there: for how many Redis answered.
 
     Foreign or damaged content is replaced and logged. Call it with no transaction open.
     """
     if not client.breaker.allows():
-        client.count("skipped")
-        return False
+        client.count("skipped", len(customer_pks))
+        return 0
     now = clock.now()
-    image = customer_image(customer_pk, now=now)
-    if image is None:
-        return False
-    holder = slot_keeper().holder(customer_pk)
+    images = customer_images(customer_pks, now=now)
+    holders = slot_keeper().holders(customer_pks)
+    return sum(_write(image, holders.get(image.customer_pk), now) for image in images)
+
+
+def _write(image: CustomerImage, holder: SlotHolder | None, now: datetime) -> bool:
     keys = image.keys
     reply = client.call(
         client.WRITE,
@@ -90,7 +162,7 @@ def mirror_customer(customer_pk: int) -> bool:
     client.count("written" if written else "outdated")
     for key in foreign:
         client.count("repaired")
-        log.warning("mirror_repaired", key=key.decode("utf-8", "replace"), customer=customer_pk)
+        log.warning("mirror_repaired", key=key.decode("utf-8", "replace"), customer=image.customer_pk)
     return True
 
 
@@ -147,8 +219,8 @@ def mirror_rebuild(*, merchant_pk: int | None = None, progress: Callable[[int], 
             keys = _keys(customer)
             if not client.forget([keys.status, keys.tokens, keys.budget]):
                 raise MirrorUnavailable("Redis does not answer; start it, then run this again.", done=written)
-            read += 1
-            written += mirror_customer(customer.pk)
+        read += len(batch)
+        written += mirror_customers([customer.pk for customer in batch])
         last = batch[-1].pk
         progress(len(batch))
     return Rebuilt(read, written)

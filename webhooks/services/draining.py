@@ -8,16 +8,17 @@ from enum import Enum
 from typing import Any
 
 import structlog
-from django.db import connection as database
 from django.db import transaction
 
 from providers import registry
 from providers.base import Ignored, InboundItem, Meaning, PaymentEvent, Proof, Thin
 from recovery_site.common.clock import to_real_seconds
-from recovery_site.common.db import DatabaseClock, fit, for_no_key_update
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor, row_save
 from recovery_site.common.errors import RecoveryError
 from recovery_site.common.scrubbing import scrub_text
 from retries.handler import EventWaits, event_ask, event_handle, must_ask
+from tokens.mirror import mirrored_together
 from webhooks.models import InboxEvent
 from webhooks.states import InboxStatus
 from webhooks.text import storable
@@ -83,27 +84,32 @@ def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True)
     """
     counts, waiting = InboxCounts(), set[int]()
     again = True
-    while again and keep_going():
-        again, after = False, 0
-        while keep_going() and (done := _step(after, waiting, now, counts)) is not None:
-            after, effect = done
-            if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
-                waiting.add(after)
-            else:
-                waiting.discard(after)
-            again = again or (effect is Effect.MOVED and bool(waiting))
+    with mirrored_together() as mirror:
+        while again and keep_going():
+            again, after = False, 0
+            while keep_going() and (done := _step(after, waiting, now, counts)) is not None:
+                after, effect = done
+                if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
+                    waiting.add(after)
+                else:
+                    waiting.discard(after)
+                again = again or (effect is Effect.MOVED and bool(waiting))
+                mirror()
     return counts
+
+
+_ITEM = Compiled(lambda: InboxEvent.objects.filter(pk=Param("pk")).select_related("endpoint__connection"))
 
 
 def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> tuple[int, Effect] | None:
     """Lock and process the first due item behind `after`; None if there is none."""
     with transaction.atomic():
-        with database.cursor() as cursor:
+        with prepared_cursor() as cursor:
             cursor.execute(NEXT_DUE, {"after": after, "waiting": list(waiting)})
             row = cursor.fetchone()
         if row is None:
             return None
-        event = InboxEvent.objects.select_related("endpoint__connection").get(pk=row[0])
+        (event,) = _ITEM.all(pk=row[0])
         effect = item_apply(event, now, counts)
     if effect is Effect.ASKS:
         effect = _ask(event, now, counts)
@@ -173,7 +179,7 @@ def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
 def _finish(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
     getattr(event, move)()
     event.reason, event.processed_at = _reason(reason), now
-    event.save(update_fields=["status", "reason", "processed_at"])
+    row_save(event, "status", "reason", "processed_at")
 
 
 def _reason(text: str) -> str:
