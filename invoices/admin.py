@@ -15,6 +15,7 @@ from accounts.admin.base import (
     pretty,
     reason_of,
     report,
+    values_filter,
 )
 from accounts.states import Role
 from invoices.models import (
@@ -43,17 +44,7 @@ _TENANT = (("merchant", MemberFilter),)
 _ACCOUNT = (("merchant", MemberFilter), ("connection", MemberFilter))
 
 
-class CategoryFilter(admin.SimpleListFilter):
-    """Decline categories from the code: asking the table which ones it holds would read all of it."""
-
-    title = "category"
-    parameter_name = "category"
-
-    def lookups(self, request, model_admin):
-        return [(category.value, category.value.replace("_", " ").capitalize()) for category in Category]
-
-    def queryset(self, request, queryset):
-        return queryset.filter(category=self.value()) if self.value() in list(Category) else queryset
+CategoryFilter = values_filter("category", list(Category))
 
 
 class LedgerAdmin(TenantAdmin):
@@ -265,14 +256,28 @@ class EventAdmin(LedgerAdmin):
         return pretty(event.data)
 
 
+class OutboxStateFilter(admin.SimpleListFilter):
+    """As the indexes know it: what waits, and what was given up, are few; the others need none."""
+
+    title = "state"
+    parameter_name = "state"
+    _states = {
+        "waiting": {"done_at__isnull": True, "dead_at__isnull": True},
+        "dead": {"dead_at__isnull": False},
+        "done": {"done_at__isnull": False},
+    }
+
+    def lookups(self, request, model_admin):
+        return [("waiting", "Waiting"), ("dead", "Given up"), ("done", "Done")]
+
+    def queryset(self, request, queryset):
+        return queryset.filter(**self._states.get(self.value() or "", {}))
+
+
 @admin.register(OutboxMessage)
 class OutboxMessageAdmin(LedgerAdmin):
     list_display = ("consumer", "event", "merchant", "attempts", "due_at", "done_at", "dead_at", "last_error")
-    list_filter = (
-        ("dead_at", admin.EmptyFieldListFilter),
-        ("done_at", admin.EmptyFieldListFilter),
-        *_TENANT,
-    )
+    list_filter = (OutboxStateFilter, *_TENANT)
     list_select_related = ("event", "merchant")
 
 

@@ -127,6 +127,7 @@ class Case(FSMModelMixin, models.Model):
             models.Index(fields=["merchant", "opened_at"], name="case_by_opened"),
             models.Index(fields=["merchant", "created_at", "id"], name="case_by_created"),
             models.Index(fields=["merchant", "closed_at"], name="case_by_closed"),
+            models.Index(fields=["merchant", "category", "-id"], name="case_by_category"),
             models.Index(
                 fields=["next_step", "next_step_at"],
                 name="case_due_step",

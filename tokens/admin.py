@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 
-from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, reason_of, report
+from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, reason_of, report, values_filter
 from accounts.selectors import merchants_with_role
 from accounts.states import Role
 from invoices.admin import CustomerAdmin
@@ -43,7 +43,7 @@ class CardAdmin(TenantAdmin):
         "stopped_at",
         "wait_until",
     )
-    list_filter = ("network", "kind", ("stopped_at", admin.EmptyFieldListFilter), *_ACCOUNT)
+    list_filter = (values_filter("network", NETWORKS), ("stopped_at", admin.EmptyFieldListFilter), *_ACCOUNT)
     list_select_related = ("connection", "merchant")
     search_exact = ("public_id",)
     search_in_connections = ("fingerprint",)

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from accounts.admin.base import MemberFilter, TenantAdmin
+from accounts.admin.base import MemberFilter, TenantAdmin, values_filter
 from accounts.models import ApiAccess, IdempotencyRecord, RateWindow
 
 
@@ -12,7 +12,7 @@ class ApiAccessAdmin(TenantAdmin):
 
     ordering = ("-pk",)
     list_display = ("at", "actor", "method", "route", "subject", "status_code", "merchant")
-    list_filter = ("method", "status_code", ("merchant", MemberFilter))
+    list_filter = (values_filter("method", ("GET", "POST", "PUT", "PATCH", "DELETE")), ("merchant", MemberFilter))
     list_select_related = ("merchant",)
     search_exact = ("subject", "actor", "request_id")
 

@@ -51,6 +51,19 @@ class BoundedPaginator(Paginator):
         return self.count >= LIST_LIMIT
 
 
+def merchant_pks(request: HttpRequest) -> list[int]:
+    """Primary keys of the person's merchants, read once a request.
+
+    As values, not as a subquery: PostgreSQL then knows how many rows each has, and does not look for the few rows of a
+    small merchant through the whole table (863 ms of a list, measured beside a merchant with 800,000 attempts).
+    """
+    kept: list[int] | None = getattr(request, "_merchant_pks", None)
+    if kept is None:
+        kept = list(merchants_for(request.user).order_by().values_list("pk", flat=True))
+        request._merchant_pks = kept  # type: ignore[attr-defined]
+    return kept
+
+
 class MemberFilter(admin.RelatedFieldListFilter):
     """A foreign key filter that offers only rows of the person's own merchants."""
 
@@ -58,6 +71,22 @@ class MemberFilter(admin.RelatedFieldListFilter):
         path = "pk__in" if field.related_model is Merchant else "merchant__in"
         limit = {path: merchants_for(request.user)}
         return field.get_choices(include_blank=False, limit_choices_to=limit, ordering=("pk",))
+
+
+def values_filter(field: str, values: Sequence[str]) -> type[admin.SimpleListFilter]:
+    """A filter that offers known values: asking a big table which ones it holds would read all of it."""
+
+    class ValuesFilter(admin.SimpleListFilter):
+        title = field.replace("_", " ")
+        parameter_name = field
+
+        def lookups(self, request, model_admin):
+            return [(value, value.replace("_", " ").capitalize()) for value in values]
+
+        def queryset(self, request, queryset):
+            return queryset.filter(**{field: self.value()}) if self.value() in values else queryset
+
+    return ValuesFilter
 
 
 class TenantAdmin(admin.ModelAdmin):
@@ -80,7 +109,7 @@ class TenantAdmin(admin.ModelAdmin):
         rows = super().get_queryset(request)
         if request.user.is_superuser:
             return rows
-        return rows.filter(**{f"{self.merchant_path}__in": merchants_for(request.user)})
+        return rows.filter(**{f"{self.merchant_path}__in": merchant_pks(request)})
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         found = super().get_object(request, object_id, from_field)
@@ -142,7 +171,7 @@ class TenantAdmin(admin.ModelAdmin):
             return queryset, False
         if "\x00" in term or len(term) > 300:
             return queryset.none(), False
-        rows = self.get_queryset(request)
+        rows = self.get_queryset(request).order_by()
         mine = merchants_for(request.user)
         found: set[int] = set()
         for field in self.search_exact:

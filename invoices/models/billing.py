@@ -41,9 +41,10 @@ class Invoice(FSMModelMixin, models.Model):
     """An amount owed. `paid_minor` is the sum of captured charges less reversals, `credited_minor` what money in other
     currencies pays by a person's decision; both are kept under the row lock."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    # Without db_index: one of the indexes below begins with the same column.
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices", db_index=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "inv"), editable=False)
     # Null while only a payment is known whose invoice has not been named yet.
     provider_invoice_id = models.CharField(max_length=200, null=True, blank=True)
@@ -159,7 +160,8 @@ class Transaction(FSMModelMixin, models.Model):
     """One movement of money owed for an invoice, with its retries inside. `captured_minor` is set when it is DONE."""
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="transactions")
+    # Without db_index: one of the indexes below begins with the same column.
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="transactions", db_index=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "txn"), editable=False)
     kind = models.CharField(max_length=6, choices=TransactionKind.choices, default=TransactionKind.CHARGE)
     status = FSMField(max_length=16, choices=TransactionStatus.choices, default=TransactionStatus.INIT, protected=True)
@@ -251,10 +253,11 @@ class Attempt(FSMModelMixin, models.Model):
     `send_by` are database-clock instants that only this service's workers use.
     """
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    # Without db_index: one of the indexes below begins with the same column.
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="attempts")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="attempts", db_index=False)
     transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="attempts")
     card = models.ForeignKey("tokens.Card", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
     token = models.ForeignKey("tokens.Token", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
@@ -328,6 +331,17 @@ class Attempt(FSMModelMixin, models.Model):
         ]
         indexes = [
             models.Index(fields=["invoice", "id"], name="attempt_by_invoice"),
+            # What lists are filtered by: every value that is rare, since a list that finds few rows reads them all.
+            models.Index(fields=["merchant", "category", "-id"], name="attempt_by_category", condition=~Q(category="")),
+            models.Index(fields=["merchant", "raw_code", "-id"], name="attempt_by_code", condition=~Q(raw_code="")),
+            models.Index(
+                fields=["merchant", "trigger", "-id"], name="attempt_asked_for", condition=~Q(trigger=Trigger.AUTOMATIC)
+            ),
+            models.Index(fields=["merchant", "-id"], name="attempt_outside", condition=Q(origin=Origin.OUTSIDE)),
+            models.Index(fields=["merchant", "-id"], name="attempt_errored", condition=Q(status=AttemptStatus.ERRORED)),
+            models.Index(
+                fields=["merchant", "-id"], name="attempt_of_refund", condition=Q(kind=TransactionKind.REFUND)
+            ),
             models.Index(
                 fields=["card", "attempted_at"],
                 name="attempt_by_card",

@@ -19,8 +19,9 @@ from recovery_site.common.ids import public_id
 class Event(models.Model):
     """One link of an invoice's append-only chain. `hash` covers the fields and the hash before (invoices/chain.py)."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events")
+    # Without db_index: one of the indexes below begins with the same column.
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events", db_index=False)
     seq = models.PositiveIntegerField()
     subject_type = models.CharField(max_length=20)
     subject_id = models.CharField(max_length=40)
@@ -51,7 +52,7 @@ class OutboxMessage(models.Model):
     """One event that one consumer must still handle (or has handled); due rows are swept with back-off."""
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    event = models.ForeignKey(Event, on_delete=models.PROTECT, related_name="outbox")
+    event = models.ForeignKey(Event, on_delete=models.PROTECT, related_name="outbox", db_index=False)
     consumer = models.CharField(max_length=40)
     attempts = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField(db_default=Now())
@@ -66,7 +67,8 @@ class OutboxMessage(models.Model):
                 fields=["due_at", "id"],
                 name="outbox_due",
                 condition=Q(done_at__isnull=True, dead_at__isnull=True),
-            )
+            ),
+            models.Index(fields=["merchant", "-id"], name="outbox_dead", condition=Q(dead_at__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -102,7 +104,14 @@ class ReviewItem(models.Model):
             )
         ]
         indexes = [
-            models.Index(fields=["merchant", "opened_at"], name="review_open", condition=Q(resolved_at__isnull=True))
+            models.Index(fields=["merchant", "opened_at"], name="review_open", condition=Q(resolved_at__isnull=True)),
+            models.Index(
+                fields=["merchant", "-resolved_at", "-id"],
+                name="review_answered",
+                condition=Q(resolved_at__isnull=False),
+            ),
+            models.Index(fields=["merchant", "kind", "-id"], name="review_by_kind"),
+            models.Index(fields=["subject_id"], name="review_by_subject"),
         ]
 
     def __str__(self) -> str:

@@ -9,7 +9,7 @@ from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 
-from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, report
+from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, report, values_filter
 from accounts.selectors import may, merchants_with_role
 from accounts.states import Role
 from notifications.catalogue import shipped_names, shipped_templates
@@ -66,7 +66,7 @@ class MessageAdmin(TenantAdmin):
         "clicked_at",
         "acted_at",
     )
-    list_filter = ("status", "template", "audience", ("merchant", MemberFilter))
+    list_filter = ("status", values_filter("template", shipped_names()), "audience", ("merchant", MemberFilter))
     list_select_related = ("invoice", "merchant")
     search_exact = ("public_id", "invoice__public_id", "address")
     exclude = ("text", "html", "link", "lease_until")

@@ -4,7 +4,7 @@ import json
 
 from django.contrib import admin, messages
 
-from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
+from accounts.admin.base import LIST_LIMIT, MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
 from accounts.states import Role
 from invoices.services.ledger import Stamp
 from recovery_site.common import clock
@@ -36,8 +36,24 @@ class InboxEventAdmin(TenantAdmin):
     list_select_related = ("merchant",)
     exclude = ("body",)
     readonly_fields = ("body_shown",)
-    search_exact = ("provider_event_id", "order_key")
+    search_fields = ("provider_event_id",)
     actions = ("replay", "replay_failed")
+
+    def get_search_results(self, request, queryset, search_term):
+        """The provider's id of the event, or of the invoice or charge that it is about: at the person's endpoints, with
+        which the indexes begin; waiting items have one of their own."""
+        term = search_term.strip()
+        if not term or "\x00" in term or len(term) > 300:
+            return (queryset.none() if term else queryset), False
+        endpoints = list(
+            WebhookEndpointAdmin(WebhookEndpoint, self.admin_site).get_queryset(request).values_list("pk", flat=True)
+        )
+        rows = InboxEvent.objects.filter(endpoint__in=endpoints)
+        about = rows.filter(order_key=term)
+        waiting = about.filter(status=InboxStatus.RECEIVED)
+        ways = (rows.filter(provider_event_id=term), waiting, about.exclude(status=InboxStatus.RECEIVED))
+        found = {pk for way in ways for pk in way.values_list("pk", flat=True)[:LIST_LIMIT]}
+        return queryset.filter(pk__in=found), False
 
     @column("Status")
     def state(self, event):

@@ -69,6 +69,11 @@ class InboxEvent(FSMModelMixin, models.Model):
             ),
             models.Index(fields=["merchant", "-id"], name="inbox_by_merchant"),
             models.Index(fields=["merchant", "id"], name="inbox_failed", condition=Q(status=InboxStatus.FAILED)),
+            # What staff look for: both are written once the item has been worked, not at the door.
+            models.Index(fields=["merchant", "-id"], name="inbox_ignored", condition=Q(status=InboxStatus.IGNORED)),
+            models.Index(
+                fields=["endpoint", "order_key"], name="inbox_worked", condition=~Q(status=InboxStatus.RECEIVED)
+            ),
         ]
         triggers = state_triggers("inbox", INBOX_MOVES, InboxStatus.RECEIVED)
 

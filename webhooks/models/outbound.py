@@ -73,6 +73,7 @@ class Delivery(FSMModelMixin, models.Model):
             models.Index(fields=["merchant", "-id"], name="delivery_by_merchant"),
             models.Index(fields=["merchant", "created_at", "id"], name="delivery_by_created"),
             models.Index(fields=["merchant", "-id"], name="delivery_dead", condition=Q(status=DeliveryStatus.DEAD)),
+            models.Index(fields=["message_id"], name="delivery_by_message"),
         ]
         triggers = state_triggers("delivery", DELIVERY_MOVES, DeliveryStatus.PENDING)
 
