@@ -28,14 +28,19 @@ def tables_empty(alias: str) -> None:
     """Delete every row that a test has left behind, once all transactions that still write have ended."""
     connection = connections[alias]
     with transaction.atomic(using=alias), pgtrigger.ignore(databases=[alias]), connection.cursor() as cursor:
-        tables = _children_first(alias)
-        names = [sql.Identifier(table) for table in tables]
-        _run(cursor, sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.SQL(", ").join(names)))
-        filled = sql.SQL(", ").join(sql.SQL("EXISTS (SELECT FROM {})").format(name) for name in names)
-        _run(cursor, sql.SQL("SELECT ") + filled)
-        for name, holds in zip(names, cursor.fetchone(), strict=True):
-            if holds:
-                _run(cursor, sql.SQL("DELETE FROM {}").format(name))
+        every = sql.SQL(", ").join(map(sql.Identifier, _children_first(alias)))
+        _run(cursor, sql.SQL("LOCK TABLE {} IN SHARE MODE").format(every))
+        for table in tables_filled(alias):
+            _run(cursor, sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+
+
+def tables_filled(alias: str) -> list[str]:
+    """The tables that hold more than migrating writes; those whose rows point at others' come first."""
+    tables = _children_first(alias)
+    found = sql.SQL(", ").join(sql.SQL("EXISTS (SELECT FROM {})").format(sql.Identifier(table)) for table in tables)
+    with connections[alias].cursor() as cursor:
+        _run(cursor, sql.SQL("SELECT ") + found)
+        return [table for table, holds in zip(tables, cursor.fetchone(), strict=True) if holds]
 
 
 @lru_cache

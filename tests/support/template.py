@@ -18,6 +18,8 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
 
+from tests.support.emptying import tables_filled
+
 # So that of several workers one makes it while the others wait; the number means nothing.
 _LOCK = 7_151_302
 
@@ -60,9 +62,7 @@ def _is_fresh() -> bool:
     executor = MigrationExecutor(connection)
     if not executor.loader.applied_migrations or executor.migration_plan(executor.loader.graph.leaf_nodes()):
         return False
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM accounts_merchant) OR EXISTS (SELECT FROM accounts_user)")
-        return not cursor.fetchone()[0]
+    return not tables_filled(connection.alias)
 
 
 @contextmanager
