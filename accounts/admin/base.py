@@ -262,6 +262,11 @@ def money(minor: int | None, currency: str) -> str:
     return "-" if minor is None else format_money(minor, currency)
 
 
+def clipped(text: str) -> SafeString | str:
+    """A long text in a list: one line, the whole of it on hovering and on the row's own page."""
+    return format_html('<span class="clip" title="{0}">{0}</span>', text) if text else "-"
+
+
 def pretty(value: object) -> SafeString:
     """JSON for reading."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)

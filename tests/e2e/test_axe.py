@@ -23,6 +23,7 @@ from retries.models import Case, PolicyVersion
 from tests.console.world import World
 from tests.e2e.conftest import BrowserPage, Window
 from tokens.models import Card
+from webhooks.models import OutboundEndpoint
 from webhooks.outbound.endpoints import outbound_endpoint_create
 
 pytestmark = pytest.mark.browser
@@ -148,7 +149,8 @@ def test_admin_lists_and_forms_are_without_grave_faults(furnished: Furnished, br
         "notifications_alertroute": None,
         "notifications_alert": Alert.objects.first(),
         "webhooks_inboxevent": None,
-        "webhooks_outboundendpoint": None,
+        "webhooks_outboundendpoint": OutboundEndpoint.objects.first(),
+        "webhooks_delivery": None,
         "accounts_user": furnished.root,
     }
     paths = []

@@ -4,7 +4,7 @@ import json
 
 from django.contrib import admin, messages
 
-from accounts.admin.base import LIST_LIMIT, MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
+from accounts.admin.base import LIST_LIMIT, MemberFilter, TenantAdmin, badge, clipped, column, pretty, reason_of, report
 from accounts.states import Role
 from invoices.services.ledger import Stamp
 from recovery_site.common import clock
@@ -31,12 +31,12 @@ class WebhookEndpointAdmin(TenantAdmin):
 @admin.register(InboxEvent)
 class InboxEventAdmin(TenantAdmin):
     ordering = ("-pk",)
-    list_display = ("event_type", "provider_event_id", "state", "reason", "attempts", "merchant", "received_at")
+    list_display = ("event_type", "state", "received_at", "why", "provider_event_id", "attempts", "merchant")
     list_filter = ("status", ("merchant", MemberFilter))
     list_select_related = ("merchant",)
     exclude = ("body",)
     readonly_fields = ("body_shown",)
-    search_fields = ("provider_event_id",)
+    search_exact = ("provider_event_id",)
     actions = ("replay", "replay_failed")
 
     def get_search_results(self, request, queryset, search_term):
@@ -58,6 +58,10 @@ class InboxEventAdmin(TenantAdmin):
     @column("Status")
     def state(self, event):
         return badge("inbox", event.status)
+
+    @column("Reason")
+    def why(self, event):
+        return clipped(event.reason)
 
     @column("Body")
     def body_shown(self, event):

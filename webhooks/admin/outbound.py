@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.template.response import TemplateResponse
 
-from accounts.admin.base import MemberFilter, TenantAdmin, badge, column, pretty, reason_of, report
+from accounts.admin.base import MemberFilter, TenantAdmin, badge, clipped, column, pretty, reason_of, report
 from accounts.selectors import merchants_with_role
 from accounts.states import Role
 from invoices.services.ledger import Stamp
@@ -27,7 +27,11 @@ from webhooks.states import DeliveryStatus
 
 
 class EndpointForm(forms.ModelForm):
-    url = forms.CharField(max_length=500, help_text="An https address that accepts POST.")
+    url = forms.CharField(
+        max_length=500,
+        help_text="An https address that accepts POST.",
+        widget=forms.TextInput(attrs={"class": "vLargeTextField"}),
+    )
     event_types = forms.MultipleChoiceField(
         required=False,
         choices=[(kind.value, f"{kind.value}: {kind.label}") for kind in EventType],
@@ -54,7 +58,7 @@ class OutboundEndpointAdmin(TenantAdmin):
     form = EndpointForm
     change_role = Role.MANAGER
     ordering = ("-pk",)
-    list_display = ("__str__", "url", "merchant", "hears", "enabled", "failures", "failing_since")
+    list_display = ("url", "hears", "enabled", "failures", "failing_since", "merchant")
     list_filter = ("enabled", ("merchant", MemberFilter))
     list_select_related = ("merchant",)
     search_exact = ("public_id", "url")
@@ -185,14 +189,14 @@ class DeliveryAdmin(TenantAdmin):
     ordering = ("-pk",)
     list_display = (
         "event_type",
-        "message_id",
         "state",
-        "tries",
-        "last_status",
-        "last_error",
-        "endpoint",
-        "merchant",
         "created_at",
+        "error",
+        "last_status",
+        "tries",
+        "endpoint",
+        "message_id",
+        "merchant",
     )
     list_filter = ("status", ("merchant", MemberFilter), ("endpoint", MemberFilter))
     list_select_related = ("endpoint", "merchant")
@@ -205,6 +209,10 @@ class DeliveryAdmin(TenantAdmin):
     @column("Status")
     def state(self, delivery):
         return badge("delivery", delivery.status)
+
+    @column("Last error")
+    def error(self, delivery):
+        return clipped(delivery.last_error)
 
     @column("Body")
     def body_shown(self, delivery):
