@@ -22,6 +22,7 @@ class Served:
 
     address: str
     log_path: Path
+    process: "subprocess.Popen[bytes]"
 
     def log(self) -> str:
         return self.log_path.read_text()
@@ -102,7 +103,7 @@ def streaming(environment: Mapping[str, str], folder: Path, **variables: str) ->
             stdout=written,
             stderr=written,
         )
-    served = Served(f"http://127.0.0.1:{port}", log)
+    served = Served(f"http://127.0.0.1:{port}", log, process)
     try:
         eventually(lambda: process.poll() is not None or _alive(served.address), seconds=60)
         assert process.poll() is None, served.log()

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,6 +101,21 @@ def test_a_drop_loses_and_doubles_nothing_and_bodies_are_those_of_webhooks(
         new = public_ids(door)[len(whole) :]
         assert [one.data["id"] for one in served.open(key, after=waiting.last).events(len(new))] == new
     assert ApiAccess.objects.filter(merchant=door.merchant, route="api/v1/stream", status_code=200).count() == 4
+
+
+@real
+def test_a_server_that_is_stopped_ends_its_open_streams(
+    process_environment: Environment, door: Door, tmp_path: Path
+) -> None:
+    key = key_of(door)
+    with streaming(process_environment, tmp_path) as served:
+        readers = [served.open(key).comment("welcome") for _ in range(3)]
+        served.process.terminate()
+        served.process.wait(timeout=60)
+        for reader in readers:
+            # Ended or cut: both make a browser connect again, from the position that it was told last.
+            with suppress(requests.RequestException):
+                assert not [event for event in reader.blocks() if "data" in event]
 
 
 def _document(delivery: Delivery) -> Any:
