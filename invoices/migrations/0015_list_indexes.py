@@ -4,6 +4,15 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+# Django takes every index of such a column alone for the field's own and drops it, also one that is unique under a
+# condition. These two keep promise 1.
+_ONE_CHARGE = """
+CREATE UNIQUE INDEX IF NOT EXISTS transaction_one_open_charge_per_invoice ON invoices_transaction (invoice_id)
+    WHERE kind = 'CHARGE' AND status IN ('INIT', 'PROCESSING', 'RETRYING');
+CREATE UNIQUE INDEX IF NOT EXISTS attempt_one_open_per_invoice ON invoices_attempt (invoice_id)
+    WHERE kind = 'CHARGE' AND origin = 'OURS' AND status IN ('SENDING', 'AWAITING', 'UNKNOWN');
+"""
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -82,6 +91,7 @@ class Migration(migrations.Migration):
                 to="invoices.invoice",
             ),
         ),
+        migrations.RunSQL(_ONE_CHARGE, migrations.RunSQL.noop),
         migrations.AddIndex(
             model_name="attempt",
             index=models.Index(

@@ -30,6 +30,7 @@ from providers.billing import (
 from providers.chargebee.config import GUIDE
 from providers.chargebee.results import invoice_facts, newest_payment, payment_result, refund_result
 from providers.guide import settings_read
+from providers.payer import page_address
 from providers.wire.api import ProviderApi, errored, shown
 from providers.wire.notes import note_result
 from providers.wire.reading import RecordMalformed, identifier, part, required, text
@@ -246,6 +247,21 @@ class ChargebeeClient:
     def _write_note(self, path: str, form: Mapping[str, Any], key: str) -> NoteResult:
         answer = self._api.write("POST", path, data=form, headers=_key(key))
         return note_result(self._api, answer, lambda body: required(part(body, "transaction"), "id"))
+
+    # --- pages for payers (PayerPages) ------------------------------------------------------------------------------
+
+    def method_page(self, *, customer: str, return_url: str) -> str:
+        return self._hosted_page("manage_payment_sources", customer, return_url)
+
+    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
+        """Chargebee collects there whatever this customer owes, and asks the bank's question."""
+        return self._hosted_page("collect_now", customer, return_url)
+
+    def _hosted_page(self, kind: str, customer: str, return_url: str) -> str:
+        """Made for this customer and this visit. Source: https://apidocs.chargebee.com/docs/api/hosted_pages"""
+        form = {"customer[id]": customer, "redirect_url": return_url}
+        answer = self._api.ask("POST", f"/hosted_pages/{kind}", data=form)
+        return self._api.understood(answer, lambda body: page_address(part(body, "hosted_page").get("url")))
 
     # --- the exchange -----------------------------------------------------------------------------------------------
 

@@ -297,6 +297,24 @@ class RecurlyClient:
         answer = self._api.write("POST", path, json=body, headers=_key(key))
         return note_result(self._api, answer, lambda written: required(written, "id"))
 
+    # --- pages for payers (PayerPages) ------------------------------------------------------------------------------
+
+    def method_page(self, *, customer: str, return_url: str) -> str:
+        """The customer's hosted account page, which does not lead back; empty if Recurly does not know the customer.
+
+        Source: `hosted_login_token` of https://recurly.com/developers/api/v2021-02-25/#tag/account
+        """
+        answer = self._api.read(f"/accounts/{quote(f'code-{customer}', safe='')}")
+        token = self._api.found(answer, lambda account: text(account, "hosted_login_token"), absent=_ABSENT)
+        site = self._site() if token else ""
+        if not token or not token.isalnum() or not all(label.isalnum() for label in site.split("-")):
+            return ""
+        return f"https://{site}.{self._pages_host}/account/{token}"
+
+    def confirm_page(self, *, customer: str, invoice: str, return_url: str) -> str:
+        """What is due is paid on the same page."""
+        return self.method_page(customer=customer, return_url=return_url)
+
     # --- the exchange -----------------------------------------------------------------------------------------------
 
     @property

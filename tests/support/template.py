@@ -14,11 +14,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from psycopg import sql
-
-from tests.support.emptying import tables_filled
 
 # So that of several workers one makes it while the others wait; the number means nothing.
 _LOCK = 7_151_302
@@ -42,27 +39,9 @@ def template_ensure() -> str:
 
 
 def _make(cursor: Any, name: str) -> None:
-    """Copy the application's own database if `make setup` has only just migrated it, else migrate an empty one."""
-    own = settings.DATABASES["default"]["NAME"]
-    with _at(own):
-        fresh = _is_fresh()
-    if fresh:
-        cursor.execute("SELECT FROM pg_stat_activity WHERE datname = %s", [own])
-        fresh = cursor.fetchone() is None
-    if fresh:
-        _run(cursor, "CREATE DATABASE {} TEMPLATE {}", name, own)
-        return
     _run(cursor, "CREATE DATABASE {}", name)
     with _at(name):
         call_command("migrate", verbosity=0, interactive=False)
-
-
-def _is_fresh() -> bool:
-    """Migrated to the last, and nobody has used it."""
-    executor = MigrationExecutor(connection)
-    if not executor.loader.applied_migrations or executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        return False
-    return not tables_filled(connection.alias)
 
 
 @contextmanager
