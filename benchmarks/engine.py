@@ -63,6 +63,7 @@ class Jobs:
         ]
         self.database, self.filled = connection, 0
         unguard()
+        self.run("TRUNCATE retries_retryjob CASCADE")
 
     def run(self, statement: str, **values: Any) -> None:
         with self.database.cursor() as cursor:
