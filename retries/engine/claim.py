@@ -103,11 +103,12 @@ RETURNING job.id, job.case_id, job.customer_id, job.invoice_id, job.connection_i
 """
 )
 _LIST = _DUE + "SELECT id FROM chosen"  # noqa: S608  (two constants, no input)
-# A RUNNING job whose worker died before step 2 has no attempt; only such jobs are claimed again.
+# A RUNNING job whose worker died before step 2 has no attempt; only such jobs are claimed again, and never before they
+# are due: the clock of who takes it over may be behind that of who claimed it first.
 _RECLAIM = """
 WITH locked AS (
     SELECT id FROM retries_retryjob
-    WHERE status = 'RUNNING' AND attempt_id IS NULL AND lease_until < clock_timestamp()
+    WHERE status = 'RUNNING' AND attempt_id IS NULL AND lease_until < clock_timestamp() AND due_at <= %(now)s
       AND (case_id IS NULL OR case_id <> ALL(%(done)s))
     ORDER BY lease_until LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 )

@@ -273,6 +273,16 @@ def test_a_job_whose_attempt_is_written_down_is_never_claimed_again(shop: Shop) 
     assert [attempt.status for attempt in shop.attempts(bill)] == ["DECLINED", "SENDING"]
 
 
+def test_a_job_left_by_a_dead_worker_is_not_taken_over_before_it_is_due(shop: Shop) -> None:
+    """The clock of the second worker is behind that of the first."""
+    bill = shop.failed_bill()
+    shop.wait_for(bill)
+    (left,) = jobs_claim(now=shop.at, lease=timedelta(seconds=-1), limit=10)
+    assert jobs_claim(now=shop.at - timedelta(minutes=4), lease=LEASE, limit=10) == []
+    (taken,) = jobs_claim(now=shop.at, lease=LEASE, limit=10)
+    assert (taken.job_pk, taken.token != left.token) == (left.job_pk, True)
+
+
 def test_past_its_deadline_nothing_is_sent(shop: Shop) -> None:
     """A worker that slept through its lease: a definite, unsent error, tried again with a new key."""
     bill = shop.failed_bill()
