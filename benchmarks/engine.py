@@ -200,6 +200,16 @@ _COPIES = {
 }
 
 
+# What the ledger tells of each copy; the chain's own columns do not matter here.
+_HISTORY = """
+INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state, actor,
+    cause, data, occurred_at, hash)
+SELECT merchant_id, invoice_id + n, seq, subject_type, subject_id, kind, from_state, to_state, actor, cause, data,
+    occurred_at, hash
+FROM invoices_event, generate_series(1, %(copies)s) n WHERE invoice_id = %(invoice)s
+"""
+
+
 def copy_case(job: Any, copies: int) -> None:
     """That many customers like the model's, each with card, token, invoice, charge, decline, case and booked retry."""
     from django.db import connection
@@ -248,6 +258,7 @@ def copy_case(job: Any, copies: int) -> None:
             )
             cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
             cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")  # noqa: S608
+        cursor.execute(_HISTORY, {"invoice": job.invoice_id, "copies": copies})
         cursor.execute("VACUUM ANALYZE")
 
 

@@ -9,11 +9,14 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.conf import settings
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import CharField, Exists, Func, OuterRef, Q, QuerySet
+from django.db.models.functions import Upper
 
 from invoices.models import Attempt, Connection, Customer, Invoice
 from invoices.states import INVOICE_PAID, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.decline_tables import decline_tables
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import prepared_cursor
 from retries.categories import TECHNICAL, Actor, Category, RetryClass, Scope
 from retries.classification import Classification, ClassificationInput, classify, newest_overrides
 from retries.classification.types import Overrides
@@ -21,7 +24,6 @@ from retries.decisions import Failure
 from retries.models import Case, DeclineOverride, Outage, PolicyVersion, ProviderGate
 from retries.policy import Policy, parse_policy
 from retries.segments import SegmentFacts
-from retries.states import CaseStatus
 
 
 def policy_of(version: PolicyVersion) -> Policy:
@@ -93,15 +95,13 @@ def case_usage(case: Case, failure: Failure) -> Usage:
     down: an outage must not end a case.
     """
     kind = failure_kind(failure)
-    of_kind = Q(decision__kind=kind)
-    if failure.verdict.category not in TECHNICAL:
-        meant = Q(decision__stands_for=kind) | (of_kind & Q(decision__stands_for__isnull=True))
-        of_kind = meant & ~Q(status=AttemptStatus.ERRORED)
-    counts = _own_charges(case, Trigger.AUTOMATIC).aggregate(
-        of_kind=Count("id", filter=of_kind),
-        automatic=Count("id", filter=~Q(status=AttemptStatus.ERRORED)),
-    )
-    return Usage(**counts)
+    tries = _own_charges(case, Trigger.AUTOMATIC)
+    sent = [decision for status, decision in tries if status != AttemptStatus.ERRORED]
+    if failure.verdict.category in TECHNICAL:
+        of_kind = sum(decision.get("kind") == kind for _, decision in tries)
+    else:
+        of_kind = sum(decision.get("stands_for", decision.get("kind")) == kind for decision in sent)
+    return Usage(of_kind=of_kind, automatic=len(sent))
 
 
 def retry_stands_for(case: Case, failure: Failure) -> str:
@@ -121,11 +121,16 @@ def retry_stands_for(case: Case, failure: Failure) -> str:
 
 def trigger_usage(case: Case, trigger: Trigger) -> int:
     """Attempts of ours with this trigger in the case; those that never happened are given back."""
-    return _own_charges(case, trigger).exclude(status=AttemptStatus.ERRORED).count()
+    return sum(status != AttemptStatus.ERRORED for status, _ in _own_charges(case, trigger))
 
 
-def _own_charges(case: Case, trigger: Trigger) -> QuerySet[Attempt]:
-    """Charges of ours, and those that a merchant made itself on our word (connection mode schedule)."""
+def _own_charges(case: Case, trigger: Trigger) -> list[tuple[str, dict[str, Any]]]:
+    """Status and decision of the case's charges with this trigger: of ours, and of those that a merchant made itself on
+    our word (connection mode schedule). None that never happened because the provider was down."""
+    return _OWN_CHARGES.all(invoice=case.invoice_id, trigger=trigger.value, opened=case.opened_at)
+
+
+def _own_charges_query() -> QuerySet[Attempt, tuple[str, dict[str, Any]]]:
     outages = Outage.objects.filter(
         Q(ended_at=None) | Q(ended_at__gte=OuterRef("attempted_at")),
         connection=OuterRef("connection"),
@@ -134,11 +139,14 @@ def _own_charges(case: Case, trigger: Trigger) -> QuerySet[Attempt]:
     return Attempt.objects.filter(
         Q(~Q(status=AttemptStatus.ERRORED) | ~Exists(outages)),
         Q(origin=Origin.OURS) | Q(origin=Origin.OUTSIDE, decision__has_key="job"),
-        invoice_id=case.invoice_id,
+        invoice=Param("invoice"),
         kind=TransactionKind.CHARGE,
-        trigger=trigger,
-        attempted_at__gte=case.opened_at,
-    )
+        trigger=Param("trigger"),
+        attempted_at__gte=Param("opened"),
+    ).values_list("status", "decision")
+
+
+_OWN_CHARGES = Compiled(_own_charges_query)
 
 
 def customer_zone(customer: Customer) -> ZoneInfo:
@@ -151,31 +159,56 @@ def customer_zone(customer: Customer) -> ZoneInfo:
 
 def decline_overrides(merchant_id: int, provider: str, code: str) -> Overrides:
     """The merchant's own reading of this code in force, if there is one."""
-    rows = DeclineOverride.objects.filter(merchant_id=merchant_id, provider=provider, code__iexact=code.strip())
-    return newest_overrides(rows)
+    return newest_overrides(_OVERRIDES.all(merchant=merchant_id, provider=provider, code=code.strip()))
+
+
+_OVERRIDES = Compiled(
+    lambda: (
+        DeclineOverride.objects.alias(capitals=Upper("code"))
+        .filter(merchant=Param("merchant"), provider=Param("provider"))
+        .filter(capitals=Func(Param("code"), function="UPPER", output_field=CharField()))
+    )
+)
 
 
 def segment_facts(customer: Customer, invoice: Invoice, now: datetime) -> SegmentFacts:
-    """What segment rules may look at, in two queries. Lifetime value is in the invoice's currency; of the failure that
+    """What segment rules may look at, in one query. Lifetime value is in the invoice's currency; of the failure that
     is being looked at nothing counts yet."""
-    history = Invoice.objects.filter(customer=customer).aggregate(
-        paid=Sum("paid_minor", filter=Q(status__in=INVOICE_PAID, currency=invoice.currency)),
-        settled=Count("id", filter=Q(status__in=INVOICE_PAID)),
-        total=Count("id"),
-    )
-    cases = Case.objects.filter(customer=customer).exclude(invoice=invoice, status=CaseStatus.OPEN)
-    past = cases.aggregate(failed=Count("id"), recovered=Count("id", filter=Q(status=CaseStatus.RECOVERED)))
+    with prepared_cursor() as cursor:
+        cursor.execute(
+            _HISTORY,
+            {
+                "customer": customer.pk,
+                "invoice": invoice.pk,
+                "currency": invoice.currency,
+                "paid": [status.value for status in INVOICE_PAID],
+            },
+        )
+        lifetime, settled, total, failed, recovered = cursor.fetchone()
     return SegmentFacts(
         amount_minor=invoice.due_minor,
-        lifetime_value_minor=history["paid"] or 0,
+        lifetime_value_minor=int(lifetime),
         tenure_days=max(0, (now - customer.first_seen_at).days),
         currency=invoice.currency,
         country=customer.country or None,
-        settled_invoices=history["settled"],
-        invoices=history["total"],
-        failed_cases=past["failed"],
-        recovered_cases=past["recovered"],
+        settled_invoices=settled,
+        invoices=total,
+        failed_cases=failed,
+        recovered_cases=recovered,
     )
+
+
+_HISTORY = """
+SELECT * FROM (
+    SELECT COALESCE(sum(paid_minor) FILTER (WHERE status = ANY(%(paid)s) AND currency = %(currency)s), 0),
+        count(*) FILTER (WHERE status = ANY(%(paid)s)), count(*)
+    FROM invoices_invoice WHERE customer_id = %(customer)s
+) history, (
+    SELECT count(*) FILTER (WHERE status <> 'OPEN' OR invoice_id <> %(invoice)s),
+        count(*) FILTER (WHERE status = 'RECOVERED')
+    FROM retries_case WHERE customer_id = %(customer)s
+) past
+"""
 
 
 def calls_per_second(account: Connection) -> float | None:

@@ -1,20 +1,20 @@
 """Cards and tokens: learned from events, stopped by networks, revived by updates. All under the customer's lock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.models.functions import Now
+from django.db.transaction import TransactionManagementError
 
 from accounts.models import Merchant
 from invoices.models import Customer
 from providers.base import CardFacts, MethodFacts
-from recovery_site.common.compiled import AnyOf, Compiled, Param
-from recovery_site.common.db import for_no_key_update, prepared_cursor, row_save
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import for_no_key_update, prepared_cursor, row_insert, row_save
 from recovery_site.common.errors import InvalidInput
 from tokens.mirror import mirror_after_commit
 from tokens.models import Card, RetryLimit, Token
@@ -51,21 +51,17 @@ def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, pay
     card_pk = _card_ensure(customer, method)
     if known is not None:
         return MethodKeys(known.pk, card_pk)
-    Token.objects.bulk_create(
-        [
-            Token(
-                merchant_id=customer.merchant_id,
-                connection_id=customer.connection_id,
-                customer=customer,
-                card_id=card_pk,
-                provider_token=method.token,
-                added_by_payment_id=payment_id,
-                first_seen_at=now,
-            )
-        ],
-        ignore_conflicts=True,
+    token = Token(
+        merchant_id=customer.merchant_id,
+        connection_id=customer.connection_id,
+        customer=customer,
+        card_id=card_pk,
+        provider_token=method.token,
+        added_by_payment_id=payment_id,
+        first_seen_at=now,
     )
-    (token,) = _KNOWN.all(connection=customer.connection_id, token=method.token)
+    if not row_insert(token, unless_there=True):
+        (token,) = _KNOWN.all(connection=customer.connection_id, token=method.token)
     return MethodKeys(token.pk, card_pk)
 
 
@@ -84,20 +80,28 @@ def _card_ensure(customer: Customer, method: MethodFacts) -> int:
     fingerprint = _fingerprint(method)
     facts = method.card or CardFacts()
     kind = method.kind[:20] or "card"  # a bare token tells no rail
-    Card.objects.bulk_create(
-        [
-            Card(
-                merchant_id=customer.merchant_id,
-                connection_id=customer.connection_id,
-                fingerprint=fingerprint,
-                kind=kind,
-                network=normalise_network(facts.network if kind == "card" else kind),
-                **_details(facts),
-            )
-        ],
-        ignore_conflicts=True,
+    known = _CARD.first(connection=customer.connection_id, fingerprint=fingerprint)
+    if known is not None:
+        return known
+    card = Card(
+        merchant_id=customer.merchant_id,
+        connection_id=customer.connection_id,
+        fingerprint=fingerprint,
+        kind=kind,
+        network=normalise_network(facts.network if kind == "card" else kind),
+        **_details(facts),
     )
-    return Card.objects.values_list("pk", flat=True).get(connection_id=customer.connection_id, fingerprint=fingerprint)
+    if row_insert(card, unless_there=True):
+        return card.pk
+    (pk,) = _CARD.all(connection=customer.connection_id, fingerprint=fingerprint)
+    return pk
+
+
+_CARD = Compiled(
+    lambda: Card.objects.filter(connection=Param("connection"), fingerprint=Param("fingerprint")).values_list(
+        "pk", flat=True
+    )
+)
 
 
 def _details(facts: CardFacts) -> dict[str, object]:
@@ -119,32 +123,20 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
     mirrors, so the customer is mirrored once the transaction has committed (step 5 of the charge protocol).
     """
     mirror_after_commit(customer.pk)
-    if also:
-        return _groups_lock(lambda: list(_with_groups(Q(tokens__customer=customer) | Q(pk__in=also))))
-    return _groups_lock(lambda: _CARDS.all(customer=customer.pk))
+    return _groups_lock(customer.pk, also)
 
 
-def _with_groups(mine: Q) -> QuerySet[Card]:
-    """These cards and all that share a budget group with one of them, to be locked by primary key."""
-    groups = Card.objects.filter(mine).values("budget_group")
-    return for_no_key_update(Card.objects.filter(budget_group__in=groups).order_by("pk"))
+_CARD_FIELDS = [field.attname for field in Card._meta.concrete_fields]
+_CARDS_LOCK = f"SELECT {', '.join(_CARD_FIELDS)} FROM tokens_cards_lock(%s, %s)"  # noqa: S608  (names of columns)
 
 
-_CARDS = Compiled(lambda: _with_groups(Q(tokens__customer=Param("customer"))))
-_IN_GROUPS = Compiled(lambda: Card.objects.filter(AnyOf("budget_group", Param("groups"))).values_list("pk", flat=True))
-
-
-def _groups_lock(lock: Callable[[], list[Card]]) -> list[Card]:
-    """The cards that `lock` locks, once nothing has joined their groups meanwhile."""
-    while True:
-        savepoint = transaction.savepoint()
-        cards = lock()
-        if set(_IN_GROUPS.all(groups=list({card.budget_group for card in cards}))) == {card.pk for card in cards}:
-            transaction.savepoint_commit(savepoint)
-            return cards
-        # A card joined a group while we waited for it. Back to the savepoint, which gives the locks back: all are taken
-        # again in order.
-        transaction.savepoint_rollback(savepoint)
+def _groups_lock(customer_pk: int | None, also: Sequence[int]) -> list[Card]:
+    """The customer's cards, those in `also` and all of their groups, locked by the database's own function."""
+    if transaction.get_autocommit():
+        raise TransactionManagementError("Cards are locked inside of a transaction only.")
+    with prepared_cursor() as cursor:
+        cursor.execute(_CARDS_LOCK, [customer_pk, list(also)])
+        return [Card.from_db(DEFAULT_DB_ALIAS, _CARD_FIELDS, row) for row in cursor.fetchall()]
 
 
 _LOCKED = Compiled(lambda: for_no_key_update(Token.objects.filter(pk=Param("pk"))))
@@ -321,7 +313,7 @@ def cards_link(*, card: Card, other: Card, actor: str, reason: str) -> None:
     """
     if card.merchant_id != other.merchant_id:
         raise InvalidInput("The cards belong to two merchants, whose tries the networks count apart.")
-    cards = _groups_lock(lambda: list(_with_groups(Q(pk__in=(card.pk, other.pk)))))
+    cards = _groups_lock(None, (card.pk, other.pk))
     by_pk = {one.pk: one for one in cards}
     _join_group(by_pk[other.pk], by_pk[card.pk], cards)
     for customer_pk in set(Token.objects.filter(card__in=(card.pk, other.pk)).values_list("customer_id", flat=True)):

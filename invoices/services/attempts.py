@@ -14,6 +14,7 @@ from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import ATTEMPT_OPEN, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.base import ChargeResult, DeclineFacts
 from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import row_insert
 from recovery_site.common.ids import public_id
 from recovery_site.common.raw import raw_answer
 from recovery_site.common.scrubbing import scrub_text
@@ -58,7 +59,7 @@ def attempt_start(invoice: Invoice, plan: AttemptPlan, stamp: Stamp) -> Attempt:
         lease_until=plan.lease_until,
         send_by=plan.send_by,
     )
-    attempt.save(force_insert=True)
+    row_insert(attempt)
     record_event(
         invoice=invoice,
         kind="attempt.sending",
@@ -115,7 +116,7 @@ def attempt_report(invoice: Invoice, report: ReportedAttempt) -> Attempt:
         decision=dict(report.decision),
         attempted_at=report.attempted_at,
     )
-    attempt.save(force_insert=True)
+    row_insert(attempt)
     return attempt
 
 

@@ -21,7 +21,7 @@ from invoices.states import (
 )
 from providers.base import InvoiceFacts
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import fit, for_no_key_update, prepared_cursor, row_save
+from recovery_site.common.db import fit, for_no_key_update, prepared_cursor, row_insert, row_save
 from recovery_site.common.errors import Conflict
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
@@ -46,7 +46,7 @@ def invoice_create(
         due_at=facts.due_at,
         **{field: fit(Invoice, field, getattr(facts, field)) for field in _DESCRIPTIVE},
     )
-    invoice.save(force_insert=True)
+    row_insert(invoice)
     invoice = invoice_lock(invoice.pk)
     record_event(
         invoice=invoice,
@@ -145,11 +145,13 @@ _LINKED = Compiled(
 def payment_link(invoice: Invoice, payment_id: str) -> None:
     """Remember that a provider's payment belongs to this invoice; the first word stands."""
     if payment_id and not _LINKED.all(connection=invoice.connection_id, payment=payment_id):
-        ProviderPayment.objects.get_or_create(
+        link = ProviderPayment(
+            merchant_id=invoice.merchant_id,
             connection_id=invoice.connection_id,
             provider_payment_id=payment_id,
-            defaults={"merchant_id": invoice.merchant_id, "invoice": invoice},
+            invoice=invoice,
         )
+        row_insert(link, unless_there=True)
 
 
 _OPEN_CHARGE = Compiled(
@@ -182,7 +184,7 @@ def charge_create(
         started_at=stamp.now,
         created_by=stamp.actor,
     )
-    charge.save(force_insert=True)
+    row_insert(charge)
     record_event(
         invoice=invoice,
         kind="transaction.created",

@@ -16,7 +16,7 @@ from providers.base import CustomerFacts
 from providers.guide import Guide, Kind, settings_read
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.crypto import encrypt_json
-from recovery_site.common.db import fit, for_no_key_update, row_save
+from recovery_site.common.db import fit, for_no_key_update, row_insert, row_save
 from recovery_site.common.errors import InvalidInput, NotFound
 
 _CHECK_SECONDS = 10.0
@@ -213,20 +213,26 @@ def customer_ensure(*, connection: Connection, facts: CustomerFacts, now: dateti
     """Primary key of the customer, created if new. Takes no lock on an existing row."""
     if not facts.id or len(facts.id) > 200:
         raise InvalidInput("A customer id must have 1 to 200 characters.")
-    Customer.objects.bulk_create(
-        [
-            Customer(
-                merchant_id=connection.merchant_id,
-                connection=connection,
-                connector_customer_id=facts.id,
-                first_seen_at=now,
-            )
-        ],
-        ignore_conflicts=True,
+    known = _KNOWN.first(connection=connection.pk, name=facts.id)
+    if known is not None:
+        return known
+    customer = Customer(
+        merchant_id=connection.merchant_id,
+        connection=connection,
+        connector_customer_id=facts.id,
+        first_seen_at=now,
     )
-    return Customer.objects.values_list("pk", flat=True).get(connection=connection, connector_customer_id=facts.id)
+    if row_insert(customer, unless_there=True):
+        return customer.pk
+    (pk,) = _KNOWN.all(connection=connection.pk, name=facts.id)
+    return pk
 
 
+_KNOWN = Compiled(
+    lambda: Customer.objects.filter(connection=Param("connection"), connector_customer_id=Param("name")).values_list(
+        "pk", flat=True
+    )
+)
 _LOCKED = Compiled(lambda: for_no_key_update(Customer.objects.filter(pk=Param("pk"))))
 
 

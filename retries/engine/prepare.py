@@ -19,14 +19,14 @@ from invoices.states import (
 )
 from providers.base import ChargeRequest
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, prepared_cursor, row_save
+from recovery_site.common.db import prepared_cursor, row_save
 from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
 from retries.services.booking import job_end
 from retries.services.cases import case_set_step
 from retries.services.planning import case_plan
-from retries.states import JobStatus, NextStep
+from retries.states import CaseStatus, JobStatus, NextStep
 from tokens.models import Token
 from tokens.selectors import TokenOption, token_options
 
@@ -108,8 +108,14 @@ def _schedule_again(job: RetryJob, due_at: datetime) -> None:
     row_save(job, "status", "due_at", "claim_token", "lease_until")
 
 
-_JOB = Compiled(lambda: for_no_key_update(RetryJob.objects.filter(pk=Param("pk"))))
-_CHARGE = Compiled(lambda: for_no_key_update(Transaction.objects.filter(pk=Param("pk"))))
+# With its transaction, locked too, and its case, which the invoice's lock covers.
+_JOB = Compiled(
+    lambda: (
+        RetryJob.objects.filter(pk=Param("pk"))
+        .select_related("transaction", "case__policy_version")
+        .select_for_update(no_key=True, of=("self", "transaction"))
+    )
+)
 _ACCOUNT = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).select_related("gateway"))
 _CHARGED_TOKEN = Compiled(lambda: Token.objects.filter(attempts=Param("attempt")).select_related("card"))
 
@@ -119,8 +125,7 @@ def _ask(claim: Claim, stamp: Stamp) -> "_Check | Refused":
     (job,) = _JOB.all(pk=claim.job_pk)
     if job.claim_token != claim.token or job.status != JobStatus.RUNNING or job.attempt_id is not None:
         return Refused("another worker has taken the job over", rebooked=False)
-    (charge,) = _CHARGE.all(pk=job.transaction_id)
-    check = _Check(scope, job, charge, stamp.now)
+    check = _Check(scope, job, job.transaction, stamp.now)
     return _replan(scope, job, check, stamp) if check.obstacle else check
 
 
@@ -312,7 +317,7 @@ def _commit(
     )
     job.attempt, job.lease_until = attempt, lease_until
     row_save(job, "attempt", "lease_until")
-    case = open_case(invoice)
+    case = job.case if job.case is not None and job.case.status == CaseStatus.OPEN else open_case(invoice)
     if case is not None:
         case_set_step(case, invoice, NextStep.SENDING, lease_until, "A charge is being sent right now.", stamp)
     return Prepared(

@@ -7,6 +7,7 @@ from invoices.services.ledger import Stamp, alert, move, record_event
 from invoices.states import DisputeKind
 from invoices.states import DisputeStatus as State
 from providers.base import DisputeFacts, DisputeStatus, PaymentEvent
+from recovery_site.common.db import row_insert
 from recovery_site.common.errors import InvalidInput
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, scope_lock
@@ -60,7 +61,7 @@ def _ensure(scope: Scope, attempt: Attempt, facts: DisputeFacts, event: PaymentE
         reason_code=facts.reason_code[:60],
         opened_at=min(event.occurred_at, stamp.now),
     )
-    dispute.save(force_insert=True)
+    row_insert(dispute)
     record_event(
         invoice=scope.invoice,
         kind="dispute.opened",

@@ -5,11 +5,12 @@ from invoices.services.attempts import attempt_told_paid
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import enter, enter_invoice
 from retries.handler.joining import halves_find
-from retries.handler.payments import payment_report, report_decline
-from retries.handler.resolve import SAME_CHARGE_WITHIN, EventWaits, Subject
+from retries.handler.payments import payment_report, refuse_while_sending, report_decline
+from retries.handler.resolve import SAME_CHARGE_WITHIN, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
@@ -30,9 +31,9 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     if facts.amount_minor == 0 or (scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0):
         return _settle(scope, stamp)
     if subject.attempt_pk is not None:
-        _refuse_while_sending(scope.invoice)  # our own request failed, and its answer says why
+        refuse_while_sending(scope.invoice)  # our own request failed, and its answer says why
     elif not _already_reported(scope.invoice, facts, event):
-        _refuse_while_sending(scope.invoice)
+        refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp, biller_number=facts.attempt_count)
         report_decline(scope, attempt, DeclineFacts(), connection, event, event.occurred_at, stamp)
@@ -58,6 +59,13 @@ def _payment_of(invoice: Invoice, facts: InvoiceFacts) -> PaymentFacts:
     )
 
 
+_BY_CHARGE = Compiled(
+    lambda: Attempt.objects.filter(
+        invoice=Param("invoice"), kind=TransactionKind.CHARGE, provider_id=Param("charge")
+    ).values_list("pk", flat=True)[:1]
+)
+
+
 def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent) -> bool:
     """True if the failed try that the biller speaks of is in the ledger already.
 
@@ -66,7 +74,7 @@ def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent
     """
     theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
     if facts.charge_id:
-        return theirs.filter(provider_id=facts.charge_id).exists()
+        return _BY_CHARGE.first(invoice=invoice.pk, charge=facts.charge_id) is not None
     theirs = theirs.exclude(origin=Origin.OURS)
     if facts.attempt_count and theirs.filter(decision__biller_number=facts.attempt_count).exists():
         return True
@@ -78,11 +86,6 @@ def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent
     tried.decision = {**tried.decision, "biller_number": facts.attempt_count}
     tried.save(update_fields=["decision"])
     return True
-
-
-def _refuse_while_sending(invoice: Invoice) -> None:
-    if Attempt.objects.filter(invoice=invoice, origin=Origin.OURS, status="SENDING").exists():
-        raise EventWaits("A charge of this invoice is being sent; the event is matched when its result is known.")
 
 
 def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
@@ -103,13 +106,13 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         return _BOOKED
     if known is not None:
         if not facts.charge_id:
-            _refuse_while_sending(invoice)  # its answer brings the payment's id
+            refuse_while_sending(invoice)  # its answer brings the payment's id
         attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
         outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
         return ""
     if not facts.charge_id and _paid_then(invoice, event):
         return _BOOKED
-    _refuse_while_sending(invoice)
+    refuse_while_sending(invoice)
     if invoice.due_minor == 0:
         return _settle(scope, stamp)
     if not facts.charge_id and (ours := _in_doubt(invoice)) is not None:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q
-
 from invoices.models import Attempt, Connection, Invoice, Transaction
 from invoices.services.attempts import ReportedAttempt, attempt_count, attempt_report
 from invoices.services.billing import charge_create, open_charge
@@ -30,6 +28,7 @@ from providers.base import (
     PaymentEvent,
     PaymentFacts,
 )
+from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update, row_save
 from retries.engine.send import differences, mismatch_review
 from retries.handler.disputes import dispute_take_in
@@ -67,7 +66,7 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     scope = enter_invoice(event, entry, subject, facts, stamp)
     attempt = _known_attempt(scope.invoice, subject, event)
     if attempt is None:
-        _refuse_while_sending(scope.invoice)
+        refuse_while_sending(scope.invoice)
         attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
     elif attempt.origin == Origin.OURS and (wrong := differences(attempt, _told(event, payment))):
         mismatch_review(scope, attempt, wrong, _told(event, payment), stamp)
@@ -111,37 +110,68 @@ def _facts_of(payment: PaymentFacts, at: datetime) -> InvoiceFacts:
     )
 
 
+_KNOWN = Compiled(
+    lambda: for_no_key_update(
+        Attempt.objects.filter(pk=Param("pk"), invoice=Param("invoice"), kind=TransactionKind.CHARGE)
+    )
+)
+# Tries around a time that may be the one that an event tells of.
+_AROUND = Compiled(
+    lambda: (
+        for_no_key_update(Attempt.objects.filter(invoice=Param("invoice"), kind=TransactionKind.CHARGE))
+        .filter(attempted_at__gte=Param("after"), attempted_at__lte=Param("before"))
+        .order_by("pk")
+    )
+)
+_SENDING = Compiled(
+    lambda: Attempt.objects.filter(
+        invoice=Param("invoice"), origin=Origin.OURS, status=AttemptStatus.SENDING
+    ).values_list("pk", flat=True)[:1]
+)
+
+
 def _known_attempt(invoice: Invoice, subject: Subject, event: PaymentEvent) -> Attempt | None:
     """The attempt this event tells of: by reference or charge id, else a placeholder of the same payment and time."""
-    attempts = for_no_key_update(Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE))
     if subject.attempt_pk is not None:
-        return attempts.get(pk=subject.attempt_pk)
+        (known,) = _KNOWN.all(pk=subject.attempt_pk, invoice=invoice.pk)
+        return known
     payment = event.payment
     assert payment is not None
-    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
-    status = {
-        EventKind.PAYMENT_FAILED: AttemptStatus.DECLINED,
-        EventKind.PAYMENT_SUCCEEDED: AttemptStatus.SUCCEEDED,
-        EventKind.PAYMENT_PENDING: AttemptStatus.AWAITING,
-    }[event.kind]
-    # A payment that we told the biller to make has its id only once the biller has said it.
-    told_to = Q(origin=Origin.OURS, collected=True, amount_minor=payment.amount_minor, currency=payment.currency)
-    open_or_told = Q(status__in=(status, AttemptStatus.AWAITING))
-    nameless = attempts.filter(
-        ~Q(origin=Origin.OURS) & open_or_told | told_to & (open_or_told | Q(status=AttemptStatus.UNKNOWN)),
-        attempted_at__range=around,
-    )
-    if payment.charge_id:
-        nameless = nameless.filter(provider_id__isnull=True)
+    after, before = event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN
+    tries = _AROUND.all(invoice=invoice.pk, after=after, before=before)
+    nameless = [one for one in tries if _may_be(one, payment, _ENDS[event.kind])]
     if payment.payment_id:
-        same = nameless.filter(provider_payment_id=payment.payment_id).order_by("id").first()
-        return same or nameless.filter(provider_payment_id="", provider_id__isnull=True).order_by("id").first()
-    return nameless.filter(provider_payment_id="").order_by("id").first()
+        same = [one for one in nameless if one.provider_payment_id == payment.payment_id]
+        nameless = same or [one for one in nameless if not one.provider_payment_id and one.provider_id is None]
+    else:
+        nameless = [one for one in nameless if not one.provider_payment_id]
+    return next(iter(nameless), None)
 
 
-def _refuse_while_sending(invoice: Invoice) -> None:
+_ENDS = {
+    EventKind.PAYMENT_FAILED: AttemptStatus.DECLINED,
+    EventKind.PAYMENT_SUCCEEDED: AttemptStatus.SUCCEEDED,
+    EventKind.PAYMENT_PENDING: AttemptStatus.AWAITING,
+}
+
+
+def _may_be(attempt: Attempt, payment: PaymentFacts, end: AttemptStatus) -> bool:
+    """Whether an event of this payment and `end` may tell of the attempt, as far as anything but its names says.
+
+    A payment that we told the biller to make has its id only once the biller has said it.
+    """
+    if payment.charge_id and attempt.provider_id is not None:
+        return False
+    fitting = {end, AttemptStatus.AWAITING}
+    if attempt.origin != Origin.OURS:
+        return attempt.status in fitting
+    money = (attempt.amount_minor, attempt.currency) == (payment.amount_minor, payment.currency)
+    return attempt.collected and money and attempt.status in fitting | {AttemptStatus.UNKNOWN}
+
+
+def refuse_while_sending(invoice: Invoice) -> None:
     """DESIGN section 6: beside our own SENDING attempt a foreign charge cannot be told from ours yet."""
-    if Attempt.objects.filter(invoice=invoice, origin=Origin.OURS, status=AttemptStatus.SENDING).exists():
+    if _SENDING.first(invoice=invoice.pk) is not None:
         raise EventWaits("A charge of this invoice is being sent; the event is matched when its result is known.")
 
 
@@ -185,16 +215,24 @@ def payment_report(
     )
 
 
+_MODE = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).values_list("mode", flat=True))
+
+
 def _on_our_word(scope: Scope) -> Mapping[str, Any] | None:
     """Where the merchant charges when told: the decision of the retry that this try carries out, empty for a try that
     nobody had planned. None where others charge."""
     invoice = scope.invoice
-    if not Connection.objects.filter(pk=invoice.connection_id, mode=ConnectionMode.SCHEDULE).exists():
+    if _MODE.first(pk=invoice.connection_id) != ConnectionMode.SCHEDULE:
         return None
     job = RetryJob.objects.filter(
         invoice=invoice, kind=TransactionKind.CHARGE, status__in=(JobStatus.SCHEDULED, JobStatus.QUEUED)
     ).first()
     return {} if job is None else {**job.decision, "why": job.why, "job": job.public_id}
+
+
+_LAST_CHARGE = Compiled(
+    lambda: Transaction.objects.filter(invoice=Param("invoice"), kind=TransactionKind.CHARGE).order_by("-id")[:1]
+)
 
 
 def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp: Stamp) -> Transaction:
@@ -206,7 +244,7 @@ def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp:
     charge = open_charge(invoice)
     if charge is not None and charge.currency == currency:
         return charge
-    last = Transaction.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).order_by("-id").first()
+    last = _LAST_CHARGE.first(invoice=invoice.pk)
     if last is not None and last.currency == currency and (invoice.status not in INVOICE_OPEN or charge is not None):
         return last
     if last is not None and last.currency == currency and last.status == TransactionStatus.FAILED:

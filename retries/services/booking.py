@@ -13,13 +13,19 @@ from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import reviews_close
 from invoices.states import ReviewKind, TransactionKind, Trigger
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, row_save
+from recovery_site.common.db import for_no_key_update, row_insert, row_save
 from retries.decisions import SWAP_ADVANTAGE
 from retries.locking import Scope, open_case
 from retries.models import Case, RetryJob
 from retries.priority import expected_value, priority_band
 from retries.services.cases import case_set_step
 from retries.states import JOB_OPEN, JOB_SLOT, JobStatus, NextStep
+
+# What booking writes of a job that was there.
+_BOOKED = (
+    *("status", "case", "token", "due_at", "trigger", "why", "decision", "requested_by", "band"),
+    *("expected_value_minor", "attempt", "claim_token", "lease_until", "last_error", "failures"),
+)
 
 
 def job_book(
@@ -57,7 +63,10 @@ def job_book(
     job.band = priority_band(invoice, case, stamp.now)
     job.expected_value_minor = expected_value(invoice.due_minor, case.category if case else "")
     job.attempt, job.claim_token, job.lease_until, job.last_error, job.failures = None, None, None, "", 0
-    job.save()
+    if job._state.adding:
+        row_insert(job)
+    else:
+        row_save(job, *_BOOKED)
     if case is None:
         return job
     if holder is None:
@@ -186,10 +195,8 @@ def slot_release(scope: Scope, stamp: Stamp, *, besides: RetryJob | None = None)
 
     Among those that can go soonest: none is left behind that could go over an hour sooner than the one that is booked.
     """
-    if slot_holder(scope) is not None:
-        return
     waiting = _QUEUED.all(customer=scope.customer.pk, besides=besides.pk if besides else 0)
-    if not waiting:
+    if not waiting or slot_holder(scope) is not None:
         return
     soonest = max(stamp.now, min(job.due_at for job in waiting))
     queued = next(job for job in waiting if job.due_at - soonest <= SWAP_ADVANTAGE)

@@ -12,7 +12,7 @@ from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import AttemptStatus, InvoiceStatus, Origin
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import row_save
+from recovery_site.common.db import row_insert, row_save
 from recovery_site.common.errors import Conflict
 from retries.classification import Classification
 from retries.locking import Scope, open_case
@@ -56,7 +56,7 @@ def _open(scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp)
         next_step=NextStep.STAFF,
         why="Has just failed; the next step is being decided.",
     )
-    case.save(force_insert=True)
+    row_insert(case)
     record_event(
         invoice=invoice,
         kind="case.opened",

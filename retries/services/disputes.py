@@ -45,6 +45,7 @@ def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: st
     case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
     code = dispute.reason_code or dispute.kind.lower()
     verdict = verdict_on(
+        scope,
         attempt,
         provider,
         DeclineFacts(raw_code=code, network_code=code if dispute.kind == DisputeKind.RETURN else ""),

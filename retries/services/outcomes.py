@@ -37,7 +37,8 @@ from invoices.states import (
 )
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
-from recovery_site.common.db import row_save
+from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.db import for_no_key_update, row_save
 from recovery_site.common.errors import Conflict
 from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
 from retries.classification.types import Overrides
@@ -64,9 +65,10 @@ _TRANSPORT = {
 }
 
 
-def verdict_on(attempt: Attempt, provider: str, decline: DeclineFacts) -> Classification:
+def verdict_on(scope: Scope, attempt: Attempt, provider: str, decline: DeclineFacts) -> Classification:
     """Classify a decline with the provider's tables and the merchant's overrides."""
-    network = attempt.card.network if attempt.card else "unknown"
+    card = scope.card(attempt.card_id) or attempt.card
+    network = card.network if card else "unknown"
     overrides = decline_overrides(attempt.merchant_id, provider, decline.raw_code)
     return verdict_of(decline, provider=provider, network=network, overrides=overrides)
 
@@ -196,7 +198,7 @@ def charge_was_declined(
     stamp: Stamp,
 ) -> Classification:
     """The provider said no: classify, mark token and card, let the transaction wait or end, plan what is next."""
-    verdict = verdict_on(attempt, provider_name, decline)
+    verdict = verdict_on(scope, attempt, provider_name, decline)
     attempt_decline(
         attempt,
         scope.invoice,
@@ -228,7 +230,7 @@ def decline_was_named(
     stamp: Stamp,
 ) -> None:
     """A decline recorded without its code, or without the network's, now has it: classify again and plan anew."""
-    verdict = verdict_on(attempt, provider_name, decline)
+    verdict = verdict_on(scope, attempt, provider_name, decline)
     attempt_name_decline(
         attempt,
         scope.invoice,
@@ -352,6 +354,9 @@ def _paid_by_another(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
     )
 
 
+_CHARGE = Compiled(lambda: for_no_key_update(Transaction.objects.filter(pk=Param("pk"))))
+
+
 def _failed(
     scope: Scope,
     attempt: Attempt,
@@ -369,10 +374,8 @@ def _failed(
     if "told_paid" in attempt.decision and scope.invoice.due_minor > 0 and scope.invoice.status not in INVOICE_PAID:
         _paid_by_another(scope, attempt, stamp)
         return
-    invoice, charge = (
-        scope.invoice,
-        Transaction.objects.select_for_update(no_key=True).get(pk=attempt.transaction_id),
-    )
+    invoice = scope.invoice
+    (charge,) = _CHARGE.all(pk=attempt.transaction_id)
     if invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
         if charge.status == TransactionStatus.PROCESSING:
             move(

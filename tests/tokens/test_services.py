@@ -92,6 +92,16 @@ def test_another_customers_token_is_left_as_it_is(shop: Shop) -> None:
 # --- locks --------------------------------------------------------------------------------------------------------
 
 
+def locked_cards() -> set[str]:
+    """Fingerprints of the cards that somebody else has locked just now."""
+    with connection.copy().cursor() as other:
+        other.execute("SELECT id FROM tokens_card FOR NO KEY UPDATE SKIP LOCKED")
+        free = [pk for (pk,) in other.fetchall()]
+        other.connection.close()
+    return set(Card.objects.exclude(pk__in=free).values_list("fingerprint", flat=True))
+
+
+@pytest.mark.django_db(transaction=True)
 def test_all_cards_of_all_groups_are_locked_in_one_query_by_primary_key(shop: Shop) -> None:
     mine = shop.failed_bill(fingerprint="fp_shared")
     theirs = shop.failed_bill(fingerprint="fp_shared")
@@ -103,11 +113,19 @@ def test_all_cards_of_all_groups_are_locked_in_one_query_by_primary_key(shop: Sh
         customer = customer_lock(shop.customer(mine).pk)
         with CaptureQueriesContext(connection) as queries:
             cards = cards_lock(customer)
+        locked = locked_cards()
     assert [card.pk for card in cards] == sorted(card.pk for card in cards)
     assert {card.fingerprint for card in cards} == {"fp_shared", f"fp_new_{theirs.key}", f"fp_{spare.token}"}
     assert shop.card(foreign).pk not in [card.pk for card in cards]
-    (locking,) = [query["sql"] for query in queries if "FOR NO KEY UPDATE" in query["sql"]]
-    assert "ORDER BY" in locking
+    assert locked == {card.fingerprint for card in cards}
+    assert len(queries) == 1
+
+
+def test_a_card_nobody_has_is_locked_beside_the_customers_own(shop: Shop) -> None:
+    mine, foreign = shop.failed_bill(), shop.failed_bill()
+    with transaction.atomic():
+        cards = cards_lock(customer_lock(shop.customer(mine).pk), also=[shop.card(foreign).pk])
+    assert {card.pk for card in cards} == {shop.card(mine).pk, shop.card(foreign).pk}
 
 
 # --- hard declines ------------------------------------------------------------------------------------------------
