@@ -15,7 +15,9 @@ _CARDS = """tokens_card WHERE budget_group IN (
 
 def no_locks(monkeypatch: pytest.MonkeyPatch, table: str = "") -> None:
     """Every statement (or those that lock this table) reads as always, but holds nothing."""
-    lock = re.compile(rf' FOR NO KEY UPDATE OF "{table}"' if table else r' FOR NO KEY UPDATE( OF "[a-z_]+"(, "[a-z_]+")*)?')
+    lock = re.compile(
+        rf' FOR NO KEY UPDATE OF "{table}"' if table else r' FOR NO KEY UPDATE( OF "[a-z_]+"(, "[a-z_]+")*)?'
+    )
     execute = CursorWrapper.execute
 
     def unlocked(self: CursorWrapper, sql: Any, params: Any = None) -> Any:
