@@ -115,8 +115,11 @@ class Case(FSMModelMixin, models.Model):
 
     class Meta:
         constraints = [
+            # A case of the past is opened with its end known already, maybe beside the one that is open now.
             models.UniqueConstraint(
-                fields=["invoice"], condition=Q(status=CaseStatus.OPEN), name="case_one_open_per_invoice"
+                fields=["invoice"],
+                condition=Q(status=CaseStatus.OPEN, closed_at=None),
+                name="case_one_open_per_invoice",
             ),
             models.CheckConstraint(
                 condition=~Q(status=CaseStatus.OPEN) | ~Q(next_step=NextStep.NONE),

@@ -35,7 +35,9 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     elif not _already_reported(scope.invoice, facts, event):
         refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
-        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp, biller_number=facts.attempt_count)
+        attempt = payment_report(
+            scope, entry, payment, event.occurred_at, stamp, failed=True, biller_number=facts.attempt_count
+        )
         report_decline(scope, attempt, DeclineFacts(), connection, event, event.occurred_at, stamp)
         halves_find(entry, scope.invoice, event.occurred_at, stamp)
         return ""

@@ -67,7 +67,8 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     attempt = _known_attempt(scope.invoice, subject, event)
     if attempt is None:
         refuse_while_sending(scope.invoice)
-        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
+        failed = event.kind is EventKind.PAYMENT_FAILED
+        attempt = payment_report(scope, entry, payment, event.occurred_at, stamp, failed=failed)
     elif attempt.origin == Origin.OURS and (wrong := differences(attempt, _told(event, payment))):
         mismatch_review(scope, attempt, wrong, _told(event, payment), stamp)
         return f"The provider's word differs from what was sent ({wrong}); staff were asked."
@@ -182,6 +183,7 @@ def payment_report(
     occurred_at: datetime,
     stamp: Stamp,
     *,
+    failed: bool = False,
     biller_number: int | None = None,
 ) -> Attempt:
     """Insert an attempt that somebody else made, with a charge transaction to stand in.
@@ -189,7 +191,9 @@ def payment_report(
     `biller_number`: how many tries the biller had counted with this one; it tells its tries apart later.
     """
     invoice = scope.invoice
-    charge = charge_for_report(invoice, payment.amount_minor, payment.currency, stamp)
+    attempted_at = payment.occurred_at or occurred_at
+    charge = _paid_then(invoice, payment, attempted_at) if failed else None
+    charge = charge or charge_for_report(invoice, payment.amount_minor, payment.currency, stamp)
     if charge.status in (TransactionStatus.INIT, TransactionStatus.RETRYING):
         if invoice.status == InvoiceStatus.INIT:
             move(invoice, "start", invoice=invoice, stamp=stamp)
@@ -203,7 +207,7 @@ def payment_report(
             transaction=charge,
             amount_minor=payment.amount_minor,
             currency=payment.currency,
-            attempted_at=payment.occurred_at or occurred_at,
+            attempted_at=attempted_at,
             provider_id=payment.charge_id,
             provider_payment_id=payment.payment_id,
             token_pk=keys.token_pk if keys else None,
@@ -213,6 +217,22 @@ def payment_report(
             decision={**(on_our_word or {}), **({"biller_number": biller_number} if biller_number else {})},
         ),
     )
+
+
+def _paid_then(invoice: Invoice, payment: PaymentFacts, attempted_at: datetime) -> Transaction | None:
+    """The charge that a failed try would stand in had it been told in time: the one by which its invoice was paid
+    afterwards, whatever has become of that money."""
+    if invoice.settled_at is None:
+        return None
+    paid = Transaction.objects.filter(
+        invoice=invoice,
+        kind=TransactionKind.CHARGE,
+        status=TransactionStatus.DONE,
+        currency=payment.currency,
+        attempts__status=AttemptStatus.SUCCEEDED,
+        attempts__attempted_at__gt=attempted_at,
+    )
+    return paid.order_by("attempts__attempted_at", "id").first()
 
 
 _MODE = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).values_list("mode", flat=True))

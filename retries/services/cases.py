@@ -20,7 +20,7 @@ from retries.models import Case, PolicyVersion
 from retries.policy import parse_policy, preset_document
 from retries.segments import segment_of
 from retries.selectors import case_policy, policy_of, segment_facts, verdict_to_json
-from retries.states import NextStep
+from retries.states import CaseStatus, NextStep
 
 
 def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
@@ -38,7 +38,9 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
     return case
 
 
-def _open(scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp) -> Case:
+def _open(
+    scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp, closed_at: datetime | None = None
+) -> Case:
     invoice = scope.invoice
     version = policy_version_current(invoice.merchant_id)
     policy = policy_of(version)
@@ -53,6 +55,7 @@ def _open(scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp)
         amount_minor=amount_minor,
         currency=invoice.currency,
         opened_at=opened_at,
+        closed_at=closed_at,
         next_step=NextStep.STAFF,
         why="Has just failed; the next step is being decided.",
     )
@@ -69,28 +72,55 @@ def _open(scope: Scope, *, opened_at: datetime, amount_minor: int, stamp: Stamp)
     return case
 
 
+def paid_after(invoice: Invoice, failed: Attempt) -> Attempt | None:
+    """The first payment that came after a failed try, by the provider's own times."""
+    paid = Attempt.objects.filter(
+        invoice=invoice, kind=failed.kind, status=AttemptStatus.SUCCEEDED, attempted_at__gt=failed.attempted_at
+    )
+    return paid.order_by("attempted_at", "id").first()
+
+
 def case_past(
     scope: Scope, verdict: Classification, *, attempt: Attempt, failed_at: datetime, code: str, stamp: Stamp
 ) -> None:
-    """The case of a failure that is told only after its invoice was closed: opened and closed at once.
+    """Note a failure that is told only after its invoice was closed with the case of its time; where there is none, one
+    is opened and closed at once.
 
     So the order in which a provider tells a failure and its end makes no difference to what is counted. A decline that
-    came after the payment opens nothing.
+    came after the payment opens nothing and changes nothing.
     """
     invoice = scope.invoice
-    if Case.objects.filter(invoice=invoice).exists():
-        return
-    paid = Attempt.objects.filter(invoice=invoice, kind=attempt.kind, status=AttemptStatus.SUCCEEDED)
-    first = paid.order_by("attempted_at").first()
+    paid = paid_after(invoice, attempt)
+    case = _case_then(invoice, attempt)
     if invoice.status == InvoiceStatus.CANCELED:
         end, reason = "write_off" if invoice.cancel_reason == "written_off" else "cancel", invoice.cancel_reason
-    elif first is not None and failed_at < first.attempted_at:
+    elif paid is not None:
         end, reason = "recover", "paid"
-    else:
+    elif case is None or case.status != CaseStatus.LOST:
         return
-    case = _open(scope, opened_at=failed_at, amount_minor=invoice.amount_minor - invoice.credited_minor, stamp=stamp)
-    case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=code)
-    case_close(scope, case, end, reason=reason, stamp=stamp, attempt=first)
+    if case is not None:
+        case_note_failure(case, verdict, attempt=attempt, at=failed_at, code=code)
+        return
+    owed = invoice.amount_minor - invoice.credited_minor
+    case = _open(scope, opened_at=failed_at, amount_minor=owed, stamp=stamp, closed_at=stamp.now)
+    case_note_failure(case, verdict, attempt=attempt, at=failed_at, code=code)
+    case_close(scope, case, end, reason=reason, stamp=stamp, attempt=paid)
+
+
+def _case_then(invoice: Invoice, failed: Attempt) -> Case | None:
+    """The case that a failed try belongs to: before the first payment the one that failures opened, later the last."""
+    cases = list(Case.objects.filter(invoice=invoice).order_by("-opened_at", "-id"))
+    if not Attempt.objects.filter(
+        invoice=invoice, kind=failed.kind, status=AttemptStatus.SUCCEEDED, attempted_at__lt=failed.attempted_at
+    ).exists():
+        cases = [case for case in reversed(cases) if not _of_money_taken_back(case)]
+    return cases[0] if cases else None
+
+
+def _of_money_taken_back(case: Case) -> bool:
+    """True for a case that a lost dispute or a bank return opened, not a failed try."""
+    first = case.failure.get("first")
+    return first is not None and first["attempt"] is None
 
 
 _NEWEST_POLICY = Compiled(lambda: PolicyVersion.objects.filter(merchant=Param("merchant")).order_by("-version")[:1])
@@ -134,18 +164,35 @@ def policy_version_create(
         raise meanwhile from error
 
 
-def case_note_failure(case: Case, verdict: Classification, *, token_pk: int | None, at: datetime, code: str) -> None:
-    """Keep the failure that rules the plan from now on.
+def case_note_failure(case: Case, verdict: Classification, *, attempt: Attempt, at: datetime, code: str) -> None:
+    """Keep the failure that rules the plan from now on: the last one, by the provider's own time.
 
-    One that happened before the one already kept (a late event) does not overrule it, unless that came without a code.
+    An earlier try that is told late does not overrule it, but may turn out to be the first one of the case. A payment
+    that was taken back (`attempt` has succeeded) rules like a failed try, and what was before it belongs to the past.
     """
-    kept = case.failure.get("at")
-    if kept is not None and case.code and datetime.fromisoformat(kept) > at:
-        return
-    case.failure = {"at": at.isoformat(), "token": token_pk, "verdict": verdict_to_json(verdict)}
-    case.category, case.code = verdict.category.value, code[:100]
-    case.first_category = case.first_category or case.category
-    case.first_code = case.first_code or case.code
+    failed = None if attempt.status == AttemptStatus.SUCCEEDED else attempt.pk
+    kept, known = case.failure.get("at"), "attempt" in case.failure
+    same = known and case.failure["attempt"] == failed
+    first = case.failure.get("first")
+    if first is None and not case.first_category:
+        first = {"at": at.isoformat(), "attempt": failed}
+    is_first = first is not None and first["attempt"] is not None and datetime.fromisoformat(first["at"]) > at
+    if is_first:
+        first = {"at": at.isoformat(), "attempt": failed}
+    if first is not None and first["attempt"] == failed:
+        case.first_category, case.first_code = verdict.category.value, code[:100]
+    told_late = kept is not None and datetime.fromisoformat(kept) > at
+    if told_late and not same and (known or case.code):
+        case.failure = {**case.failure, "first": first}
+    else:
+        case.failure = {
+            "at": at.isoformat(),
+            "token": attempt.token_id,
+            "verdict": verdict_to_json(verdict),
+            "attempt": failed,
+            "first": first,
+        }
+        case.category, case.code = verdict.category.value, code[:100]
     row_save(case, "failure", "category", "code", "first_category", "first_code")
 
 
@@ -229,4 +276,4 @@ def latest_case(invoice: Invoice) -> Case | None:
     return _LATEST.first(invoice=invoice.pk)
 
 
-_LATEST = Compiled(lambda: Case.objects.filter(invoice=Param("invoice")).order_by("-id")[:1])
+_LATEST = Compiled(lambda: Case.objects.filter(invoice=Param("invoice")).order_by("-opened_at", "-id")[:1])

@@ -50,7 +50,7 @@ def dispute_apply(scope: Scope, dispute: Dispute, attempt: Attempt, provider: st
         provider,
         DeclineFacts(raw_code=code, network_code=code if dispute.kind == DisputeKind.RETURN else ""),
     )
-    case_note_failure(case, verdict, token_pk=attempt.token_id, at=stamp.now, code=code)
+    case_note_failure(case, verdict, attempt=attempt, at=stamp.now, code=code)
     barred = dispute.kind == DisputeKind.DISPUTE or code.upper() not in _REPRESENTABLE
     case.automatic_barred = case.automatic_barred or barred
     case.save(update_fields=["automatic_barred"])

@@ -46,7 +46,15 @@ from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.selectors import decline_overrides
 from retries.services.booking import job_end
-from retries.services.cases import case_close, case_ensure, case_note_failure, case_past, case_set_step, latest_case
+from retries.services.cases import (
+    case_close,
+    case_ensure,
+    case_note_failure,
+    case_past,
+    case_set_step,
+    latest_case,
+    paid_after,
+)
 from retries.services.marking import connection_mark, method_mark
 from retries.services.planning import case_plan, nothing_due
 from retries.states import CaseStatus, NextStep
@@ -241,10 +249,9 @@ def decline_was_named(
     )
     method_mark(scope, attempt, verdict, decline, failed_at)
     case = latest_case(scope.invoice)
-    if case is not None and case.status != CaseStatus.OPEN:
+    if (case is not None and case.status != CaseStatus.OPEN) or _of_the_past(scope, attempt):
         # What it was about has ended; a reason learned later starts nothing anew.
-        if not case.code:
-            case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=decline.raw_code)
+        case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=decline.raw_code, stamp=stamp)
         return
     if case is not None and case.hold_until is not None and scope.invoice.provider_invoice_id is not None:
         # Both halves are known now: the invoice by name, the failure by its code.
@@ -354,6 +361,18 @@ def _paid_by_another(scope: Scope, attempt: Attempt, stamp: Stamp) -> None:
     )
 
 
+def _cancel_with_invoice(scope: Scope, charge: Transaction, stamp: Stamp) -> None:
+    """Somebody else's failed try of a canceled invoice: its charge ends as it would have, told before the end."""
+    if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(scope.invoice):
+        move(charge, "retry_later", invoice=scope.invoice, stamp=stamp)
+        move(charge, "cancel", invoice=scope.invoice, stamp=stamp, finished_at=stamp.now)
+
+
+def _of_the_past(scope: Scope, attempt: Attempt) -> bool:
+    """True for a failed try that a payment came after which settled the invoice, even if that money is gone since."""
+    return scope.invoice.settled_at is not None and paid_after(scope.invoice, attempt) is not None
+
+
 _CHARGE = Compiled(lambda: for_no_key_update(Transaction.objects.filter(pk=Param("pk"))))
 
 
@@ -376,8 +395,11 @@ def _failed(
         return
     invoice = scope.invoice
     (charge,) = _CHARGE.all(pk=attempt.transaction_id)
-    if invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
-        if charge.status == TransactionStatus.PROCESSING:
+    past = _of_the_past(scope, attempt)
+    if past or invoice.status not in (InvoiceStatus.INIT, InvoiceStatus.PROCESSING, InvoiceStatus.PROCESS_FAILED):
+        if invoice.status == InvoiceStatus.CANCELED and attempt.origin != Origin.OURS:
+            _cancel_with_invoice(scope, charge, stamp)
+        elif charge.status == TransactionStatus.PROCESSING:
             move(
                 charge,
                 "fail",
@@ -386,11 +408,12 @@ def _failed(
                 finished_at=stamp.now,
                 failure=verdict.explanation[:500],
             )
-        job_end(scope, stamp, exhausted=True)
+        if not past:
+            job_end(scope, stamp, exhausted=True)
         case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=code, stamp=stamp)
         return
     if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(invoice):
         move(charge, "retry_later", invoice=invoice, stamp=stamp)
     case = case_ensure(scope, opened_at=failed_at, stamp=stamp)
-    case_note_failure(case, verdict, token_pk=attempt.token_id, at=failed_at, code=code)
+    case_note_failure(case, verdict, attempt=attempt, at=failed_at, code=code)
     case_plan(scope, case, stamp, not_before=not_before)

@@ -198,7 +198,8 @@ class Shop:
     def outcome(self, bill: Bill) -> dict[str, Any]:
         """What the ledger finally says about a bill, without ids and times: equal for every order of the same facts.
 
-        From basil on a failure whose payment is never joined to its invoice is known without its code.
+        From basil on a failure whose payment is never joined to its invoice is known without its code. A FAILED charge
+        is left out: it says that the plan had run out with what was known then.
         """
         invoice = self.invoice(bill)
         return {
@@ -210,7 +211,14 @@ class Shop:
                 (attempt.kind, attempt.origin, attempt.status, attempt.raw_code if bill.old else "")
                 for attempt in invoice.attempts.all()
             ),
-            "cases": sorted((case.status, case.next_step) for case in invoice.cases.all()),
+            "transactions": sorted(
+                invoice.transactions.exclude(status="FAILED").values_list("kind", "status", "amount_minor", "currency")
+            ),
+            "cases": sorted(
+                (case.status, case.next_step, case.amount_minor, case.recovered_minor, case.recovered_by)
+                + ((case.first_category, case.first_code, case.category, case.code) if bill.old else ())
+                for case in invoice.cases.all()
+            ),
             "disputes": sorted(invoice.disputes.values_list("status", flat=True)),
             "booked": RetryJob.objects.filter(invoice=invoice, status__in=("SCHEDULED", "QUEUED")).count(),
             "invoices": Invoice.objects.filter(customer=invoice.customer).exclude(cancel_reason="superseded").count(),

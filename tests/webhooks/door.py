@@ -118,13 +118,13 @@ def faults(merchant: Merchant) -> list[str]:
 
 
 def ledger(merchant: Merchant) -> list[Body]:
-    """What the ledger says about a merchant's invoices, without what the order of telling may change (row ids)."""
+    """What the ledger says about a merchant's invoices, without what the order of telling may change: row ids,
+    the numbers of events, when we recorded what."""
     invoices = Invoice.objects.filter(merchant=merchant).select_related("customer")
     return sorted((_invoice(invoice) for invoice in invoices), key=repr)
 
 
 def _invoice(invoice: Invoice) -> Body:
-    case = Case.objects.filter(invoice=invoice).order_by("-pk").first()
     return {
         "invoice": invoice.provider_invoice_id,
         "customer": invoice.customer.connector_customer_id,
@@ -139,8 +139,7 @@ def _invoice(invoice: Invoice) -> Body:
         "transactions": sorted(
             Transaction.objects.filter(invoice=invoice).values_list("kind", "status", "amount_minor", "currency")
         ),
-        "cases": Case.objects.filter(invoice=invoice).count(),
-        "case": (case.status, case.category, case.code, case.next_step, case.exhausted_at) if case else None,
+        "cases": sorted(_case(case) for case in Case.objects.filter(invoice=invoice)),
         "jobs": sorted(
             RetryJob.objects.filter(invoice=invoice, status__in=JOB_OPEN).values_list(
                 "status", "token__provider_token", "trigger"
@@ -149,6 +148,25 @@ def _invoice(invoice: Invoice) -> Body:
         "disputes": sorted(Dispute.objects.filter(invoice=invoice).values_list("provider_id", "kind", "status")),
         "reviews": sorted(ReviewItem.objects.filter(invoice=invoice).values_list("kind", "resolution")),
     }
+
+
+def _case(case: Case) -> tuple[Any, ...]:
+    """A case without when we learned of it (opened, closed). Whether the plan had run out is left out once it is
+    closed: of a failure that is told after its payment there never was a plan."""
+    return (
+        case.status,
+        case.category,
+        case.code,
+        case.first_category,
+        case.first_code,
+        case.amount_minor,
+        case.recovered_minor,
+        case.recovered_by,
+        case.close_reason,
+        case.automatic_barred,
+        case.next_step,
+        case.exhausted_at is not None if case.status == "OPEN" else None,
+    )
 
 
 def _attempts(attempts: Iterable[Attempt]) -> list[tuple[Any, ...]]:

@@ -66,20 +66,19 @@ def finish(door: Door) -> None:
 
 
 def outcome(door: Door) -> list[Any]:
-    """What the ledger says of the invoice. Not compared, because it still depends on the order: the code that a case
-    keeps when it is recovered (the last failure known then), and whether a failure told after the success has a FAILED
-    transaction and a closed case of its own. Of the shape that does not say which charge is whose, where a failed try
-    may stay the biller's word only, nothing but what was paid, given back, taken and booked."""
+    """What the ledger says of the invoice (`ledger` says what that leaves out).
+
+    Of the shape that does not say which charge is whose neither attempts nor codes are compared: a charge told before
+    anything names its invoice is booked as a debt of its own, and then the biller's word, which has no code, is all
+    that the invoice keeps of that try.
+    """
     assert {status for _, status, _ in door.inbox()} <= {"PROCESSED", "IGNORED"}, door.inbox()
     assert faults(door.merchant) == []
     told = [one for one in ledger(door.merchant) if one["invoice"] == "in_1"]
-    for one in told:
-        one["transactions"] = [row for row in one["transactions"] if row[1] != "FAILED"]
-        one.pop("cases")
-        if one["case"] and one["case"][0] == "RECOVERED":
-            one["case"] = one["case"][:1]
     if door.endpoint.events.filter(event_type="invoice_payment.paid").exists():
-        return [{name: one[name] for name in ("status", "paid", "refunded", "disputes", "jobs")} for one in told]
+        for one in told:
+            one["cases"] = sorted((case[0], *case[5:]) for case in one["cases"])
+            one.pop("attempts")
     return told
 
 
