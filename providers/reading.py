@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from recovery_site.common import money
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.scrubbing import FILTERED
+from recovery_site.common.text import storable
 
 MAX_ID = 200
 MAX_CODE = 100
@@ -51,7 +52,7 @@ class Node:
             return str(value)
         if not isinstance(value, str):
             raise self.wrong(name, "must be text")
-        return value.replace("\x00", "").encode("utf-8", "ignore").decode().strip()[:limit]
+        return storable(value).strip()[:limit]
 
     def full_name(self, first: str, last: str, company: str) -> str:
         """A person's name from its two parts, else the company's."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from providers.base import CardFacts, CustomerFacts, MethodFacts
 from providers.stripe.reading import Node
+from recovery_site.common.text import storable
 
 # Stripe's payment method types in this house's words; any other type keeps its own name.
 _KINDS = {
@@ -54,7 +55,7 @@ def expanded_customer(node: Node) -> CustomerFacts | None:
         email=node.text("email", 254),
         name=node.text("name", 200),
         country=country(node.node("address")),
-        locale=locale[:16],
+        locale=storable(locale)[:16],
     )
 
 

@@ -12,6 +12,8 @@ from django.db.migrations import RunSQL
 from django.db.models import Func, Model, QuerySet
 from django.db.models.expressions import DatabaseDefault
 
+from recovery_site.common.text import storable
+
 ModelT = TypeVar("ModelT", bound=Model)
 
 
@@ -117,9 +119,10 @@ def for_no_key_update(queryset: QuerySet[ModelT]) -> QuerySet[ModelT]:
 
 
 def fit(model: type[Model], field: str, value: str) -> str:
-    """`value` cut to the length of the model's column: outside text must never stop a write."""
+    """`value` cut to the length of the model's column, without what no column holds: outside text must never stop a
+    write."""
     limit: int | None = getattr(model._meta.get_field(field), "max_length", None)
-    return value[:limit]
+    return storable(value)[:limit]
 
 
 def tenant_key(table: str) -> RunSQL:

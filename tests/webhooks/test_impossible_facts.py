@@ -10,6 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invoices.models import Customer
+from providers.stripe.methods import expanded_customer
+from providers.stripe.reading import Node
+from recovery_site.common.db import fit
 from tests.contract.stripe_fixtures import FIXTURES
 from tests.support.sizes import LONG, MARKS
 from tests.webhooks.conftest import Lines
@@ -190,6 +193,13 @@ def test_no_damage_is_an_accident(door: Door) -> None:
 
     told()
     assert faults(door.merchant) == []
+
+
+def test_a_language_that_no_column_holds_stops_no_event() -> None:
+    told = expanded_customer(Node({"id": "cus_1", "preferred_locales": ["d\x00e\ud800"]}, "customer"))
+    assert told is not None
+    assert told.locale == "de"
+    assert fit(Customer, "name", "A\x00nn\ud800") == "Ann"
 
 
 def _without_customers(counted: dict[str, int]) -> dict[str, int]:

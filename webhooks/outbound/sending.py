@@ -20,11 +20,11 @@ from recovery_site.common.db import DatabaseClock, fit
 from recovery_site.common.errors import RecoveryError
 from recovery_site.common.outward import Answer, post
 from recovery_site.common.scrubbing import scrub_text
+from recovery_site.common.text import storable
 from webhooks.models import Delivery, DeliveryTry
 from webhooks.outbound.endpoints import signing_secrets
 from webhooks.outbound.failing import FAILING, endpoint_accepted, endpoint_failed, endpoint_judge
 from webhooks.states import DeliveryStatus
-from webhooks.text import storable
 
 log = structlog.get_logger()
 # The pause after each failed try, as Standard Webhooks recommends: three days in all. Lengthened by up to a fifth, so

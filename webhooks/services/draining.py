@@ -17,11 +17,11 @@ from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor, row_save
 from recovery_site.common.errors import RecoveryError
 from recovery_site.common.scrubbing import scrub_text
+from recovery_site.common.text import storable
 from retries.handler import EventWaits, event_ask, event_handle, must_ask
 from tokens.mirror import mirrored_together
 from webhooks.models import InboxEvent
 from webhooks.states import InboxStatus
-from webhooks.text import storable
 
 log = structlog.get_logger()
 # A failed item is tried again this long after each failure, then it is FAILED and listed.

@@ -12,9 +12,9 @@ from providers import registry
 from providers.base import InboundRequest
 from recovery_site.common.db import fit
 from recovery_site.common.scrubbing import scrub
+from recovery_site.common.text import storable
 from webhooks.models import InboxEvent, WebhookEndpoint
 from webhooks.services.endpoints import endpoint_secrets
-from webhooks.text import storable
 
 # One statement in autocommit: the round trip is the price of a webhook, and what is committed here is never lost.
 _STORE = """
