@@ -186,6 +186,7 @@ def test_a_first_try_that_succeeds_needs_no_case(shop: Shop, version: str) -> No
         "paid": 2500,
         "refunded": 0,
         "attempts": [("CHARGE", "PROVIDER", "SUCCEEDED", "")],
+        "transactions": [("CHARGE", "DONE", 2500, "USD")],
         "cases": [],
         "disputes": [],
         "booked": 0,
