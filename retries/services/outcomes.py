@@ -411,6 +411,8 @@ def _failed(
         if not past:
             job_end(scope, stamp, exhausted=True)
         case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=code, stamp=stamp)
+        if past and (case := open_case(invoice)) is not None:
+            case_plan(scope, case, stamp)  # it may have waited for this very result
         return
     if charge.status == TransactionStatus.PROCESSING and not charges_in_flight(invoice):
         move(charge, "retry_later", invoice=invoice, stamp=stamp)

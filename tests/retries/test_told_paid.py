@@ -6,6 +6,7 @@ from invoices.models import Attempt
 from retries.services.manual import attempt_resolve
 from tests.retries.refunding import assert_clean, assert_ledger, shown
 from tests.retries.refunding import sandbox as sandbox
+from tests.support.books import assert_next_steps
 from tests.support.shop import Shop
 from tests.support.stripe import BASIL, Bill
 
@@ -75,3 +76,16 @@ def test_another_payment_it_was(shop: Shop, paid_first: bool) -> None:
     shop.wait(days=3)
     assert (shop.drain().claimed, shop.sandbox.charges(bill.customer)) == (0, [])
     assert_ledger(shop)
+
+
+def test_ours_turns_out_to_have_failed_when_the_other_payment_is_gone_again(shop: Shop) -> None:
+    """Its failure belongs to the case that the other payment ended, and the one that is open now has its next step."""
+    bill = in_doubt(shop, "timeout_before")
+    ours = shop.attempt(bill)
+    paid = bill.attempt(shop.wait(minutes=1))
+    shop.tell(paid.charge_succeeded(), paid.invoice_paid())
+    shop.tell(paid.dispute("lost", shop.wait(days=2)))
+    assert shop.case(bill).next_step == "resolving"
+    attempt_resolve(attempt_pk=ours.pk, charged=False, stamp=shop.staff(), note="not there")
+    assert shop.case(bill).next_step != "resolving"
+    assert_next_steps(shop)
