@@ -166,7 +166,8 @@ def killed(endpoint: Any, size: int) -> Result:
             done: Replay = sending.get(timeout=60)
     stored = set(InboxEvent.objects.values_list("provider_event_id", flat=True))
     missing = [number for number in done.accepted if f"evt_charge.failed_{told[number]['id']}" not in stored]
-    if not size // 4 <= len(done.accepted) < size:
+    # A little more is stored than answered at any moment.
+    if not size // 8 <= len(done.accepted) < size:
         raise SystemExit(f"The server was not killed in the middle: {len(done.accepted)} of {size} were accepted.")
     return Result("acknowledged_and_missing", len(missing), "webhooks", len(done.accepted), 0.0, 0.0, not missing)
 

@@ -141,11 +141,16 @@ def _in_doubt(invoice: Invoice) -> Attempt | None:
 
 
 def _paid_then(invoice: Invoice, event: PaymentEvent) -> bool:
-    """True if a payment of that time is booked: the one the biller speaks of, though its money may be gone since."""
+    """True if a payment of that time is booked: the one the biller speaks of, though its money may be gone since.
+
+    One that never settled the invoice, though it came in its currency, was a part: the biller speaks of the rest.
+    """
     around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
-    return Attempt.objects.filter(
+    booked = Attempt.objects.filter(
         invoice=invoice, kind=TransactionKind.CHARGE, status=AttemptStatus.SUCCEEDED, attempted_at__range=around
-    ).exists()
+    )
+    currencies = set(booked.values_list("currency", flat=True))
+    return bool(currencies) and (invoice.settled_at is not None or invoice.currency not in currencies)
 
 
 def _settle(scope: Scope, stamp: Stamp) -> str:

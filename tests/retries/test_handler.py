@@ -7,6 +7,7 @@ import pytest
 
 from invoices.models import Attempt, Invoice, ProviderPayment
 from retries.models import Case, RetryJob
+from retries.states import JOB_OPEN
 from tests.support.books import assert_chain, assert_next_steps, assert_slots, assert_totals
 from tests.support.shop import Shop
 from tests.support.stripe import BASIL, OLD
@@ -296,6 +297,22 @@ def test_a_partial_capture_at_the_first_try_has_a_next_step_too(shop: Shop) -> N
     assert (shop.invoice(bill).status, shop.invoice(bill).due_minor) == ("PROCESSING", 1500)
     assert open_cases(shop) == 1
     assert_next_steps(shop)
+
+
+def test_the_rest_of_a_partial_capture_that_was_paid_elsewhere_is_not_charged_again(shop: Shop) -> None:
+    """The biller's word that all is paid, twenty minutes after our part of it, names no charge."""
+    bill = shop.failed_bill()
+    part = bill.attempt(shop.wait(hours=1), captured=1000)
+    shop.tell(part.charge_succeeded(), part.intent_succeeded())
+    assert shop.invoice(bill).due_minor == 1500
+    shop.tell(bill.event("invoice.paid", bill.invoice(status="paid", paid=bill.amount), shop.wait(minutes=20)))
+    invoice = shop.invoice(bill)
+    assert (invoice.status, invoice.paid_minor, invoice.due_minor) == ("SETTLED", 2500, 0)
+    assert (shop.case(bill).status, RetryJob.objects.filter(invoice=invoice, status__in=JOB_OPEN).count()) == (
+        "RECOVERED",
+        0,
+    )
+    assert_totals(shop)
 
 
 # --- ends ---------------------------------------------------------------------------------------------------------
