@@ -165,7 +165,7 @@ def test_a_failed_invoice_with_its_payment_expanded_is_the_one_try_in_every_orde
         door = new_door()
         door.tell(SOON, *told)
         found = ledger(door.merchant)
-        assert [(one["invoice"], len(one["attempts"]), one["case"][2]) for one in found] == [
+        assert [(one["invoice"], len(one["attempts"]), one["cases"][0][2]) for one in found] == [
             ("in_1", 1, "insufficient_funds")
         ]
         expected = expected or found

@@ -224,8 +224,8 @@ def books(door: Door) -> Books:
             assert (kind, state, amount) == ("CHARGE", "DECLINED", one["amount"][0])
             assert token == (found["token"][0] if known else None)
             found["attempt"] = (charge, intent, code, category)
-        if one["case"]:
-            found["case"] = (one["case"][0], one["case"][3])
+        if one["cases"]:
+            found["case"] = (one["cases"][-1][0], one["cases"][-1][10])
         if one["jobs"]:
             ((state, token, trigger),) = one["jobs"]
             assert (state, trigger) == ("SCHEDULED", "automatic")
