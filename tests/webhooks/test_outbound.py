@@ -176,7 +176,8 @@ def test_the_outbox_brings_the_event_from_the_ledger_to_the_receiver(door: Door,
     quiet()
     outbox_drain(now=NOW)
     assert drain()["delivered"] == len(receiver.bodies) > 0
-    assert receiver.bodies[0]["type"] == "case_opened"
+    # Each is sent by a thread of its own, and who comes first is nobody's promise.
+    assert "case_opened" in {body["type"] for body in receiver.bodies}
     headers, body = receiver.requests[0]
     assert Webhook(new.secret).verify(body, dict(headers)) == receiver.bodies[0]
 
