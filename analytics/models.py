@@ -140,6 +140,72 @@ class RecoveryRollup(_Rollup):
         return f"{self.day} {self.currency} {self.source}"
 
 
+class _Fact(models.Model):
+    """What a row of the ledger was last counted as. `id` and `invoice_id` are the ledger's, which deletes no rows: no
+    foreign keys, since there are as many facts as attempts and they are written whenever one changes."""
+
+    id = models.BigIntegerField(primary_key=True)
+    invoice_id = models.BigIntegerField()
+    merchant = models.ForeignKey(Merchant, on_delete=models.CASCADE, related_name="+", db_index=False)
+    day = models.DateField()
+    connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="+", db_index=False)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.pk}"
+
+
+class AttemptFact(_Fact):
+    """A charge attempt as AttemptRollup and HourRollup count it."""
+
+    hour = models.DateTimeField()
+    code = models.CharField(max_length=100)
+    network = models.CharField(max_length=20)
+    country = models.CharField(max_length=2)
+    number = models.PositiveSmallIntegerField()
+    sender = models.CharField(max_length=21)
+    category = models.CharField(max_length=30)
+    status = models.CharField(max_length=10)
+
+    class Meta:
+        indexes = [models.Index(fields=["merchant", "invoice_id"], name="attempt_fact_by_invoice")]
+
+
+class CaseFact(_Fact):
+    """A case as CaseRollup counts it; `hours` from opening to recovery, null if it has not come."""
+
+    segment = models.CharField(max_length=40)
+    policy = models.PositiveIntegerField()
+    code = models.CharField(max_length=100)
+    network = models.CharField(max_length=20)
+    country = models.CharField(max_length=2)
+    hours = models.PositiveSmallIntegerField(null=True)
+    source = models.CharField(max_length=20)
+    category = models.CharField(max_length=30)
+    currency = models.CharField(max_length=3)
+    status = models.CharField(max_length=12)
+    amount_minor = models.BigIntegerField()
+    recovered_minor = models.BigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["merchant", "invoice_id"], name="case_fact_by_invoice")]
+
+
+class RecoveryFact(_Fact):
+    """A recovered case as RecoveryRollup counts it; `id` is the case's."""
+
+    currency = models.CharField(max_length=3)
+    source = models.CharField(max_length=20)
+    number = models.PositiveSmallIntegerField()
+    gross_minor = models.BigIntegerField()
+    back_minor = models.BigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["merchant", "invoice_id"], name="recovery_fact_by_invoice")]
+
+
 class Incident(models.Model):
     """A connection, card country or decline code that fails more than usual: one alert, whatever else it shows in.
 

@@ -1,7 +1,10 @@
-"""What one merchant-day consists of, as SELECTs over the ledger.
+"""What the rollups consist of, in two steps that are each one SELECT.
 
-Each reads a relation `days(merchant_id, day, starts, ends)` and gives the columns of its rollup table, so that the same
-text fills the tables, answers for days that have just changed, and can be read as the definition.
+**Facts** are what one charge attempt, case or recovery is counted as: the `select` of `Facts` reads them from the
+ledger, for a span of time or for some invoices. **Rollups** are those facts added up: the `select` of `Rollup` reads a
+relation `changed` of facts with a `sign`, 1 for what is to be counted and -1 for what was counted and is not so any
+more. The same texts build the tables, follow the ledger and answer for what has just changed, and can be read as the
+definition.
 """
 
 from dataclasses import dataclass
@@ -11,82 +14,152 @@ from typing import Final
 LAST_NUMBER: Final = 8
 # Recoveries that took longer than this many hours are counted together.
 LAST_HOUR: Final = 60 * 24
+# Cards have no events: their own stamp says when what figures are grouped by changed.
+CARDS_CHANGED: Final = "SELECT id FROM tokens_card WHERE facts_xid >= %(xid)s::xid8"
 
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """`table` holds what `select` gives; `columns` after merchant and day; `touched` finds the (merchant, instant)
-    pairs whose day may have changed: by events of the invoices `%(invoices)s`, or by cards whose facts changed in the
-    transactions from `%(xid)s` to `%(until)s`."""
+    """`table` holds what `select` makes of facts: per merchant, day and `keys` the `sums`; the first sum is a count."""
 
     name: str
     table: str
-    columns: str
+    keys: tuple[str, ...]
+    sums: tuple[str, ...]
     select: str
-    touched: str
+
+    @property
+    def columns(self) -> str:
+        return ", ".join(("merchant_id", "day", *self.keys, *self.sums))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What `select` gives of one merchant in one time zone, kept in `table`: `id` is that of the attempt or case.
+
+    `instant` is the column of the ledger that decides the day.
+    """
+
+    table: str
+    instant: str
+    columns: tuple[str, ...]
+    select: str
+    rollups: tuple[Rollup, ...]
+
+    @property
+    def between(self) -> str:
+        """The facts of the ledger from `%(start)s` to before `%(end)s`."""
+        return self.select.format(chosen=f"one.{self.instant} >= %(start)s AND one.{self.instant} < %(end)s")
+
+    @property
+    def changes(self) -> str:
+        """`changed` for `%(invoices)s`: what the ledger says of them now, and what was counted of them last."""
+        columns = ", ".join(self.columns)
+        # Read by itself: a planner that carries the page's days into the windows of recoveries took 2 s for 500
+        # invoices. What stayed as it was falls out before it is added up.
+        return f"""
+fresh AS MATERIALIZED ({self.select.format(chosen="one.invoice_id = ANY(%(invoices)s)")}),
+changed AS (
+    SELECT sum(sign)::int AS sign, {columns} FROM (
+        SELECT 1 AS sign, fresh.* FROM fresh
+        UNION ALL
+        SELECT -1, {columns} FROM {self.table} WHERE merchant_id = %(merchant)s AND invoice_id = ANY(%(invoices)s)
+    ) both_sides
+    GROUP BY {columns} HAVING sum(sign) <> 0
+)"""  # noqa: S608  (constants, no input)
 
 
 # network, country: of the card; number: the invoice's attempt number; sender: who sent it and why.
-_ATTEMPTS = f"""
-SELECT days.merchant_id, days.day, a.connection_id, facet.name AS facet, facet.key, a.category,
-       count(*) AS attempts,
-       count(*) FILTER (WHERE a.status = 'SUCCEEDED') AS succeeded,
-       count(*) FILTER (WHERE a.status = 'DECLINED') AS declined,
-       count(*) FILTER (WHERE a.status = 'ERRORED') AS errored
-FROM days
-JOIN invoices_attempt a
-  ON a.merchant_id = days.merchant_id AND a.attempted_at >= days.starts AND a.attempted_at < days.ends
-LEFT JOIN tokens_card card ON card.id = a.card_id
-CROSS JOIN LATERAL (VALUES
-    ('code', a.raw_code),
-    ('network', COALESCE(card.network, '')),
-    ('country', COALESCE(card.country, '')),
-    ('number', LEAST(a.number, {LAST_NUMBER})::text),
-    ('sender', a.origin || ' ' || a.trigger)
-) AS facet(name, key)
-WHERE a.kind = 'CHARGE'
-GROUP BY 1, 2, 3, 4, 5, 6
+_ATTEMPT_FACTS = f"""
+SELECT one.id, one.invoice_id, one.merchant_id, (one.attempted_at AT TIME ZONE %(zone)s)::date AS day,
+       one.connection_id, date_trunc('hour', one.attempted_at, 'UTC') AS hour, one.raw_code AS code,
+       COALESCE(card.network, '') AS network, COALESCE(card.country, '') AS country,
+       LEAST(one.number, {LAST_NUMBER})::smallint AS number, one.origin || ' ' || one.trigger AS sender,
+       one.category, one.status
+FROM invoices_attempt one
+LEFT JOIN tokens_card card ON card.id = one.card_id
+WHERE one.merchant_id = %(merchant)s AND one.kind = 'CHARGE' AND {{chosen}}
 """  # noqa: S608  (a constant, no input)
 
+_ATTEMPTS = """
+SELECT merchant_id, day, connection_id, facet.name AS facet, facet.key, category,
+       sum(sign) AS attempts,
+       sum(sign * (status = 'SUCCEEDED')::int) AS succeeded,
+       sum(sign * (status = 'DECLINED')::int) AS declined,
+       sum(sign * (status = 'ERRORED')::int) AS errored
+FROM changed
+CROSS JOIN LATERAL (VALUES
+    ('code', code),
+    ('network', network),
+    ('country', country),
+    ('number', number::text),
+    ('sender', sender)
+) AS facet(name, key)
+GROUP BY 1, 2, 3, 4, 5, 6
+"""
+
+# An UNKNOWN attempt has no answer though it should have one: that is how a provider that hangs shows first.
+_HOURS = """
+SELECT merchant_id, day, connection_id, hour, facet.name AS facet, facet.key,
+       number > 1 AS again,
+       sum(sign) AS attempts, sum(sign * (status <> 'SUCCEEDED')::int) AS failed
+FROM changed
+CROSS JOIN LATERAL (VALUES
+    ('all', ''),
+    ('country', country),
+    ('code', code)
+) AS facet(name, key)
+WHERE status IN ('SUCCEEDED', 'DECLINED', 'ERRORED', 'UNKNOWN') AND (facet.name = 'all' OR facet.key <> '')
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+"""
+
 # The card is that of the invoice's first attempt. `hours`: whole hours from opening to recovery.
-_CASES = f"""
-SELECT days.merchant_id, days.day, c.connection_id, facet.name AS facet, facet.key, c.first_category AS category,
-       c.currency, c.status, count(*) AS cases, sum(c.amount_minor)::bigint AS amount_minor,
-       sum(c.recovered_minor)::bigint AS recovered_minor
-FROM days
-JOIN retries_case c
-  ON c.merchant_id = days.merchant_id AND c.opened_at >= days.starts AND c.opened_at < days.ends
-JOIN retries_policyversion version ON version.id = c.policy_version_id
+_CASE_FACTS = f"""
+SELECT one.id, one.invoice_id, one.merchant_id, (one.opened_at AT TIME ZONE %(zone)s)::date AS day,
+       one.connection_id, one.segment, version.version AS policy, one.first_code AS code,
+       COALESCE(first.network, '') AS network, COALESCE(first.country, '') AS country,
+       CASE WHEN one.status = 'RECOVERED' THEN
+           LEAST(floor(extract(epoch FROM one.closed_at - one.opened_at) / 3600), {LAST_HOUR})::int END AS hours,
+       one.recovered_by AS source, one.first_category AS category, one.currency, one.status, one.amount_minor,
+       one.recovered_minor
+FROM retries_case one
+JOIN retries_policyversion version ON version.id = one.policy_version_id
 LEFT JOIN LATERAL (
     SELECT card.network, card.country
     FROM invoices_attempt a JOIN tokens_card card ON card.id = a.card_id
-    WHERE a.invoice_id = c.invoice_id AND a.kind = 'CHARGE' ORDER BY a.id LIMIT 1
+    WHERE a.invoice_id = one.invoice_id AND a.kind = 'CHARGE' ORDER BY a.id LIMIT 1
 ) first ON true
+WHERE one.merchant_id = %(merchant)s AND {{chosen}}
+"""  # noqa: S608  (a constant, no input)
+
+_CASES = """
+SELECT merchant_id, day, connection_id, facet.name AS facet, facet.key, category, currency,
+       status,
+       sum(sign) AS cases, sum(sign * amount_minor)::bigint AS amount_minor,
+       sum(sign * recovered_minor)::bigint AS recovered_minor
+FROM changed
 CROSS JOIN LATERAL (VALUES
-    ('segment', c.segment),
-    ('policy', version.version || ' ' || c.segment),
-    ('code', c.first_code),
-    ('network', COALESCE(first.network, '')),
-    ('country', COALESCE(first.country, '')),
-    ('hours', CASE WHEN c.status = 'RECOVERED' THEN
-        LEAST(floor(extract(epoch FROM c.closed_at - c.opened_at) / 3600), {LAST_HOUR})::int::text ELSE '' END),
-    ('source', c.recovered_by)
+    ('segment', segment),
+    ('policy', policy || ' ' || segment),
+    ('code', code),
+    ('network', network),
+    ('country', country),
+    ('hours', COALESCE(hours::text, '')),
+    ('source', source)
 ) AS facet(name, key)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-"""  # noqa: S608  (a constant, no input)
+"""
 
 # An invoice that is recovered, disputed and recovered again has several episodes. A dispute that was won after all ends
 # one without new money: together they never come to more than was paid and taken back (`gross`). What went back
 # between an episode's end and the next one's lowers that episode; what exceeds it (`over`) lowers the ones before, so
 # that the days add up to the money that was kept. With the running sum P of (went back - gross), the overflow into
 # episode k from itself and later ones is max(0, max(P from k on) - P before k).
-_RECOVERIES = f"""
+_RECOVERY_FACTS = f"""
 WITH closed AS (
-    SELECT c.id, c.invoice_id, days.merchant_id, days.day
-    FROM days
-    JOIN retries_case c
-      ON c.merchant_id = days.merchant_id AND c.closed_at >= days.starts AND c.closed_at < days.ends
-     AND c.status = 'RECOVERED'
+    SELECT one.id, one.invoice_id, one.merchant_id, (one.closed_at AT TIME ZONE %(zone)s)::date AS day
+    FROM retries_case one
+    WHERE one.merchant_id = %(merchant)s AND one.status = 'RECOVERED' AND {{chosen}}
 ), ordered AS (
     SELECT c.id, c.invoice_id, c.connection_id, c.currency, c.opened_at, c.closed_at, c.recovered_by, c.recovered_minor,
            COALESCE(sum(c.recovered_minor) OVER (earlier ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW), 0) AS before,
@@ -128,9 +201,9 @@ WITH closed AS (
            - GREATEST(0, o.most - o.upto + o.net) AS back
     FROM overflow o
 )
-SELECT closed.merchant_id, closed.day, told.connection_id, told.currency, told.recovered_by AS source,
-       COALESCE(LEAST(paid.number, {LAST_NUMBER}), 0) AS number,
-       count(*) AS cases, sum(told.gross)::bigint AS gross_minor, sum(told.back)::bigint AS back_minor
+SELECT closed.id, closed.invoice_id, closed.merchant_id, closed.day, told.connection_id, told.currency,
+       told.recovered_by AS source, COALESCE(LEAST(paid.number, {LAST_NUMBER}), 0)::smallint AS number,
+       told.gross::bigint AS gross_minor, told.back::bigint AS back_minor
 FROM closed
 JOIN told ON told.id = closed.id
 LEFT JOIN LATERAL (
@@ -139,80 +212,56 @@ LEFT JOIN LATERAL (
       AND a.finished_at >= told.opened_at AND a.finished_at <= told.closed_at
     ORDER BY a.finished_at DESC, a.id DESC LIMIT 1
 ) paid ON true
-GROUP BY 1, 2, 3, 4, 5, 6
 """  # noqa: S608  (a constant, no input)
 
-# An UNKNOWN attempt has no answer though it should have one: that is how a provider that hangs shows first.
-_HOURS = """
-SELECT days.merchant_id, days.day, a.connection_id, date_trunc('hour', a.attempted_at, 'UTC') AS hour,
-       facet.name AS facet, facet.key, a.number > 1 AS again,
-       count(*) AS attempts, count(*) FILTER (WHERE a.status <> 'SUCCEEDED') AS failed
-FROM days
-JOIN invoices_attempt a
-  ON a.merchant_id = days.merchant_id AND a.attempted_at >= days.starts AND a.attempted_at < days.ends
-LEFT JOIN tokens_card card ON card.id = a.card_id
-CROSS JOIN LATERAL (VALUES
-    ('all', ''),
-    ('country', COALESCE(card.country, '')),
-    ('code', a.raw_code)
-) AS facet(name, key)
-WHERE a.kind = 'CHARGE' AND a.status IN ('SUCCEEDED', 'DECLINED', 'ERRORED', 'UNKNOWN')
-  AND (facet.name = 'all' OR facet.key <> '')
-GROUP BY 1, 2, 3, 4, 5, 6, 7
+_RECOVERIES = """
+SELECT merchant_id, day, connection_id, currency, source, number, sum(sign) AS cases,
+       sum(sign * gross_minor)::bigint AS gross_minor, sum(sign * back_minor)::bigint AS back_minor
+FROM changed
+GROUP BY 1, 2, 3, 4, 5, 6
 """
 
-_ATTEMPTS_TOUCHED = """
-SELECT merchant_id, attempted_at AS at FROM invoices_attempt WHERE invoice_id = ANY(%(invoices)s) AND kind = 'CHARGE'
-UNION ALL
-SELECT a.merchant_id, a.attempted_at
-FROM tokens_card card JOIN invoices_attempt a ON a.card_id = card.id AND a.kind = 'CHARGE'
-WHERE card.facts_xid >= %(xid)s::xid8 AND card.facts_xid <= %(until)s::xid8
-"""
-_CASES_TOUCHED = """
-SELECT merchant_id, opened_at AS at FROM retries_case WHERE invoice_id = ANY(%(invoices)s)
-UNION ALL
-SELECT c.merchant_id, c.opened_at
-FROM tokens_card card JOIN invoices_attempt a ON a.card_id = card.id AND a.kind = 'CHARGE'
-JOIN retries_case c ON c.invoice_id = a.invoice_id
-WHERE card.facts_xid >= %(xid)s::xid8 AND card.facts_xid <= %(until)s::xid8
-"""
+_ATTEMPT_COLUMNS = "hour code network country number sender category status"
+_CASE_COLUMNS = "segment policy code network country hours source category currency status amount_minor recovered_minor"
+_RECOVERY_COLUMNS = "currency source number gross_minor back_minor"
 
-ROLLUPS: Final = (
-    Rollup(
-        "attempts",
-        "analytics_attemptrollup",
-        "connection_id, facet, key, category, attempts, succeeded, declined, errored",
-        _ATTEMPTS,
-        _ATTEMPTS_TOUCHED,
+
+def _facts(table: str, instant: str, columns: str, select: str, *rollups: Rollup) -> Facts:
+    names = ("id", "invoice_id", "merchant_id", "day", "connection_id", *columns.split())
+    return Facts(f"analytics_{table}", instant, names, select, rollups)
+
+
+def _rollup(name: str, table: str, keys: str, sums: str, select: str) -> Rollup:
+    return Rollup(name, f"analytics_{table}", ("connection_id", *keys.split()), tuple(sums.split()), select)
+
+
+FACTS: Final = (
+    _facts(
+        "attemptfact",
+        "attempted_at",
+        _ATTEMPT_COLUMNS,
+        _ATTEMPT_FACTS,
+        _rollup("attempts", "attemptrollup", "facet key category", "attempts succeeded declined errored", _ATTEMPTS),
+        _rollup("hours", "hourrollup", "hour facet key again", "attempts failed", _HOURS),
     ),
-    Rollup(
-        "hours",
-        "analytics_hourrollup",
-        "connection_id, hour, facet, key, again, attempts, failed",
-        _HOURS,
-        _ATTEMPTS_TOUCHED,
+    _facts(
+        "casefact",
+        "opened_at",
+        _CASE_COLUMNS,
+        _CASE_FACTS,
+        _rollup(
+            "cases",
+            "caserollup",
+            "facet key category currency status",
+            "cases amount_minor recovered_minor",
+            _CASES,
+        ),
     ),
-    Rollup(
-        "cases",
-        "analytics_caserollup",
-        "connection_id, facet, key, category, currency, status, cases, amount_minor, recovered_minor",
-        _CASES,
-        _CASES_TOUCHED,
-    ),
-    Rollup(
-        "recoveries",
-        "analytics_recoveryrollup",
-        "connection_id, currency, source, number, cases, gross_minor, back_minor",
-        _RECOVERIES,
-        "SELECT merchant_id, closed_at AS at FROM retries_case"
-        " WHERE invoice_id = ANY(%(invoices)s) AND status = 'RECOVERED'",
+    _facts(
+        "recoveryfact",
+        "closed_at",
+        _RECOVERY_COLUMNS,
+        _RECOVERY_FACTS,
+        _rollup("recoveries", "recoveryrollup", "currency source number", "cases gross_minor back_minor", _RECOVERIES),
     ),
 )
-
-# Day boundaries of the merchant's zone; the parameter list is one row per merchant and day.
-DAYS: Final = """
-days AS (
-    SELECT merchant_id, day, day::timestamp AT TIME ZONE zone AS starts, (day + 1)::timestamp AT TIME ZONE zone AS ends
-    FROM unnest(%(merchants)s::bigint[], %(days)s::date[], %(zones)s::text[]) AS given(merchant_id, day, zone)
-)
-"""

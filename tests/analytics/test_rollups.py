@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.expressions import RawSQL
 
 from accounts.models import Merchant
 from analytics.models import AttemptRollup, CaseRollup, HourRollup, RecoveryRollup, RollupPosition
@@ -16,6 +17,8 @@ from analytics.rollups import advance
 from analytics.rollups.advance import RollupCounts, rollups_advance, rollups_build
 from analytics.rollups.reading import Figures
 from invoices.models import Attempt, Dispute, Invoice, Transaction
+from invoices.services.casework import note_add
+from invoices.services.ledger import Stamp
 from providers.base import DisputeFacts, DisputeStatus
 from retries.models import Case
 from tests.analytics.history import month
@@ -24,7 +27,7 @@ from tests.support.quiet import quiet
 from tokens.models import Card
 
 pytestmark = pytest.mark.django_db(transaction=True)
-BERLIN = ZoneInfo("Europe/Berlin")
+BERLIN, UTC = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
 Book = dict[str, Counter[tuple[Any, ...]]]
 
 
@@ -230,19 +233,59 @@ def test_rollups_say_what_the_ledger_says_whenever_they_are_advanced(
         assert shown(world.merchant, world.at, BERLIN) == folded(world.merchant, world.at, BERLIN)
         if random.random() < 0.7:
             follow()
-            assert Figures(world.merchant, period_of(90, world.at, BERLIN)).stale_days("attempts") == []
+            assert Figures(world.merchant, period_of(90, world.at, BERLIN)).pending == []
             assert kept(world.merchant) == ledger(world.merchant, BERLIN)
     follow()
     followed = kept(world.merchant)
     assert followed == ledger(world.merchant, BERLIN)
     assert sum(followed["recoveries"].values()) > 0
-    assert kept(other.merchant) == ledger(other.merchant, ZoneInfo("UTC"))
+    assert kept(other.merchant) == ledger(other.merchant, UTC)
     rollups_build(world.merchant)
     assert kept(world.merchant) == followed
 
 
+def test_invoices_that_are_counted_again_change_nothing() -> None:
+    world = World(at=NOW - timedelta(days=9))
+    follow()
+    month(world, until=NOW, days=9)
+    follow()
+    counted = kept(world.merchant)
+    RollupPosition.objects.update(event_id=0, xid=RawSQL("'3'::xid8", []))
+    assert follow().invoices == Invoice.objects.count()
+    assert kept(world.merchant) == counted == ledger(world.merchant, UTC)
+
+
+def test_a_page_is_exact_though_the_follower_moves_on_while_it_is_read() -> None:
+    """What was pending when the page began has been counted by the time that its figures are read."""
+    world = World(at=NOW)
+    world.fail()
+    follow()
+    world.fail(customer="cus_second")
+    figures = Figures(world.merchant, period_of(7, world.at, UTC))
+    assert len(figures.pending or []) == 1
+    follow()
+    assert sum(row.attempts for row in figures.attempts if row.facet == "network") == 2
+    assert sum(row.cases for row in figures.cases if row.facet == "segment") == 2
+
+
+def test_an_attempt_that_moves_while_its_merchant_is_built_is_counted_once() -> None:
+    world = World(at=NOW - timedelta(days=20))
+    first = world.fail()
+    world.at = NOW
+    world.fail(customer="cus_second")
+
+    def move(done: int, total: int) -> None:
+        Attempt.objects.filter(invoice=first).update(attempted_at=NOW)
+
+    rollups_build(world.merchant, progress=move)
+    assert sum(AttemptRollup.objects.filter(facet="network").values_list("attempts", flat=True)) == 2
+    note_add(invoice_pk=first.pk, text="Moved.", stamp=Stamp(actor="user:1", cause="test", now=NOW))
+    follow()
+    assert kept(world.merchant) == ledger(world.merchant, UTC)
+
+
 def test_another_time_zone_cuts_the_days_again() -> None:
-    world = World(at=datetime(2026, 11, 19, 23, 30, tzinfo=ZoneInfo("UTC")))
+    world = World(at=datetime(2026, 11, 19, 23, 30, tzinfo=UTC))
     world.fail()
     follow()
     assert set(AttemptRollup.objects.values_list("day", flat=True)) == {date(2026, 11, 19)}
@@ -264,12 +307,12 @@ def test_what_commits_late_is_not_passed_over() -> None:
             world.fail()
             rollups_advance()
             assert not AttemptRollup.objects.exists(), "the older transaction may still bring an earlier event"
-            assert shown(world.merchant, world.at, ZoneInfo("UTC")) == folded(world.merchant, world.at, ZoneInfo("UTC"))
+            assert shown(world.merchant, world.at, UTC) == folded(world.merchant, world.at, UTC)
             cursor.execute("COMMIT")
     finally:
         second.close()
     follow()
-    assert kept(world.merchant) == ledger(world.merchant, ZoneInfo("UTC"))
+    assert kept(world.merchant) == ledger(world.merchant, UTC)
 
 
 def test_only_one_advances_and_the_other_returns() -> None:

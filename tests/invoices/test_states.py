@@ -10,7 +10,15 @@ from django.db import Error, IntegrityError, connection, models, transaction
 from django_fsm import TransitionNotAllowed
 
 from accounts.models import Merchant
-from analytics.models import AttemptRollup, CaseRollup, HourRollup, RecoveryRollup
+from analytics.models import (
+    AttemptFact,
+    AttemptRollup,
+    CaseFact,
+    CaseRollup,
+    HourRollup,
+    RecoveryFact,
+    RecoveryRollup,
+)
 from invoices.models import Attempt, BillerNote, Dispute, Event, Invoice, OutboxMessage, Transaction
 from invoices.services.casework import note_add
 from invoices.services.ledger import Stamp
@@ -143,7 +151,7 @@ def told(shop: Shop) -> Shop:
 
 
 def protected_and_counted(shop: Shop, invoice: Invoice) -> None:
-    """What the engine keeps of a connection and of bulk work, and one row of each rollup."""
+    """What the engine keeps of a connection and of bulk work, and one row of each rollup and of its facts."""
     owner: dict[str, Any] = {"merchant": shop.merchant, "connection": shop.connection}
     ProviderGate.objects.get_or_create(connection=shop.connection, defaults={"merchant": shop.merchant})
     Outage.objects.create(**owner, began_at=shop.at, ended_at=shop.at)
@@ -160,6 +168,10 @@ def protected_and_counted(shop: Shop, invoice: Invoice) -> None:
         **owner, **money, facet="segment", key="x", category="", status="OPEN", amount_minor=1, recovered_minor=0
     )
     RecoveryRollup.objects.create(**owner, **money, source="retry", number=1, gross_minor=1, back_minor=0)
+    fact = owner | {"id": invoice.pk, "invoice_id": invoice.pk}
+    AttemptFact.objects.create(**fact, hour=shop.at, number=1)
+    CaseFact.objects.create(**fact, policy=1, amount_minor=1, recovered_minor=0)
+    RecoveryFact.objects.create(**fact, number=1, gross_minor=1, back_minor=0)
 
 
 def write_to(shop: Shop, bill: Bill) -> None:
