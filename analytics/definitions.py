@@ -150,7 +150,8 @@ _ALL = (
         "Time to recover",
         "From the opening of a case to its closing as recovered, for cases opened in the period. The bars"
         " are shares of all cases opened; cases that are still open or were not recovered are shown apart."
-        " The percentiles are of recovered cases only, known to the hour; they can still grow while cases are open.",
+        " The percentiles are of recovered cases only, known to the hour within three days and then to six hours; they"
+        " can still grow while cases are open.",
         "share of cases; days",
     ),
     Definition(

@@ -11,7 +11,7 @@ LEAST_CASES: Final = 20
 
 @dataclass(slots=True)
 class Curve:
-    """How many of `cases` were recovered, by whole hours from their opening."""
+    """How many of `cases` were recovered, by hours from their opening, rounded down."""
 
     cases: int = 0
     recovered: Counter[int] = field(default_factory=Counter)
@@ -24,7 +24,7 @@ class Curve:
 
     def later_share(self, age_hours: int) -> float:
         """Of those not recovered at this age, the share that was recovered later."""
-        before = sum(count for hour, count in self.recovered.items() if hour <= age_hours)
+        before = sum(count for hour, count in self.recovered.items() if hour < age_hours)
         left = self.cases - before
         return (self.recovered.total() - before) / left if left > 0 else 0.0
 

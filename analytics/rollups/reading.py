@@ -74,8 +74,8 @@ class CaseFigure:
 
 @dataclass(frozen=True, slots=True)
 class LengthFigure:
-    """Cases by whole `hours` from opening to recovery (None: not recovered), opened within the period or not, and
-    `ripe`: so long ago that those of their age have ended or will not."""
+    """Cases by `hours` from opening to recovery (rounded down, after three days to steps of six; None: not recovered),
+    opened within the period or not, and `ripe`: so long ago that those of their age have ended or will not."""
 
     category: str
     status: str

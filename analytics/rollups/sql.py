@@ -12,6 +12,8 @@ from typing import Final
 
 # Attempts past this number are counted together.
 LAST_NUMBER: Final = 8
+# How long a recovery took is told to the hour up to this many, then in steps of six: most of the rows were hours.
+EXACT_HOURS: Final = 72
 # Recoveries that took longer than this many hours are counted together.
 LAST_HOUR: Final = 60 * 24
 # Cards have no events: their own stamp says when what figures are grouped by changed.
@@ -113,17 +115,21 @@ WHERE status IN ('SUCCEEDED', 'DECLINED', 'ERRORED', 'UNKNOWN') AND (facet.name 
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 
-# The card is that of the invoice's first attempt. `hours`: whole hours from opening to recovery.
+# The card is that of the invoice's first attempt. `hours`: from opening to recovery, rounded down.
 _CASE_FACTS = f"""
 SELECT one.id, one.invoice_id, one.merchant_id, (one.opened_at AT TIME ZONE %(zone)s)::date AS day,
        one.connection_id, one.segment, version.version AS policy, one.first_code AS code,
        COALESCE(first.network, '') AS network, COALESCE(first.country, '') AS country,
        CASE WHEN one.status = 'RECOVERED' THEN
-           LEAST(floor(extract(epoch FROM one.closed_at - one.opened_at) / 3600), {LAST_HOUR})::int END AS hours,
+           LEAST(took.hours - CASE WHEN took.hours < {EXACT_HOURS} THEN 0 ELSE took.hours %% 6 END, {LAST_HOUR})
+       END AS hours,
        one.recovered_by AS source, one.first_category AS category, one.currency, one.status, one.amount_minor,
        one.recovered_minor
 FROM retries_case one
 JOIN retries_policyversion version ON version.id = one.policy_version_id
+CROSS JOIN LATERAL (
+    SELECT GREATEST(0, floor(extract(epoch FROM one.closed_at - one.opened_at) / 3600))::int AS hours
+) took
 LEFT JOIN LATERAL (
     SELECT card.network, card.country
     FROM invoices_attempt a JOIN tokens_card card ON card.id = a.card_id

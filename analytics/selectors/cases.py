@@ -174,7 +174,7 @@ class TimeToRecover:
 
 
 def time_to_recover(figures: Figures) -> TimeToRecover:
-    """Cases opened in the period; durations are known to the hour, rounded down."""
+    """Cases opened in the period; durations are those of LengthFigure."""
     names = [*(name for name, _ in TIME_BUCKETS), TIME_BEYOND]
     edges = [days * 24 for _, days in TIME_BUCKETS]
     counts, hours = dict.fromkeys(names, 0), Counter[int]()

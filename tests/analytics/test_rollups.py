@@ -73,7 +73,8 @@ def _case(book: Book, case: Case, zone: ZoneInfo) -> None:
     hours = ""
     if case.status == "RECOVERED":
         assert case.closed_at is not None
-        hours = str(min(1440, int((case.closed_at - case.opened_at) / timedelta(hours=1))))
+        took = int((case.closed_at - case.opened_at) / timedelta(hours=1))
+        hours = str(min(1440, took if took < 72 else took // 6 * 6))
     facets = {
         "segment": case.segment,
         "policy": f"{case.policy_version.version} {case.segment}",
