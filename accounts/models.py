@@ -149,6 +149,8 @@ class ApiAccess(models.Model):
         indexes = [
             models.Index(fields=["merchant", "-id"], name="api_access_by_merchant"),
             models.Index(fields=["merchant", "subject", "-id"], name="api_access_by_subject"),
+            models.Index(fields=["merchant", "actor", "-id"], name="api_access_by_actor"),
+            models.Index(fields=["request_id"], name="api_access_by_request"),
         ]
 
     def __str__(self) -> str:

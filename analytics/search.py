@@ -39,9 +39,7 @@ _BY_PROVIDER_ID: Final = (
 
 
 def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
-    """Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries.
-    Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries.
-    """
+    """Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries."""
     wanted = text.strip()
     if not wanted or "\x00" in wanted or len(wanted) > 300:
         return []

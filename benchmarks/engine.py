@@ -187,19 +187,6 @@ def model_case() -> Any:
     return RetryJob.objects.get(merchant=merchant)
 
 
-# Each table's columns that differ between the copies; `n` numbers them from 1.
-_COPIES = {
-    "invoices_customer": {"public_id": "'cus_' || n", "connector_customer_id": "'cus_b' || n"},
-    "tokens_card": {"public_id": "'crd_' || n", "fingerprint": "'fp_b' || n", "budget_group": "gen_random_uuid()"},
-    "tokens_token": {"public_id": "'tok_' || n", "provider_token": "'pm_b' || n"},
-    "invoices_invoice": {"public_id": "'inv_' || n", "provider_invoice_id": "'in_b' || n"},
-    "invoices_transaction": {"public_id": "'txn_' || n"},
-    "invoices_attempt": {"public_id": "'att_' || n", "provider_id": "'ch_b' || n", "idempotency_key": "NULL"},
-    "retries_case": {"public_id": "'cas_' || n"},
-    "retries_retryjob": {"public_id": "'job_' || n"},
-}
-
-
 # What the ledger tells of each copy; the chain's own columns do not matter here.
 _HISTORY = """
 INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state, actor,
@@ -215,6 +202,7 @@ def copy_case(job: Any, copies: int) -> None:
     from django.db import connection
 
     from invoices.models import Attempt
+    from tests.support.copies import copy_rows
     from tokens.models import Token
 
     token = Token.objects.get(pk=job.token_id)
@@ -229,34 +217,9 @@ def copy_case(job: Any, copies: int) -> None:
         "retries_case": job.case_id,
         "retries_retryjob": job.pk,
     }
-    # A copy's number is its model's plus n, in every table, so that what points at the model points at the copy.
-    links = {
-        "customer_id": "invoices_customer",
-        "card_id": "tokens_card",
-        "token_id": "tokens_token",
-        "invoice_id": "invoices_invoice",
-        "transaction_id": "invoices_transaction",
-        "case_id": "retries_case",
-    }
+    copy_rows(model, copies, after=0, later="0")
     with connection.cursor() as cursor:
-        for table, changes in _COPIES.items():
-            cursor.execute(
-                "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = %s",
-                [table],
-            )
-            columns = {name for (name,) in cursor.fetchall()}
-            pairs = {"id": f"{model[table]} + n", **changes}
-            pairs |= {name: f"{model[target]} + n" for name, target in links.items() if name in columns}
-            if table == "retries_case":
-                pairs["failure"] = f"jsonb_set(m.failure, '{{token}}', to_jsonb({model['tokens_token']} + n))"
-            built = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
-            # The copies are in states that a new row may not have; the triggers come back before the engine runs.
-            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-            cursor.execute(
-                f"INSERT INTO {table} SELECT (jsonb_populate_record(m, jsonb_build_object({built}))).*"  # noqa: S608
-                f" FROM {table} m, generate_series(1, {copies}) n WHERE m.id = {model[table]}"
-            )
-            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        for table in model:
             cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")  # noqa: S608
         cursor.execute(_HISTORY, {"invoice": job.invoice_id, "copies": copies})
         cursor.execute("VACUUM ANALYZE")

@@ -76,7 +76,7 @@ class DeclineOverride(models.Model):
 class Case(FSMModelMixin, models.Model):
     """One invoice's failure episode. `next_step` and `why` are what a person reads first."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="cases")
@@ -131,6 +131,7 @@ class Case(FSMModelMixin, models.Model):
             models.Index(fields=["merchant", "created_at", "id"], name="case_by_created"),
             models.Index(fields=["merchant", "closed_at"], name="case_by_closed"),
             models.Index(fields=["merchant", "category", "-id"], name="case_by_category"),
+            models.Index(fields=["merchant", "segment", "-id"], name="case_by_segment"),
             models.Index(
                 fields=["next_step", "next_step_at"],
                 name="case_due_step",
@@ -185,7 +186,7 @@ class Case(FSMModelMixin, models.Model):
 class RetryJob(FSMModelMixin, models.Model):
     """The schedule of a transaction's next attempt. The rows are the queue; leases are on the database clock."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="jobs")

@@ -43,7 +43,7 @@ class Invoice(FSMModelMixin, models.Model):
 
     # Without db_index: one of the indexes below begins with the same column.
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices", db_index=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "inv"), editable=False)
     # Null while only a payment is known whose invoice has not been named yet.
@@ -93,9 +93,9 @@ class Invoice(FSMModelMixin, models.Model):
             models.CheckConstraint(condition=Q(status__in=InvoiceStatus.values), name="invoice_status_known"),
         ]
         indexes = [
-            models.Index(fields=["merchant", "-id"], name="invoice_by_merchant"),
             models.Index(fields=["merchant", "created_at", "id"], name="invoice_by_created"),
             models.Index(fields=["merchant", "status", "-id"], name="invoice_by_status"),
+            models.Index(fields=["merchant", "currency", "-id"], name="invoice_by_currency"),
             models.Index(fields=["customer", "-id"], name="invoice_by_customer"),
             models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
             models.Index(fields=["merchant", "number"], name="invoice_by_number", condition=~Q(number="")),
@@ -143,7 +143,7 @@ class ProviderPayment(models.Model):
     """Which invoice a provider's payment (a payment intent) belongs to, learned from whichever event says so first."""
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
     provider_payment_id = models.CharField(max_length=200)
     invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="provider_payments")
 
@@ -159,7 +159,7 @@ class ProviderPayment(models.Model):
 class Transaction(FSMModelMixin, models.Model):
     """One movement of money owed for an invoice, with its retries inside. `captured_minor` is set when it is DONE."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
     # Without db_index: one of the indexes below begins with the same column.
     invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="transactions", db_index=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "txn"), editable=False)
@@ -172,8 +172,12 @@ class Transaction(FSMModelMixin, models.Model):
     # the invoice's currency, is a person's decision; it counts as credited, never as paid.
     settles_minor = models.BigIntegerField(null=True, blank=True)
     # A refund names the charge it gives back; a second payment of the same debt names the first.
-    refund_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="refunds")
-    duplicate_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="duplicates")
+    refund_of = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="refunds", db_index=False
+    )
+    duplicate_of = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="duplicates", db_index=False
+    )
     reason = models.CharField(max_length=500, blank=True, default="")
     failure = models.CharField(max_length=500, blank=True, default="")
     # A refund that the provider took back after it had succeeded: the money is with the merchant again.
@@ -202,6 +206,11 @@ class Transaction(FSMModelMixin, models.Model):
         indexes = [
             models.Index(fields=["invoice", "id"], name="transaction_by_invoice"),
             models.Index(fields=["merchant", "created_at", "id"], name="transaction_by_created"),
+            models.Index(fields=["merchant", "status", "-id"], name="transaction_by_status"),
+            models.Index(fields=["refund_of"], name="transaction_refund_of", condition=Q(refund_of__isnull=False)),
+            models.Index(
+                fields=["duplicate_of"], name="transaction_duplicate_of", condition=Q(duplicate_of__isnull=False)
+            ),
             models.Index(
                 fields=["merchant", "-id"], name="refund_by_merchant", condition=Q(kind=TransactionKind.REFUND)
             ),

@@ -40,7 +40,6 @@ class Event(models.Model):
         constraints = [models.UniqueConstraint(fields=["invoice", "seq"], name="event_seq_once")]
         indexes = [
             models.Index(fields=["xid", "id"], name="event_follow"),
-            models.Index(fields=["merchant", "-id"], name="event_by_merchant"),
         ]
         triggers = [pgtrigger.Protect(name="event_append_only", operation=pgtrigger.Update | pgtrigger.Delete)]
 

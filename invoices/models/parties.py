@@ -49,8 +49,8 @@ class Connection(models.Model):
 class Customer(models.Model):
     """The payer at one connection; its row is the first lock of every money operation."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="customers")
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="customers", db_index=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "cus"), editable=False)
     connector_customer_id = models.CharField(max_length=200)
     email = models.CharField(max_length=254, blank=True, default="")
@@ -66,7 +66,6 @@ class Customer(models.Model):
             models.UniqueConstraint(fields=["connection", "connector_customer_id"], name="customer_once_per_connection")
         ]
         indexes = [
-            models.Index(fields=["merchant", "-id"], name="customer_by_merchant"),
             models.Index(fields=["merchant", "created_at", "id"], name="customer_by_created"),
             models.Index(fields=["merchant", "email"], name="customer_by_email"),
         ]

@@ -20,7 +20,7 @@ _COPIES = {
     },
     "invoices_providerpayment": {"provider_payment_id": "'pi_copy_' || n"},
     "retries_case": {"public_id": "'cas_' || n"},
-    "retries_retryjob": {"public_id": "'job_' || n", "due_at": "m.due_at + interval '1 year'"},
+    "retries_retryjob": {"public_id": "'job_' || n"},
 }
 _LINKS = {
     "customer_id": "invoices_customer",
@@ -32,22 +32,31 @@ _LINKS = {
 }
 
 
-def copy_rows(models: dict[str, int], number: int) -> None:
-    """That many copies of the rows `models` (primary key by table), which point at each other as these do."""
+def copy_rows(models: dict[str, int], number: int, *, after: int = 1_000_000, later: str = "1 year") -> None:
+    """That many copies of the rows `models` (primary key by table), which point at each other as these do.
+
+    A copy's primary key is its model's plus `after` plus its number; its job is due `later` than the model's.
+    """
+    links = {column: table for column, table in _LINKS.items() if table in models}
     with pgtrigger.ignore(), connection.cursor() as cursor:
-        for table, changes in _COPIES.items():
+        for table, model in models.items():
             cursor.execute(
                 "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' AND table_name = %s",
                 [table],
             )
             columns = {name for (name,) in cursor.fetchall()}
-            pairs = {"id": "1000000 + n", **changes}
-            pairs |= {name: "1000000 + n" for name in _LINKS if name in columns}
+            pairs = {"id": f"{model + after} + n", **_COPIES[table]}
+            pairs |= {name: f"{models[target] + after} + n" for name, target in links.items() if name in columns}
+            if table == "retries_case":
+                token = f"to_jsonb({models['tokens_token'] + after} + n)"
+                pairs["failure"] = f"jsonb_set(m.failure, '{{token}}', {token})"
+            if table == "retries_retryjob":
+                pairs["due_at"] = f"m.due_at + interval '{later}'"
             built = ", ".join(f"'{name}', {value}" for name, value in pairs.items())
             cursor.execute(
                 f"INSERT INTO {table} SELECT (jsonb_populate_record(m, jsonb_build_object({built}))).*"  # noqa: S608
                 f" FROM {table} m, generate_series(1, %s) n WHERE m.id = %s",
-                [number, models[table]],
+                [number, model],
             )
             cursor.execute(f"ANALYZE {table}")
 
