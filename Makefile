@@ -15,7 +15,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --generate-hashes --no-emit-ind
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup run test test-long screenshots lint format bench lock stop clean
+.PHONY: help setup run test test-long screenshots lint format bench djstripe lock stop clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -28,6 +28,7 @@ help:
 	@echo 'make lint       ruff, mypy, import contract, missing migrations'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make bench      benchmarks, one JSON line each         (BENCH_ARGS=--quick)'
+	@echo 'make djstripe   an environment with dj-stripe, which make bench then measures beside ours'
 	@echo 'make lock       resolve requirements/*.in again         (UPGRADE=1 takes newer versions)'
 	@echo 'make stop       stop the embedded services; their data stays'
 	@echo 'make clean      stop them, then remove data, virtual environment and caches'
@@ -67,17 +68,22 @@ format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+djstripe:
+	@$(PYTHON) -m venv .venv-djstripe
+	@.venv-djstripe/bin/python requirements/install.py requirements/djstripe.lock
+
 bench: setup
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file" >&2; $(PY) "$$file" $(BENCH_ARGS); done
 
 lock: $(STAMP)
 	$(UV_COMPILE) -o requirements/dev.lock requirements/dev.in
 	$(UV_COMPILE) -c requirements/dev.lock -o requirements/base.lock requirements/base.in
+	$(UV_COMPILE) -o requirements/djstripe.lock requirements/djstripe.in
 
 stop:
 	@if [ -x $(PY) ]; then $(PY) -m recovery_site.embedded stop; else echo 'Nothing is set up here.'; fi
 
 clean:
 	@if [ -x $(PY) ]; then $(PY) -m recovery_site.embedded remove; fi
-	rm -rf $(VENV) .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-djstripe .data .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

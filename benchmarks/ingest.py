@@ -7,9 +7,12 @@ what that view does not: it scrubs, splits, counts and logs. Bodies are signed, 
 
     python benchmarks/ingest.py [--quick]
 
-dj-stripe's endpoint is not measured here.
+`ingest_vs_djstripe` is the same against dj-stripe's endpoint on the same kind of server, in an environment of its own
+that `make djstripe` sets up; without it this part is skipped. Its full mode asks Stripe for what an event names, here
+an API that answers at once; its store-only mode is one whose callback does nothing.
 """
 
+import json
 import os
 import signal
 import socket
@@ -23,8 +26,11 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
+import psycopg
+from psycopg import sql
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -36,20 +42,25 @@ CONNECTIONS = 32
 THREADS = "8"
 TOLD_AT = datetime.fromtimestamp(CREATED, UTC) + timedelta(hours=1)
 DOOR = ("--interface", "asgi", "recovery_site.web:application")
+DJSTRIPE_PYTHON = common.ROOT / ".venv-djstripe" / "bin" / "python"
+DJSTRIPE = ("--interface", "wsgi", "--blocking-threads", THREADS, "benchmarks._djstripe_site:application")
+STRIPE_API = ("--interface", "wsgi", "--blocking-threads", THREADS, "benchmarks._djstripe_site:stripe_api")
 BARE = ("--interface", "wsgi", "--blocking-threads", THREADS, "benchmarks._bare_site:application")
 
 
 @contextmanager
-def served(arguments: Sequence[str]) -> Iterator[tuple[int, psutil.Process]]:
+def served(
+    arguments: Sequence[str], python: str = sys.executable, **environment: str
+) -> Iterator[tuple[int, psutil.Process]]:
     """A granian with two workers: its port, and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     command = [
-        *(sys.executable, "-m", "granian", "--no-ws", "--log-level", "warning", "--workers", "2"),
+        *(python, "-m", "granian", "--no-ws", "--log-level", "warning", "--workers", "2"),
         *("--host", "127.0.0.1", "--port", str(port), "--workers-kill-timeout", "5", *arguments),
     ]
-    server = subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=common.ROOT, env=os.environ | environment, stdout=subprocess.DEVNULL)
     try:
         for _ in range(600):
             try:
@@ -148,6 +159,76 @@ def ingest(endpoint: Any, rounds: int, size: int) -> list[Result]:
     ]
 
 
+@contextmanager
+def djstripe_database() -> Iterator[dict[str, Any]]:
+    """An empty database beside the benchmark's: what Django's settings say of it."""
+    address = urlsplit(os.environ["DATABASE_URL"])
+    name = f"{address.path[1:]}_djstripe"
+    with psycopg.connect(address.geturl(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield {
+                "NAME": name,
+                "USER": address.username,
+                "PASSWORD": address.password,
+                "HOST": address.hostname,
+                "PORT": address.port,
+            }
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def djstripe(endpoint: Any, rounds: int, size: int) -> list[Result]:
+    """Accepted webhooks per second against dj-stripe's endpoint, in turns."""
+    if not DJSTRIPE_PYTHON.exists():
+        print("ingest_vs_djstripe: skipped, make djstripe sets up what it needs", file=sys.stderr)
+        return []
+    numbers = iter(range(2 * 10**9, 3 * 10**9))
+    python = str(DJSTRIPE_PYTHON)
+
+    def bodies(path: str, count: int) -> list[bytes]:
+        return [request(path, event("charge.failed", charge(next(numbers)), 1)) for _ in range(count)]
+
+    with djstripe_database() as database:
+        settings = {"DJSTRIPE_DATABASE": json.dumps(database), "DJSTRIPE_API": "http://127.0.0.1:1"}
+        made = subprocess.run(
+            [python, "-m", "benchmarks._djstripe_site"],
+            cwd=common.ROOT,
+            env=os.environ | settings | {"DJSTRIPE_MODE": "full"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        theirs, ours = made.stdout.strip(), f"/webhooks/stripe/{endpoint.uuid}/"
+        with served(STRIPE_API, python, DJSTRIPE_MODE="full", **settings) as (api_port, _):
+            settings["DJSTRIPE_API"] = f"http://127.0.0.1:{api_port}"
+            with (
+                served(DOOR) as door_at,
+                served(DJSTRIPE, python, DJSTRIPE_MODE="full", **settings) as full_at,
+                served(DJSTRIPE, python, DJSTRIPE_MODE="store", **settings) as store_at,
+            ):
+                for number in range(rounds + 1):
+                    if number < 2:  # the first round warms up
+                        door, full, store = Measured(*door_at), Measured(*full_at), Measured(*store_at)
+                    full.round(bodies(theirs, size // 20))
+                    store.round(bodies(theirs, size // 2))
+                    door.round(bodies(ours, size))
+    middle = statistics.median
+
+    def ratio(floor: Measured) -> float:
+        return middle(mine / low for mine, low in zip(door.rates, floor.rates, strict=True))
+
+    rate = middle(door.rates)
+    return [
+        common.at_least(
+            "ingest_vs_djstripe", rate, "webhooks/s", floor=middle(full.rates), target=25, ratio=ratio(full)
+        ),
+        common.at_least(
+            "ingest_vs_djstripe_store", rate, "webhooks/s", floor=middle(store.rates), target=3, ratio=ratio(store)
+        ),
+    ]
+
+
 def killed(endpoint: Any, size: int) -> Result:
     """Of a server that is killed while webhooks come in: how many that it acknowledged are missing."""
     from webhooks.models import InboxEvent
@@ -225,8 +306,36 @@ def _drain(together: Any, results: Any) -> None:
     connection.close()
 
 
+def bills(number: int) -> None:
+    """That many customers more, each with a bill that failed: seven rows of the ledger."""
+    from django.db import connection
+
+    from invoices.models import Attempt
+    from retries.models import Case
+    from tests.support.copies import copy_rows
+
+    case = Case.objects.latest("pk")
+    attempt = Attempt.objects.filter(invoice=case.invoice_id).latest("pk")
+    copy_rows(
+        {
+            "invoices_customer": attempt.customer_id,
+            "tokens_card": attempt.card_id,
+            "tokens_token": attempt.token_id,
+            "invoices_invoice": attempt.invoice_id,
+            "invoices_transaction": attempt.transaction_id,
+            "invoices_attempt": attempt.pk,
+            "retries_case": case.pk,
+        },
+        number,
+        after=10**9,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE")
+
+
 def drain(endpoint: Any, renewals: int, small: int, large: int) -> list[Result]:
-    """Failed renewals, told by four events each, beside `small` and then `large` rows of history."""
+    """Failed renewals, told by four events each, beside `small` and then `large` events in the inbox, and a tenth as
+    many other bills."""
     from django.db import connection
 
     def history(first: int, last: int) -> None:
@@ -234,7 +343,7 @@ def drain(endpoint: Any, renewals: int, small: int, large: int) -> list[Result]:
             cursor.execute("ALTER TABLE webhooks_inboxevent DISABLE TRIGGER USER")
             cursor.execute(_HISTORY, [endpoint.merchant_id, endpoint.pk, first, last])
             cursor.execute("ALTER TABLE webhooks_inboxevent ENABLE TRIGGER USER")
-            cursor.execute("VACUUM ANALYZE webhooks_inboxevent")
+            cursor.execute("VACUUM ANALYZE")
 
     def renewed(start: int) -> float:
         told = [body for number in range(start, start + renewals) for body in failed_renewal(number)]
@@ -246,6 +355,7 @@ def drain(endpoint: Any, renewals: int, small: int, large: int) -> list[Result]:
     renewed(0)  # plans and caches
     few = renewed(renewals)
     history(small + 1, large)
+    bills(large // 10)
     many = renewed(2 * renewals)
     return [
         common.at_least("drain_events_per_s", few, "events/s", floor=1000, target=1.0),
@@ -262,6 +372,7 @@ def main() -> None:
         merchant = merchant_create(name="Benchmark").merchant
         endpoint = endpoint_create(merchant=merchant, provider="stripe", secret=SECRET)
         results = ingest(endpoint, rounds=3 if quick else 5, size=1000 if quick else 10_000)
+        results += djstripe(endpoint, rounds=3 if quick else 5, size=2000 if quick else 4000)
         results.append(killed(endpoint, 2000 if quick else 20_000))
         results += drain(endpoint, 50 if quick else 500, 10_000, 100_000 if quick else 1_000_000)
     common.report("ingest", results)
