@@ -1,4 +1,5 @@
-from invoices.models.billing import Attempt, Dispute, Invoice, ProviderPayment, Transaction
+from invoices.models.attempts import Attempt, Dispute
+from invoices.models.billing import Invoice, ProviderPayment, Transaction
 from invoices.models.casework import StaffNote
 from invoices.models.journal import Event, OutboxMessage, ReviewItem
 from invoices.models.notes import BillerNote
