@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+# To PostgreSQL these names are fixed offsets; as zones they are links to these places (tzdata 2024b).
+_ABBREVIATIONS = {"CET": "Europe/Brussels", "MET": "Europe/Brussels", "EET": "Europe/Athens", "WET": "Europe/Lisbon"}
 LENGTHS = (7, 30, 90)
 DEFAULT_LENGTH = 30
 
@@ -39,7 +41,7 @@ class Period:
 def zone_of(name: str) -> ZoneInfo:
     """The named time zone, UTC for a name that this system does not know."""
     try:
-        return ZoneInfo(name)
+        return ZoneInfo(_ABBREVIATIONS.get(name, name))
     except (ZoneInfoNotFoundError, ValueError):
         return ZoneInfo("UTC")
 

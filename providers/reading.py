@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 from recovery_site.common import money
+from recovery_site.common.clock import FIRST_YEAR, LAST_YEAR
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.scrubbing import FILTERED
 from recovery_site.common.text import storable
@@ -18,8 +19,8 @@ from recovery_site.common.text import storable
 MAX_ID = 200
 MAX_CODE = 100
 MAX_TEXT = 500
-# 9999-12-31: the last instant a datetime can hold.
-_MAX_TIMESTAMP = 253_402_300_799
+# The end of LAST_YEAR.
+MAX_TIMESTAMP = 7_258_118_399
 _MAX_COUNT = 2**31 - 1
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
 _TRUTH = {"true": True, "false": False}
@@ -130,7 +131,7 @@ class Node:
 
     def instant(self, name: str) -> datetime | None:
         """A Unix time in seconds as an aware UTC datetime."""
-        seconds = self.integer(name, maximum=_MAX_TIMESTAMP)
+        seconds = self.integer(name, maximum=MAX_TIMESTAMP)
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     def required_instant(self, name: str) -> datetime:
@@ -140,15 +141,20 @@ class Node:
         return value
 
     def moment(self, name: str) -> datetime | None:
-        """An ISO 8601 time as an aware UTC datetime; one that names no zone is UTC."""
+        """An ISO 8601 time as an aware UTC datetime; one that names no zone is UTC. One before 1970 is none: some
+        languages write their zero like that."""
         value = self.text(name, 64)
         if not value:
             return None
         try:
             told = datetime.fromisoformat(value)
-            return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise self.wrong(name, "must be a time such as 2026-03-01T09:30:00Z") from None
+        except ValueError:
+            told = None
+        if told is None or told.year > LAST_YEAR:
+            raise self.wrong(name, "must be a time such as 2026-03-01T09:30:00Z")
+        if told.year < FIRST_YEAR:
+            return None
+        return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
 
     def required_moment(self, name: str) -> datetime:
         value = self.moment(name)

@@ -118,7 +118,11 @@ def rollups_advance(*, keep_going: Callable[[], bool] = lambda: True) -> RollupC
         if not keep_going():
             return counts
         if not RollupZone.objects.filter(merchant=merchant, timezone=zone_of(merchant.timezone).key).exists():
-            rollups_build(merchant)
+            try:
+                rollups_build(merchant)
+            except Exception:  # one merchant's history must not keep the others' figures from being counted
+                log.exception("rollups_build_failed", merchant=merchant.public_id)
+                continue
             counts.built += 1
     while keep_going() and _step(counts):
         pass

@@ -94,6 +94,8 @@ def _amount_change(invoice: Invoice, amount_minor: int, currency: str, stamp: St
         data={"from": list(before), "to": [amount_minor, currency]},
     )
     invoice.amount_minor, invoice.currency = amount_minor, currency
+    if before[1] != currency:
+        totals_refresh(invoice)  # what came in the old currency pays nothing of the new one
     return True
 
 

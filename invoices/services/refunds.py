@@ -168,6 +168,17 @@ def refund_in_flight(paid: Attempt) -> bool:
     ).exists()
 
 
+def refund_ambiguous(paid: Attempt, facts: RefundFacts) -> bool:
+    """True for a refund that names nothing we know while one of ours of the same charge is being sent."""
+    if facts.reference or facts.derived:
+        return False
+    refunds = Attempt.objects.filter(connection_id=paid.connection_id, kind=TransactionKind.REFUND)
+    sending = refunds.filter(
+        origin=Origin.OURS, transaction__refund_of=paid.transaction, status=AttemptStatus.SENDING, provider_id=None
+    )
+    return sending.exists() and not refunds.filter(provider_id=facts.id).exists()
+
+
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:
     nameless = attempt.provider_id is None and facts.id and not facts.derived
     name: dict[str, Any] = {"provider_id": facts.id} if nameless else {}
@@ -180,6 +191,7 @@ def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts:
             "late_success" if late else "succeed",
             invoice=invoice,
             stamp=stamp,
+            data={"captured_minor": facts.amount_minor},
             captured_minor=facts.amount_minor,
             finished_at=stamp.now,
             counts=False,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from providers.reading import MAX_TIMESTAMP
+from recovery_site.common.clock import FIRST_YEAR, LAST_YEAR
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import currency_code, from_decimal_string
 from recovery_site.common.scrubbing import scrub
@@ -108,7 +110,7 @@ def parts(record: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def instant(record: Mapping[str, Any], name: str) -> datetime | None:
-    """An ISO 8601 time (UTC where it names no zone), or None. Raises RecordMalformed."""
+    """An ISO 8601 time (UTC where it names no zone), or None, also for a zero before 1970. Raises RecordMalformed."""
     value = text(record, name)
     if not value:
         return None
@@ -116,6 +118,10 @@ def instant(record: Mapping[str, Any], name: str) -> datetime | None:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise RecordMalformed(name) from None
+    if moment.year > LAST_YEAR:
+        raise RecordMalformed(name)
+    if moment.year < FIRST_YEAR:
+        return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -124,10 +130,9 @@ def epoch(record: Mapping[str, Any], name: str) -> datetime | None:
     seconds = integer(record, name)
     if seconds is None:
         return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise RecordMalformed(name) from None
+    if not 0 <= seconds <= MAX_TIMESTAMP:
+        raise RecordMalformed(name)
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def kept(record: Mapping[str, Any], *names: str) -> dict[str, Any]:

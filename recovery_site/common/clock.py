@@ -10,6 +10,9 @@ from datetime import UTC, datetime, timedelta
 from django.conf import settings
 from django.db import connection
 
+# Years in which something can have happened that is told to us; every time zone can show each of their instants.
+FIRST_YEAR, LAST_YEAR = 1970, 2199
+
 
 @dataclass(frozen=True, slots=True)
 class ClockAnchor:

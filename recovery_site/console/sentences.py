@@ -421,6 +421,7 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "attempt.decline_named": _attempt_decline_named,
     "attempt.resent": _attempt_resent,
     "attempt.told_paid": _attempt_told_paid,
+    "attempt.method_learned": _says("The provider told which payment method was charged.", minor=True),
     "attempt.counted": _says("The network counts this attempt after all.", minor=True),
     "invoice.collection_stopped": _collection_stopped,
     "invoice.superseded": _invoice_superseded,

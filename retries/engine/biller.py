@@ -15,8 +15,6 @@ from invoices.models import Invoice, ProviderPayment
 from invoices.selectors.parties import charging_connection, connection_client
 from invoices.services.billing import collection_stop_note
 from invoices.services.ledger import Stamp
-from invoices.services.reviews import review_open
-from invoices.states import ReviewKind
 from providers.base import EventKind, PaymentEvent, PaymentFacts
 from providers.billing import BillerClient, CollectionStays
 from retries.engine.claim import Claim
@@ -25,8 +23,7 @@ from retries.handler import event_handle
 from retries.locking import open_case, scope_lock
 from retries.models import RetryJob
 from retries.services.booking import job_end
-from retries.services.cases import case_set_step
-from retries.states import NextStep
+from retries.services.planning import staff_decide
 from tokens.models import Token
 from tokens.services import token_name_at_gateway
 
@@ -99,18 +96,10 @@ def collection_refuse(claim: Claim, stays: Stays, *, now: datetime) -> Refused:
     with transaction.atomic():
         scope = scope_lock(customer_pk=claim.customer_pk, invoice_pk=claim.invoice_pk)
         case = open_case(scope.invoice)
-        job_end(scope, stamp, done=True)
-        if case is not None:
-            review_open(
-                invoice=scope.invoice,
-                kind=ReviewKind.NO_PLAN,
-                subject_type="case",
-                subject_id=case.public_id,
-                facts={"why": stays.why},
-                choices=["paid", "not_paid"],
-                stamp=stamp,
-            )
-            case_set_step(case, scope.invoice, NextStep.STAFF, None, stays.why, stamp)
+        if case is None:
+            job_end(scope, stamp, done=True)
+        else:
+            staff_decide(scope, case, stays.why, stamp)
     return Refused(stays.why, rebooked=False)
 
 

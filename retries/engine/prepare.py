@@ -24,7 +24,7 @@ from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
 from retries.services.booking import job_end
-from retries.services.cases import case_set_step
+from retries.services.cases import case_ensure, case_set_step
 from retries.services.planning import case_plan
 from retries.states import CaseStatus, JobStatus, NextStep
 from tokens.models import Token
@@ -279,6 +279,8 @@ def _replan(scope: Scope, job: RetryJob, check: _Check, stamp: Stamp) -> Refused
     if check.held:
         _schedule_again(job, stamp.now + _HELD_FOR)
         return Refused(check.obstacle, rebooked=True)
+    if case is None and scope.invoice.status == InvoiceStatus.INIT and scope.invoice.due_minor > 0:
+        case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
     if case is None:
         job_end(scope, stamp, done=True)
         return Refused(check.obstacle, rebooked=False)

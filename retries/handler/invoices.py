@@ -3,18 +3,25 @@
 from invoices.models import Attempt, Connection, Invoice
 from invoices.services.attempts import attempt_told_paid
 from invoices.services.ledger import Stamp, invoice_lock
-from invoices.states import INVOICE_OPEN, INVOICE_PAID, AttemptStatus, Origin, TransactionKind
+from invoices.states import (
+    INVOICE_OPEN,
+    INVOICE_PAID,
+    AttemptStatus,
+    DisputeStatus,
+    Origin,
+    TransactionKind,
+)
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
-from retries.handler.entry import enter, enter_invoice
+from retries.handler.entry import Entry, enter, enter_invoice
 from retries.handler.joining import halves_find
 from retries.handler.payments import payment_report, refuse_while_sending, report_decline
 from retries.handler.resolve import SAME_CHARGE_WITHIN, Subject
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
-from retries.services.planning import case_plan, nothing_due
+from retries.services.planning import case_plan, nothing_due, staff_decide
 
 _NO_CUSTOMER = "The invoice names no customer, so nobody could be asked or charged again."
 _BOOKED = "The payment of this invoice is already booked."
@@ -112,16 +119,40 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         attempt = Attempt.objects.select_for_update(no_key=True).get(pk=known.pk)
         outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
         return ""
-    if not facts.charge_id and _paid_then(invoice, event):
+    if not facts.charge_id:
+        return _paid_somehow(event, scope, entry, stamp)
+    refuse_while_sending(invoice)
+    return _settle(scope, stamp) if invoice.due_minor == 0 else _book(event, scope, entry, stamp)
+
+
+def _paid_somehow(event: PaymentEvent, scope: Scope, entry: Entry, stamp: Stamp) -> str:
+    """Paid, by a payment that the biller does not name: one that is known, ours that is in doubt, or another one."""
+    facts, invoice = event.invoice, scope.invoice
+    assert facts is not None
+    taken_back = _taken_back(invoice, event)
+    if not taken_back and _paid_then(invoice, event):
         return _BOOKED
     refuse_while_sending(invoice)
     if invoice.due_minor == 0:
         return _settle(scope, stamp)
-    if not facts.charge_id and (ours := _in_doubt(invoice)) is not None:
+    if (ours := _in_doubt(invoice)) is not None:
         # Which payment the biller means, nobody can tell yet: ours if it succeeded, else another one.
         attempt_told_paid(ours, invoice, at=event.occurred_at, payment_id=facts.payment_id, stamp=stamp)
         return ""
-    attempt = payment_report(scope, entry, _payment_of(invoice, facts), event.occurred_at, stamp)
+    if not taken_back:
+        return _book(event, scope, entry, stamp)
+    case = open_case(invoice)
+    if case is None:
+        return "The invoice is already closed in this ledger."
+    staff_decide(scope, case, "It is called paid after a payment of it was lost: is there a new one?", stamp)
+    return ""
+
+
+def _book(event: PaymentEvent, scope: Scope, entry: Entry, stamp: Stamp) -> str:
+    """A payment made elsewhere, of whatever the biller says was paid."""
+    assert event.invoice is not None
+    payment = _payment_of(scope.invoice, event.invoice)
+    attempt = payment_report(scope, entry, payment, event.occurred_at, stamp)
     outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
     return ""
 
@@ -151,6 +182,13 @@ def _paid_then(invoice: Invoice, event: PaymentEvent) -> bool:
     )
     currencies = set(booked.values_list("currency", flat=True))
     return bool(currencies) and (invoice.settled_at is not None or invoice.currency not in currencies)
+
+
+def _taken_back(invoice: Invoice, event: PaymentEvent) -> bool:
+    """True if what had paid the invoice was lost before the biller's word, which may speak of a new payment or still of
+    the old one: some never take that status back."""
+    lost = invoice.disputes.filter(status=DisputeStatus.LOST, applied_at__isnull=False)
+    return invoice.settled_at is not None and lost.filter(opened_at__lte=event.occurred_at).exists()
 
 
 def _settle(scope: Scope, stamp: Stamp) -> str:

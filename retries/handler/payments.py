@@ -8,7 +8,7 @@ from typing import Any
 from invoices.models import Attempt, Connection, Invoice, Transaction
 from invoices.services.attempts import ReportedAttempt, attempt_count, attempt_report
 from invoices.services.billing import charge_create, open_charge
-from invoices.services.ledger import Stamp, move
+from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import (
     ATTEMPT_OPEN,
     INVOICE_OPEN,
@@ -72,7 +72,7 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     elif attempt.origin == Origin.OURS and (wrong := differences(attempt, _told(event, payment))):
         mismatch_review(scope, attempt, wrong, _told(event, payment), stamp)
         return f"The provider's word differs from what was sent ({wrong}); staff were asked."
-    learned = _learn(attempt, payment, entry)
+    learned = _learn(attempt, scope.invoice, payment, entry, stamp)
     _apply(scope, attempt, event, connection, stamp, learned=learned)
     if not payment.names_invoice:
         halves_find(entry, scope.invoice, attempt.attempted_at, stamp)
@@ -277,7 +277,7 @@ def charge_for_report(invoice: Invoice, amount_minor: int, currency: str, stamp:
     return charge_create(invoice, amount_minor=amount_minor, currency=currency, stamp=stamp)
 
 
-def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
+def _learn(attempt: Attempt, invoice: Invoice, payment: PaymentFacts, entry: Entry, stamp: Stamp) -> bool:
     """Fill in ids and method that an earlier report did not carry; True if the method is new.
 
     An invoice names only its default method: the payment's own word, which describes the card, overrules that guess.
@@ -302,7 +302,17 @@ def _learn(attempt: Attempt, payment: PaymentFacts, entry: Entry) -> bool:
     if learned and entry.method is not None:
         attempt.token_id, attempt.card_id = entry.method.token_pk, entry.method.card_pk
         fields += ["token", "card"]
-    if fields:
+    if learned:
+        # Figures are grouped by the card: followers of the ledger have to hear of it.
+        record_event(
+            invoice=invoice,
+            kind="attempt.method_learned",
+            stamp=stamp,
+            subject_type="attempt",
+            subject_id=attempt.public_id,
+            saves=(attempt, fields),
+        )
+    elif fields:
         row_save(attempt, *fields)
     return learned
 
@@ -374,7 +384,7 @@ def _more_known(attempt: Attempt, told: DeclineFacts, *, learned: bool) -> Decli
         trusted=told.trusted,
     )
     before = (attempt.raw_code, attempt.network_code, attempt.advice_code)
-    if before == (known.raw_code, known.network_code, known.advice_code) and not (learned and known.raw_code):
+    if before == (known.raw_code, known.network_code, known.advice_code) and not (learned and any(before)):
         return None
     return known
 

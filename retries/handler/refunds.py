@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from invoices.models import Attempt, Connection
 from invoices.services.ledger import Stamp
-from invoices.services.refunds import refund_in_flight, refund_record
+from invoices.services.refunds import refund_ambiguous, refund_in_flight, refund_record
 from providers.base import PaymentEvent
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import scope_lock
@@ -30,7 +30,7 @@ def refund_handle(event: PaymentEvent, connection: Connection, subject: Subject,
             continue
         # Some formats name no currency for a refund: it is the payment's.
         facts = told if told.currency else replace(told, currency=paid.currency)
-        if facts.derived and refund_in_flight(paid):
+        if (facts.derived and refund_in_flight(paid)) or refund_ambiguous(paid, facts):
             raise EventWaits("A refund of this payment is being sent; the event is matched when its result is known.")
         refund_record(scope.invoice, paid, facts, stamp)
     refund_jobs_finish(paid.invoice_id)

@@ -177,7 +177,8 @@ def _absent(attempt: Attempt, traits: ClientTraits, now: datetime) -> Resolved:
 
 def _surely_absent(attempt_pk: int, now: datetime) -> Resolved:
     with _locked(attempt_pk) as (scope, attempt):
-        if attempt.status != AttemptStatus.UNKNOWN:
+        # Asked again under the lock: another sweep may be sending it a second time since it was looked up.
+        if attempt.status != AttemptStatus.UNKNOWN or not lease_over(attempt):
             return Resolved.WAITING
         stamp = Stamp(actor="system:reconcile", cause="the provider never received it", now=now)
         outcomes.charge_did_not_happen(

@@ -72,7 +72,7 @@ def connection_scan(connection_pk: int, *, now: datetime) -> int:
             _line("scan_waits", result, now, waits.message)
             whole = False
         if whole and result.created_at is not None:
-            until = max(until, result.created_at)
+            until = max(until, min(result.created_at, now))
     if until > since:
         connection_scanned(connection_pk=connection_pk, until=until)
     return news

@@ -121,7 +121,11 @@ def charge_has_succeeded(
     charge = attempt.transaction
     if charge.status == TransactionStatus.DONE:
         # The transaction was settled by another attempt: this one is further money, for what is still owed or beyond.
-        charge = open_charge(invoice) or charge_create(
+        planned = open_charge(invoice)
+        if planned is not None and planned.currency != attempt.currency:
+            move(planned, "cancel", invoice=invoice, stamp=stamp, finished_at=stamp.now)
+            planned = None
+        charge = planned or charge_create(
             invoice, amount_minor=attempt.amount_minor, currency=attempt.currency, stamp=stamp
         )
         Attempt.objects.filter(pk=attempt.pk).update(transaction=charge)

@@ -245,6 +245,21 @@ def _review(invoice: Invoice, case: Case, plan: Plan, stamp: Stamp) -> None:
     )
 
 
+def staff_decide(scope: Scope, case: Case, why: str, stamp: Stamp) -> None:
+    """No machine goes on with this case: its booked retry ends, and staff are asked whether the invoice was paid."""
+    review_open(
+        invoice=scope.invoice,
+        kind=ReviewKind.NO_PLAN,
+        subject_type="case",
+        subject_id=case.public_id,
+        facts={"why": why},
+        choices=["paid", "not_paid"],
+        stamp=stamp,
+    )
+    job_end(scope, stamp, done=True)
+    case_set_step(case, scope.invoice, NextStep.STAFF, None, why, stamp)
+
+
 def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
     """No machine will charge this transaction again: it FAILED, and the invoice with it."""
     charge = open_charge(invoice)
