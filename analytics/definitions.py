@@ -98,8 +98,8 @@ _ALL = (
     Definition(
         "attempts_by_sender",
         "Attempts by sender",
-        "Charge attempts made in the period, by who sent them (this service, the provider's own retries, others) and"
-        " why, and how many of those with an outcome succeeded.",
+        "Charge attempts made in the period, by who sent them (this service, the provider with first charges and"
+        " retries of its own, others) and why, and how many of those with an outcome succeeded.",
         "attempts",
     ),
     Definition(
@@ -209,8 +209,8 @@ _ALL = (
         " for the charge that paid. Message: the payer had opened a message's link within seven days before the"
         " payment, or renewed the payment method within seven days after a message. Card update: renewed without a"
         " message. Retry: an automatic retry paid; a message that was only sent changes nothing about that. Outside:"
-        " everything else.",
-        "cases; money per currency",
+        " everything else. The money is what came in, before refunds and disputes; the retries report counts it net.",
+        "cases; gross money per currency",
     ),
     Definition(
         "message_funnel",

@@ -1,5 +1,5 @@
-"""Finding invoices by whatever a person has at hand: any id of ours or of a provider, an e-mail, a card's
-last four.
+"""Finding invoices by whatever a person has at hand: any id of ours or of a provider, an e-mail, the
+beginning of a customer's name, a card's last four.
 """
 
 import re
@@ -40,7 +40,7 @@ _BY_PROVIDER_ID: Final = (
 
 def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
     """Primary keys of the merchant's invoices that match `text`, at most a few hundred. One or two queries."""
-    wanted = text.strip()
+    wanted = text.strip().strip("•").strip()
     if not wanted or "\x00" in wanted or len(wanted) > 300:
         return []
     mine = Invoice.objects.filter(merchant=merchant)
@@ -52,6 +52,8 @@ def invoice_pks_matching(merchant: Merchant, text: str) -> list[int]:
         return _first(mine.filter(customer__merchant=merchant, customer__email__in={wanted, wanted.lower()}))
     ways = list(_by_provider_id(mine, merchant, wanted))
     ways.append(mine.filter(number=wanted))
+    if len(wanted) > 2:
+        ways.append(mine.filter(customer__merchant=merchant, customer__name__istartswith=wanted))
     if re.fullmatch(r"[0-9]{4}", wanted):
         ways.append(mine.filter(customer__tokens__card__merchant=merchant, customer__tokens__card__last4=wanted))
     queries = [way.order_by("-pk").values_list("pk", flat=True)[:_LIMIT] for way in ways]

@@ -181,7 +181,9 @@ def sender_name(sender: str) -> str:
     origin, _, trigger = sender.partition(" ")
     if origin == "OURS":
         return f"This service, {_TRIGGER_NAMES.get(trigger, trigger)}"
-    return {"PROVIDER": "The provider's own retries", "OUTSIDE": "Others"}.get(origin, origin.capitalize())
+    return {"PROVIDER": "The provider: first charges and its own retries", "OUTSIDE": "Others"}.get(
+        origin, origin.capitalize()
+    )
 
 
 _SOURCE_NAMES: Final[Mapping[str, str]] = MappingProxyType(

@@ -53,7 +53,7 @@ class Origin(models.TextChoices):
     """Who sent the attempt."""
 
     OURS = "OURS", "This service"
-    PROVIDER = "PROVIDER", "The provider's own retry"
+    PROVIDER = "PROVIDER", "The provider"
     OUTSIDE = "OUTSIDE", "Outside"
 
 

@@ -102,7 +102,8 @@ def _problem(error: ValidationError) -> Problem:
     wanted: Any = error.validator_value
     match error.validator:
         case "required":
-            missing = next(name for name in wanted if name not in instance)
+            # There is one error for each missing name, and only its text says which it is.
+            missing = next(name for name in wanted if error.message.startswith(repr(name)))
             return Problem(pointer([*path, missing]), "This field is missing; add it.")
         case "dependentRequired":
             missing = next(

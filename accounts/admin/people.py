@@ -20,10 +20,11 @@ from accounts.services import (
     membership_set,
     merchant_charging_set,
     merchant_refund_limit_set,
+    timezone_require,
 )
 from accounts.states import Role
 from recovery_site.common import clock
-from recovery_site.common.errors import RecoveryError
+from recovery_site.common.errors import InvalidInput, RecoveryError
 
 # Roles at merchants decide what people may do; Django's groups would only confuse.
 admin.site.unregister(Group)
@@ -116,6 +117,13 @@ class MerchantForm(forms.ModelForm):
     class Meta:
         model = Merchant
         fields = ("name", "timezone", "refund_approval_above_minor")
+
+    def clean_timezone(self):
+        try:
+            timezone_require(self.cleaned_data["timezone"])
+        except InvalidInput as error:
+            raise forms.ValidationError(error.message) from error
+        return self.cleaned_data["timezone"]
 
     refund_approval_above_minor = forms.IntegerField(
         label="Refunds need a second person above",

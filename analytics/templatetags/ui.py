@@ -25,7 +25,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.current import current_merchant
-from accounts.models import Merchant
+from accounts.models import GlobalSwitch, Merchant
 from accounts.selectors import merchants_for
 from analytics.charts import DASH
 from analytics.definitions import DEFINITIONS, Definition
@@ -145,6 +145,15 @@ def _merchant(request: HttpRequest | None) -> Merchant | None:
         return current_merchant(request)
     except (Http404, PermissionDenied):
         return None
+
+
+@register.inclusion_tag("components/charging_off.html", takes_context=True)
+def charging_off(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Says on every page that nothing is sent, while that is so."""
+    request = _request(context)
+    merchant = _merchant(request)
+    switch = GlobalSwitch.objects.filter(charging_enabled=False).first() if merchant else None
+    return {"merchant": merchant, "switch": switch, "is_staff": bool(request and request.user.is_staff)}
 
 
 @register.inclusion_tag("components/definition.html")

@@ -23,6 +23,10 @@ DROP INDEX IF EXISTS
 """
 
 
+# For the beginning of a name, as Django asks for it (istartswith).
+_BY_NAME = "CREATE INDEX customer_by_name ON invoices_customer (merchant_id, upper(name::text) text_pattern_ops)"
+
+
 class Migration(migrations.Migration):
     dependencies = [
         ("accounts", "0008_access_indexes"),
@@ -31,6 +35,14 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RunSQL(_BY_NAME, "DROP INDEX customer_by_name"),
+        migrations.AlterField(
+            model_name="attempt",
+            name="origin",
+            field=models.CharField(
+                choices=[("OURS", "This service"), ("PROVIDER", "The provider"), ("OUTSIDE", "Outside")], max_length=8
+            ),
+        ),
         migrations.RemoveIndex(
             model_name="customer",
             name="customer_by_merchant",

@@ -62,6 +62,7 @@ class Customer(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
+        # Beside these, `customer_by_name` of migration 0016 finds the beginning of a name without case.
         constraints = [
             models.UniqueConstraint(fields=["connection", "connector_customer_id"], name="customer_once_per_connection")
         ]

@@ -9,6 +9,7 @@ from invoices.models import Invoice, StaffNote
 from invoices.services.ledger import Stamp, invoice_lock, record_event
 from invoices.services.parties import customer_lock
 from recovery_site.common.errors import InvalidInput, NotFound
+from recovery_site.common.scrubbing import scrub_text
 
 log = structlog.get_logger()
 NOTE_LENGTH = 2_000
@@ -16,11 +17,12 @@ NOTE_LENGTH = 2_000
 
 @transaction.atomic
 def note_add(*, invoice_pk: int, text: str, stamp: Stamp) -> StaffNote:
-    """Keep a note of `stamp.actor`. Locks customer and invoice, writes `staff.note` with the note's id, not its text.
+    """Keep a note of `stamp.actor`, without card numbers and secrets. Locks customer and invoice, writes `staff.note`
+    with the note's id, not its text.
 
     Raises NotFound, InvalidInput.
     """
-    text = text.strip().replace("\x00", "")
+    text = scrub_text(text.strip().replace("\x00", ""))
     if not 0 < len(text) <= NOTE_LENGTH:
         raise InvalidInput(f"Write a note of 1 to {NOTE_LENGTH:,} characters.")
     invoice = _locked(invoice_pk)

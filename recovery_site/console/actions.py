@@ -9,10 +9,11 @@ from invoices.models import Invoice
 from invoices.services.ledger import Stamp
 from recovery_site.common.money import format_money
 from recovery_site.console.words import card_label, moment_text
-from retries.models import RetryJob
+from retries.engine.prepare import charging_switched_off
+from retries.models import Case, RetryJob
 from retries.refunding import refund_request
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now
-from retries.states import JobStatus
+from retries.states import CaseStatus, JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ ACTIONS: Mapping[str, Action] = {
             "Resume automatic retries?",
             "The next step is planned from what is known now.",
             "Resume",
-            "Automatic retries go on.",
+            "The pause is over.",
             "primary",
         ),
         Action(
@@ -110,19 +111,26 @@ def act(
     match name:
         case "retry":
             job = retry_now(invoice_pk=invoice.pk, stamp=stamp, reason=reason, token_pk=token_pk, due_at=due_at)
-            return _booked(job, now)
+            return _booked(job, now) + _held(invoice)
         case "refund":
             refund = refund_request(
                 invoice_pk=invoice.pk, amount_minor=amount_minor, reason=reason, stamp=stamp, charge_id=charge
             )
-            return f"The refund of {format_money(refund.amount_minor, refund.currency)} is booked."
+            return f"The refund of {format_money(refund.amount_minor, refund.currency)} is booked." + _held(invoice)
         case "pause":
             case_pause(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
         case "resume":
             case_resume(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
+            why = Case.objects.filter(invoice=invoice, status=CaseStatus.OPEN).values_list("why", flat=True).first()
+            return f"{ACTIONS[name].done} {why or ''}".strip()
         case "cancel" | "write_off":
             invoice_cancel(invoice_pk=invoice.pk, stamp=stamp, reason=reason, write_off=name == "write_off")
     return ACTIONS[name].done
+
+
+def _held(invoice: Invoice) -> str:
+    held = charging_switched_off(invoice.merchant_id)
+    return " It waits: charging is switched off, so nothing is sent." if held else ""
 
 
 def _booked(job: RetryJob, now: datetime) -> str:

@@ -9,6 +9,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from accounts.admin.base import LIST_LIMIT, badge, column, report
 from accounts.models import Merchant
@@ -110,9 +111,28 @@ class CaseInvoiceAdmin(InvoiceAdmin):
         report(self, request, done, refused)
         unfinished = [run for run in runs if BulkRun.objects.filter(pk=run.pk, finished_at=None).exists()]
         if not unfinished:
-            return None
+            return self._back(request)
         self.message_user(request, "The worker does the rest; this page shows how far it is.", messages.INFO)
         return redirect("admin:retries_bulkrun_change", unfinished[0].pk)
+
+    def changelist_view(self, request, extra_context=None):
+        """Whoever selected nothing goes back to where they were."""
+        back = self._back(request) if request.method == "POST" and "action" in request.POST else None
+        if back is not None and not request.POST.getlist(ACTION_CHECKBOX_NAME):
+            self.message_user(request, "Select at least one row first.", messages.WARNING)
+            return back
+        return super().changelist_view(request, extra_context)
+
+    @staticmethod
+    def _place(request) -> str:
+        """The page of ours that a bulk action was begun on, if that is not this list."""
+        place = request.POST.get("back", "")
+        ours = url_has_allowed_host_and_scheme(place, {request.get_host()}, require_https=request.is_secure())
+        return place if ours and place.startswith("/") else ""
+
+    def _back(self, request):
+        place = self._place(request)
+        return redirect(place) if place else None
 
     def _allowed(self, request, queryset):
         """Keys of the selected invoices at whose merchants the person may act, or None with a message."""
@@ -131,7 +151,7 @@ class CaseInvoiceAdmin(InvoiceAdmin):
         if request.POST.get("confirmed") == "preview":
             form.errors.pop("reason", None)
         stamp = staff_stamp(request.user, "preview", clock.now())
-        rows = list(self.get_queryset(request).filter(pk__in=pks[:FORESEEN]).order_by("pk"))
+        rows = list(self.get_queryset(request).filter(pk__in=pks[:FORESEEN]).select_related("customer").order_by("pk"))
         foreseen = bulk_foresee(rows, form.order, stamp=stamp)
         action = ACTIONS[name]
         context = {
@@ -144,6 +164,8 @@ class CaseInvoiceAdmin(InvoiceAdmin):
             "rows": list(zip(rows, foreseen, strict=True)),
             "will": sum(one.will for one in foreseen),
             "total": len(pks),
+            "may_happen": sum(one.will for one in foreseen) + len(pks) - len(rows),
+            "back": self._place(request),
             "more": len(pks) - len(rows),
             "across": request.POST.get("select_across") == "1",
             "pks": request.POST.getlist(ACTION_CHECKBOX_NAME),

@@ -1,5 +1,6 @@
 """What staff fill in before something happens."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from django import forms
 
 from recovery_site.common.errors import InvalidInput
 from recovery_site.common.money import from_decimal_string
+from recovery_site.common.scrubbing import scrub_text
 from recovery_site.console.story.types import RefundableFacts, TokenFacts
 from retries.services.bulk import BulkOrder
 from retries.states import BulkAction, TokenRule
@@ -15,10 +17,17 @@ from retries.states import BulkAction, TokenRule
 REASON_LENGTH = 180
 
 
+class ReasonField(forms.CharField):
+    """What a person writes into a history that nobody can change: card numbers and secrets are taken out."""
+
+    def clean(self, value: Any) -> str:
+        return scrub_text(super().clean(value))
+
+
 class ReasonForm(forms.Form):
     """Why: kept in the invoice's history beside the person's name."""
 
-    reason = forms.CharField(
+    reason = ReasonField(
         max_length=REASON_LENGTH,
         error_messages={
             "required": "Say why; the reason is kept in the invoice's history.",
@@ -73,7 +82,7 @@ class BulkForm(forms.Form):
     due_at = forms.DateTimeField(
         required=False, error_messages={"invalid": "Write the time like 2026-11-21 09:00 (UTC), or leave it empty."}
     )
-    reason = forms.CharField(max_length=REASON_LENGTH)
+    reason = ReasonField(max_length=REASON_LENGTH)
 
     def __init__(self, data: Any, *, action: str, now: datetime) -> None:
         super().__init__(data)
@@ -124,7 +133,8 @@ class RefundForm(ReasonForm):
         try:
             amount = from_decimal_string(text, charge.left.currency) if text else charge.left.minor
         except InvalidInput as error:
-            self.add_error("amount", error.message)
+            below = re.fullmatch(r"-[0-9.]+", text)
+            self.add_error("amount", f"Enter an amount above zero, at most {charge.left}." if below else error.message)
             return values
         if not 0 < amount <= charge.left.minor:
             self.add_error("amount", f"Enter an amount above zero, at most {charge.left}.")

@@ -1,8 +1,9 @@
 """The pages of the staff console. Thin: find what the person may see, call a service, show a page."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import wraps
 from typing import Any
 
 from django.contrib import messages
@@ -10,7 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET
 
 from accounts.current import choose_merchant, current_merchant
 from analytics.views import cursor_of
@@ -32,6 +33,7 @@ from retries.services.answers import review_answer
 
 # How often the page asks for news, in seconds: while something is expected, and when all is quiet.
 _POLL_OPEN, _POLL_CLOSED = 5, 30
+View = Callable[..., HttpResponse]
 
 
 @login_required
@@ -116,8 +118,23 @@ def invoice_live(request: HttpRequest, public_id: str) -> HttpResponse:
     return render(request, "console/invoice_live.html", context)
 
 
+def posted_from(page: str) -> Callable[[View], View]:
+    """As require_POST, but whoever comes by the address alone, as after signing in again, lands on the form's page."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def only(request: HttpRequest, public_id: str, **known: str) -> HttpResponse:
+            if request.method == "POST":
+                return view(request, public_id, **known)
+            return redirect(page, public_id=public_id) if page == "console:invoice" else redirect(page)
+
+        return only
+
+    return decorate
+
+
 @login_required
-@require_POST
+@posted_from("console:invoice")
 def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpResponse:
     """Retry, pause, resume, refund, cancel or write off, with a reason; then back to the page with what happened."""
     invoice = invoice_for(request.user, public_id)
@@ -136,7 +153,7 @@ def invoice_act(request: HttpRequest, public_id: str, action: str) -> HttpRespon
 
 
 @login_required
-@require_POST
+@posted_from("console:invoice")
 def invoice_note(request: HttpRequest, public_id: str) -> HttpResponse:
     """Keep a note; it cannot be changed or taken back."""
     invoice = invoice_for(request.user, public_id)
@@ -152,7 +169,7 @@ def invoice_note(request: HttpRequest, public_id: str) -> HttpResponse:
 
 
 @login_required
-@require_POST
+@posted_from("console:invoice")
 def invoice_assignment(request: HttpRequest, public_id: str) -> HttpResponse:
     """Say who looks after an invoice: a member of its merchant, or nobody."""
     invoice = invoice_for(request.user, public_id)
@@ -222,7 +239,7 @@ def queue(request: HttpRequest) -> HttpResponse:
 
 
 @login_required
-@require_POST
+@posted_from("console:queue")
 def queue_take(request: HttpRequest, public_id: str) -> HttpResponse:
     """Take a question, or release it with `release`."""
     item = review_for(request.user, public_id)
@@ -238,7 +255,7 @@ def queue_take(request: HttpRequest, public_id: str) -> HttpResponse:
 
 
 @login_required
-@require_POST
+@posted_from("console:queue")
 def queue_answer(request: HttpRequest, public_id: str) -> HttpResponse:
     """Answer a question with a note; the answer takes effect at once."""
     item = review_for(request.user, public_id)

@@ -78,6 +78,17 @@ QUEUES: Final[Mapping[str, Queue]] = {
             actions=_BULK,
         ),
         Queue(
+            key="held",
+            label="Paused by staff",
+            text="Cases that somebody has paused; they go on when somebody resumes them.",
+            tone="warning",
+            rows=lambda merchant, now: _cases(merchant, next_step=NextStep.PAUSED).exclude(
+                paused_by__in=("", "configuration")
+            ),
+            model="invoices_invoice",
+            actions=_BULK,
+        ),
+        Queue(
             key="webhooks",
             label="Failed webhooks",
             text="Reports of a provider that could not be worked; nothing is lost, they can run again.",

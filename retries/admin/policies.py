@@ -167,6 +167,9 @@ class _Draft:
             return None
         try:
             self.document = json.loads(self.text)
+        except RecursionError:
+            self.problems = [Problem("", "The document is nested too deeply to be a policy.")]
+            return None
         except ValueError as error:
             self.problems = [Problem("", f"This is no JSON: {error}.")]
             return None

@@ -17,13 +17,17 @@ from invoices.models import Invoice, Transaction
 from invoices.services.ledger import Stamp
 from invoices.states import TransactionKind
 from recovery_site.common.errors import NotFound
+from recovery_site.common.scrubbing import scrub_text
 from retries.refunding import refund_approve, refund_refuse, refund_request
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now
 from tokens.models import Token
 
 
 class ReasonSerializer(StrictSerializer):
-    reason = serializers.CharField(max_length=300, help_text="Kept in the invoice's history.")
+    reason = serializers.CharField(max_length=300, help_text="Kept in the invoice's history, without card numbers.")
+
+    def validate_reason(self, value: str) -> str:
+        return scrub_text(value)
 
 
 class RetryNowSerializer(ReasonSerializer):

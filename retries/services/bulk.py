@@ -17,9 +17,9 @@ from invoices.models import Invoice
 from invoices.services.ledger import Stamp
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict, InvalidInput, NotFound, RecoveryError
-from retries.models import BulkItem, BulkRun, RetryJob
+from retries.models import BulkItem, BulkRun, Case, RetryJob
 from retries.services.manual import case_pause, case_resume, invoice_cancel, retry_now, retry_option
-from retries.states import BulkAction, BulkStatus, TokenRule
+from retries.states import BulkAction, BulkStatus, CaseStatus, TokenRule
 
 log = structlog.get_logger()
 # So many are worked in the request that starts a run; the worker does the rest.
@@ -157,6 +157,8 @@ def _due(due_at: datetime | None, now: datetime) -> datetime | None:
 def _act(invoice_pk: int, order: BulkOrder, stamp: Stamp, reason: str) -> str:
     match order.action:
         case BulkAction.RETRY:
+            if Case.objects.filter(invoice=invoice_pk, status=CaseStatus.OPEN, automatic_barred=True).exists():
+                raise Conflict("Its last payment was returned or disputed; retry it on its own page, if at all.")
             option = retry_option(invoice_pk=invoice_pk, due_at=order.due_at or stamp.now, rule=order.token_rule)
             job = retry_now(invoice_pk=invoice_pk, stamp=stamp, reason=reason, token_pk=option.pk, due_at=order.due_at)
             return _booked(job, option.label, stamp.now)

@@ -74,7 +74,12 @@ def _not_applied(invoice: Invoice, dispute: Dispute, attempt: Attempt) -> str:
 
 
 def _ask(invoice: Invoice, dispute: Dispute, stamp: Stamp, why: str = "") -> None:
-    facts = {"kind": dispute.kind, "reason": dispute.reason_code, "amount_minor": dispute.amount_minor}
+    facts = {
+        "kind": dispute.get_kind_display(),
+        "reason": dispute.reason_code,
+        "amount_minor": dispute.amount_minor,
+        "currency": dispute.currency,
+    }
     review_open(
         invoice=invoice,
         kind=ReviewKind.DISPUTED,

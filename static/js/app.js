@@ -41,6 +41,17 @@
     true,
   );
 
+  // A second click on a button whose answer is on its way would drop that answer with what it says.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+  window.addEventListener("pageshow", () => {
+    for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  });
+
   // Selects of a filter bar apply at once; without script there is the button.
   document.addEventListener("change", (event) => {
     const form = event.target.closest("form[data-auto-submit]");

@@ -256,3 +256,12 @@ def test_a_manager_makes_an_application_whose_secret_is_shown_once_and_ends_it(m
     refused = client.post(reverse("admin:accounts_oauthapplication_add"), {**form, "public": "on"}, follow=True)
     assert "give its redirect address" in refused.content.decode()
     assert member(merchant, "support").get(reverse("admin:accounts_oauthapplication_add")).status_code == 403
+
+
+def test_a_merchants_zone_must_be_one(merchant: Merchant) -> None:
+    client, page = member(merchant, "owner"), reverse("admin:accounts_merchant_change", args=[merchant.pk])
+    told = client.post(page, {"name": "Acme", "timezone": "Mars/Base"})
+    assert (told.status_code, "is no time zone" in told.content.decode()) == (200, True)
+    assert client.post(page, {"name": "Acme", "timezone": "Europe/Berlin"}).status_code == 302
+    merchant.refresh_from_db()
+    assert merchant.timezone == "Europe/Berlin"

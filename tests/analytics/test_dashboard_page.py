@@ -7,7 +7,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import GlobalSwitch, Merchant, User
 from accounts.services import membership_set
 from accounts.states import Role
 from analytics.definitions import DEFINITIONS
@@ -239,3 +239,14 @@ def test_slow_live_parts_are_asked_for_less_often(
     monkeypatch.setattr("analytics.views.monotonic", lambda: next(clock))
     page = as_user(world.person()).get("/dashboard/").content.decode()
     assert f'hx-trigger="every {seconds}s, news"' in page
+
+
+def test_every_page_says_that_charging_is_off(world: World, as_user: LogIn) -> None:
+    client = as_user(world.person())
+    pages = ("/dashboard/", "/dashboard/invoices/", "/console/work/", "/dashboard/messages/")
+    assert not any("switched off" in text_of(client.get(page)) for page in pages)
+    Merchant.objects.filter(pk=world.merchant.pk).update(charging_enabled=False)
+    for page in pages:
+        assert "Charging is switched off for Acme" in text_of(client.get(page)), page
+    GlobalSwitch.objects.create(charging_enabled=False, reason="provider outage")
+    assert "Charging is switched off for everybody: provider outage" in text_of(client.get("/dashboard/"))

@@ -13,7 +13,7 @@ from accounts.models import User
 from analytics.exports import INVOICE_COLUMNS, neutral
 from analytics.search import invoice_pks_matching
 from analytics.selectors.invoices import PAGE, InvoiceFilter, filter_from, invoice_page, invoices_matching
-from invoices.models import Invoice
+from invoices.models import Customer, Invoice
 from retries.models import Case
 from tests.console.world import World
 
@@ -34,6 +34,15 @@ def three(world: World) -> World:
     world.wait(days=2)
     world.pay(paid)
     return world
+
+
+def test_invoices_are_found_by_the_beginning_of_a_customers_name_and_a_pasted_card(world: World) -> None:
+    invoice = world.fail(last4="1862")
+    Customer.objects.update(name="Webb Studio 50%")
+    for text in ("webb", "Webb Studio", "WEBB STUDIO 50%", "•••• 1862"):
+        assert invoice_pks_matching(world.merchant, text) == [invoice.pk], text
+    for text in ("studio", "we", "Webb_", "Web%b"):
+        assert invoice_pks_matching(world.merchant, text) == [], text
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_retries_by_number_sender_and_source(told: World) -> None:
         ("Attempt 2", "1", "100 %", "100 %", "1", "100 %"),
     ]
     assert cells(by_sender(figures(told)).rows) == [
-        ("The provider's own retries", "3", "3", "0 %"),
+        ("The provider: first charges and its own retries", "3", "3", "0 %"),
         ("This service, automatic retries", "1", "1", "100 %"),
     ]
     assert cells(by_source(figures(told)).rows) == [("Automatic retry", "1", "100 %", "$49.90")]

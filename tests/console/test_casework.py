@@ -8,10 +8,12 @@ from django.db import Error, connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from accounts.models import User
+from accounts.models import Merchant, User
 from accounts.services import membership_set
 from invoices.models import Invoice, StaffNote
 from invoices.services.casework import note_add
+from recovery_site.console.actions import act
+from retries.services.manual import case_pause
 from tests.console.test_case_page import address, text_of
 from tests.console.world import World
 
@@ -37,12 +39,44 @@ def test_a_note_is_kept_with_author_and_time_escaped_and_out_of_the_ledger(
     call_command("verify_ledger", "--json")
 
 
+def test_whoever_acts_while_charging_is_off_is_told_that_it_waits(world: World) -> None:
+    invoice, user = world.fail(), world.person()
+    Merchant.objects.update(charging_enabled=False)
+    told = act("retry", invoice, user=user, reason="asked", now=world.at)
+    assert told.endswith("It waits: charging is switched off, so nothing is sent.")
+
+
+def test_resuming_says_what_comes_next(world: World) -> None:
+    invoice, user = world.fail(code="expired_card"), world.person()
+    case_pause(invoice_pk=invoice.pk, stamp=world.stamp(f"user:{user.pk}"), reason="wait")
+    told = act("resume", invoice, user=user, reason="go on", now=world.at)
+    assert told == f"The pause is over. {world.case(invoice).why}"
+    assert world.case(invoice).why
+
+
 def test_a_note_can_be_neither_changed_nor_deleted(world: World) -> None:
     note = note_add(invoice_pk=world.fail().pk, text="so it is", stamp=world.stamp("user:1"))
     for spoil in (lambda: StaffNote.objects.update(text="or not"), lambda: StaffNote.objects.get().delete()):
         with pytest.raises(Error, match="Cannot"), transaction.atomic():
             spoil()
     assert StaffNote.objects.get().text == note.text
+
+
+def test_card_numbers_are_kept_neither_in_notes_nor_in_reasons(world: World, log_in: LogIn) -> None:
+    invoice, client = world.fail(), log_in(world.person())
+    client.post(address(invoice, "note"), {"text": "card 4242 4242 4242 4242, call back"})
+    assert StaffNote.objects.get().text == "card [filtered], call back"
+    client.post(address(invoice, "pause"), {"reason": "gave me 4242424242424242"})
+    paused = invoice.events.get(kind="staff.pause")
+    assert (paused.data["reason"], paused.cause) == ("gave me [filtered]", "staff: gave me [filtered]")
+
+
+@pytest.mark.parametrize("path", ["note", "retry", "assign"])
+def test_whoever_comes_back_to_a_forms_address_lands_on_its_page(world: World, log_in: LogIn, path: str) -> None:
+    """Signing in again leads to the address that the form was sent to."""
+    invoice = world.fail()
+    answer = log_in(world.person()).get(address(invoice, path))
+    assert (answer.status_code, answer["Location"]) == (302, address(invoice))
 
 
 @pytest.mark.parametrize("text", ["", "  \n ", "x" * 2_001])

@@ -26,6 +26,7 @@ LOOKS = (
     ("admin:accounts_apiaccess_changelist", "q=user:7", "accounts_apiaccess", "api_access_by_actor"),
     ("dashboard", "", "invoices_outboxmessage", "outbox_dead"),
     ("dashboard-invoices", "failed=30&code=a_rare_code", "invoices_attempt", "attempt_by_code"),
+    ("dashboard-invoices", "q=Webb", "invoices_customer", "customer_by_name"),
     ("dashboard-invoices", "currency=JPY", "invoices_invoice", "invoice_by_currency"),
     ("dashboard-invoices", "segment=a_rare_segment", "retries_case", "case_by_segment"),
 )
@@ -76,7 +77,7 @@ def plans(client: Client, page: str, query: str, table: str) -> list[str]:
     found = []
     with connection.cursor() as cursor:
         for sql in (one["sql"] for one in asked):
-            if sql.startswith("SELECT") and table in sql:
+            if sql.startswith(("SELECT", "(SELECT")) and table in sql:
                 cursor.execute(f"EXPLAIN {sql}")
                 found.append("\n".join(line for (line,) in cursor.fetchall()))
     return found

@@ -249,3 +249,13 @@ def test_a_viewer_reads_the_report_and_changes_nothing(world: World, log_in: Log
     data = {"merchant": str(world.merchant.pk), "provider": world.connection.provider, "code": "brand_new_code"}
     assert client.post(address, {**data, "category": "HARD_DECLINE"}).status_code == 403
     assert not DeclineOverride.objects.exists()
+
+
+def test_each_missing_field_is_named_once(world: World, log_in: LogIn) -> None:
+    told = send(log_in(staff(world, "manager")), world, {}).content.decode()
+    for name in ("format", "name", "horizon", "categories"):
+        assert told.count(f"<code>/{name}</code>") == 1, name
+
+
+def test_a_document_without_end_is_refused_in_words(world: World, log_in: LogIn) -> None:
+    assert "nested too deeply" in send(log_in(staff(world, "manager")), world, "[" * 50_000).content.decode()

@@ -14,6 +14,7 @@ from accounts.models import User
 from invoices.models import Invoice
 from recovery_site.console import work
 from retries.models import Case, RetryJob
+from retries.services.manual import case_pause
 from retries.states import NextStep
 from tests.console.test_case_page import text_of
 from tests.console.world import World
@@ -70,6 +71,7 @@ def test_every_queue_is_counted_and_the_busiest_is_shown(world: World, log_in: L
         "Staff queue": "0",
         "Waiting for the customer": "2",
         "Paused by configuration": "1",
+        "Paused by staff": "0",
         "Failed webhooks": "1",
         "Failed deliveries": "0",
         "Stuck": "1",
@@ -164,3 +166,39 @@ def test_the_admin_finds_invoices_by_the_last_digits_of_a_card(world: World, log
     page = log_in(world.person("support", is_staff=True)).get("/admin/invoices/invoice/?q=7731").content.decode()
     assert "INV-CARD" in page
     assert "INV-OTHER" not in page
+
+
+def test_what_staff_paused_waits_in_a_queue_of_its_own(world: World, log_in: LogIn) -> None:
+    invoice = world.fail(number="INV-held")
+    case_pause(invoice_pk=invoice.pk, stamp=world.stamp("user:1"), reason="on holiday")
+    page = log_in(world.person()).get("/console/work/?queue=held").content.decode()
+    assert counts(page)["Paused by staff"] == "1"
+    assert "INV-held" in page
+    assert "on holiday" in page
+
+
+def test_a_bulk_action_leads_back_to_the_queue_it_was_begun_on(world: World, log_in: LogIn) -> None:
+    (invoice,) = waiting(world, 1)
+    client, place = log_in(world.person("support", is_staff=True)), "/console/work/?queue=customer"
+    sent = {"index": "0", "action": "cancel", "back": place}
+    nothing = client.post("/admin/invoices/invoice/", sent)
+    assert (nothing.status_code, nothing["Location"]) == (302, place)
+    assert "Select at least one row first." in client.get(place).content.decode()
+    chosen = {**sent, "_selected_action": [invoice.pk]}
+    assert f'href="{place}">Back' in client.post("/admin/invoices/invoice/", chosen).content.decode()
+    done = client.post("/admin/invoices/invoice/", {**chosen, "confirmed": "yes", "reason": "closed shop"})
+    assert (done.status_code, done["Location"]) == (302, place)
+    elsewhere = client.post("/admin/invoices/invoice/", {**sent, "back": "https://elsewhere.example/"})
+    assert "elsewhere" not in elsewhere.get("Location", "")
+
+
+def test_a_disputed_payment_is_not_charged_again_in_bulk(world: World, log_in: LogIn) -> None:
+    (invoice,) = waiting(world, 1)
+    Case.objects.update(automatic_barred=True)
+    chosen = {"index": "0", "action": "retry", "_selected_action": [invoice.pk]}
+    page = log_in(world.person("support", is_staff=True)).post("/admin/invoices/invoice/", chosen).content.decode()
+    assert "returned or disputed; retry it on its own page" in text_of(page)
+    assert 'value="yes" disabled' in page
+    assert str(invoice.customer) in text_of(page)
+    single = log_in(world.person()).get(f"/console/invoices/{invoice.public_id}/").content.decode()
+    assert ("Charge again only with the customer" in single) == ("Charge this customer again?" in single)

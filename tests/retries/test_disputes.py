@@ -119,7 +119,12 @@ def test_lost_dispute_reopens_the_invoice_for_people_only(shop: Shop) -> None:
     assert (case.status, case.next_step, case.automatic_barred, case.amount_minor) == ("OPEN", "customer", True, 2500)
     item = question(shop, bill)
     assert (item.kind, item.choices) == ("disputed", ["noted"])
-    assert item.facts == {"kind": "DISPUTE", "reason": "product_not_received", "amount_minor": 2500}
+    assert item.facts == {
+        "kind": "Card dispute",
+        "reason": "product_not_received",
+        "amount_minor": 2500,
+        "currency": "USD",
+    }
     assert history(shop, bill).count("invoice.reverse") == 1
     assert open_jobs(shop, bill) == []
     # Neither the sweeps nor a new card start anything, for days.
