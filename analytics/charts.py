@@ -78,9 +78,7 @@ class ColumnChart:
 
 
 def column_chart(labels: Sequence[str], series: Sequence[Series]) -> ColumnChart:
-    """Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length.
-    Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length.
-    """
+    """Stack `series` (first at the bottom) over `labels`. Raises ValueError if a series has another length."""
     if any(len(one.values) != len(labels) for one in series):
         raise ValueError("Every series needs one value per label.")
     totals = [sum(one.values[index] for one in series) for index in range(len(labels))]

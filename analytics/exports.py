@@ -1,6 +1,4 @@
-"""CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run.
-CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run.
-"""
+"""CSV for spreadsheets: streamed, UTC times, amounts as decimals, and nothing that a spreadsheet would run."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence

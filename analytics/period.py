@@ -12,9 +12,7 @@ DEFAULT_LENGTH = 30
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """`days` calendar days, today included: from local midnight `start` (inclusive) to `end`, which is now.
-    `days` calendar days, today included: from local midnight `start` (inclusive) to `end`, which is now.
-    """
+    """`days` calendar days, today included: from local midnight `start` (inclusive) to `end`, which is now."""
 
     days: int
     start: datetime

@@ -58,20 +58,35 @@ class Table:
         return any(row.width for row in self.rows)
 
 
-_HEAD = ("Failed", "Attempts", "Share failed", "Cases", "Recovered")
+_CASES = ("Cases", "Recovered")
+_OF_ATTEMPTS = ("Failed", "Attempts", "Share failed", *_CASES)
+# Where every attempt of a row has failed: a code or a category is what a failure has.
+_OF_FAILURES = ("Failed", "Share of failures", *_CASES)
 
 
-def _table(key: str, what: str, lines: Iterable[tuple[str, FailureLine, str, str]], **more: str) -> Table:
+def _table(
+    key: str,
+    what: str,
+    lines: Iterable[tuple[str, FailureLine, str, str]],
+    head: Sequence[str] = _OF_ATTEMPTS,
+    **more: str,
+) -> Table:
     """Rows from (label, line, query, category)."""
     kept = [one for one in lines if one[1].failed or one[1].tally.total]
     most = max((line.failed for _, line, _, _ in kept), default=0)
+    every = sum(line.failed for _, line, _, _ in kept)
+
+    def shares(line: FailureLine) -> tuple[str, ...]:
+        if head is _OF_FAILURES:
+            return (percent(line.failed, every),)
+        return f"{line.attempts:,}", percent(line.failed, line.attempts)
+
     rows = tuple(
         Row(
             label,
             (
                 f"{line.failed:,}",
-                f"{line.attempts:,}",
-                percent(line.failed, line.attempts),
+                *shares(line),
                 f"{line.tally.total:,}",
                 percent(line.tally.recovered, line.tally.total),
             ),
@@ -81,7 +96,7 @@ def _table(key: str, what: str, lines: Iterable[tuple[str, FailureLine, str, str
         )
         for label, line, query, category in kept
     )
-    return Table(key, (what, *_HEAD), rows, **more)
+    return Table(key, (what, *head), rows, **more)
 
 
 def by_category(figures: Figures) -> Table:
@@ -95,6 +110,7 @@ def by_category(figures: Figures) -> Table:
             for key, line in lines.items()
             if key
         ),
+        _OF_FAILURES,
     )
 
 
@@ -106,7 +122,7 @@ def by_code(figures: Figures) -> Table:
         for key, line in lines.items()
         if line.failed
     )
-    return _table("top_decline_codes", "Code", told)
+    return _table("top_decline_codes", "Code", told, _OF_FAILURES)
 
 
 def by_network(figures: Figures) -> Table:

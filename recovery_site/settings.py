@@ -433,6 +433,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "accounts.api.examples.add_examples",
+        "accounts.api.summaries.add_summaries",
     ],
     "ENUM_NAME_OVERRIDES": {
         "InvoiceStatus": "invoices.states.InvoiceStatus",
