@@ -111,12 +111,12 @@ def act(
     match name:
         case "retry":
             job = retry_now(invoice_pk=invoice.pk, stamp=stamp, reason=reason, token_pk=token_pk, due_at=due_at)
-            return _booked(job, now) + _held(invoice)
+            return _booked(job, now, _held(invoice))
         case "refund":
             refund = refund_request(
                 invoice_pk=invoice.pk, amount_minor=amount_minor, reason=reason, stamp=stamp, charge_id=charge
             )
-            return f"The refund of {format_money(refund.amount_minor, refund.currency)} is booked." + _held(invoice)
+            return f"The refund of {format_money(refund.amount_minor, refund.currency)} is booked{_held(invoice)}."
         case "pause":
             case_pause(invoice_pk=invoice.pk, stamp=stamp, reason=reason)
         case "resume":
@@ -130,14 +130,14 @@ def act(
 
 def _held(invoice: Invoice) -> str:
     held = charging_switched_off(invoice.merchant_id)
-    return " It waits: charging is switched off, so nothing is sent." if held else ""
+    return "; nothing is sent, because charging is switched off" if held else ""
 
 
-def _booked(job: RetryJob, now: datetime) -> str:
+def _booked(job: RetryJob, now: datetime, held: str) -> str:
     card = job.token.card if job.token else None
     on = f" with {card_label(card.network, card.last4)}" if card else ""
     if job.status == JobStatus.QUEUED:
-        return f"The retry{on} is queued: another invoice of this customer is being charged right now."
+        return f"The retry{on} is queued behind another invoice of this customer{held}."
     if job.due_at <= now:
-        return f"The retry{on} is booked and leaves within moments."
-    return f"The retry{on} is booked for {moment_text(job.due_at, now)}."
+        return f"The retry{on} is booked{held or ' and leaves within moments'}."
+    return f"The retry{on} is booked for {moment_text(job.due_at, now)}{held}."

@@ -43,7 +43,7 @@ def test_whoever_acts_while_charging_is_off_is_told_that_it_waits(world: World) 
     invoice, user = world.fail(), world.person()
     Merchant.objects.update(charging_enabled=False)
     told = act("retry", invoice, user=user, reason="asked", now=world.at)
-    assert told.endswith("It waits: charging is switched off, so nothing is sent.")
+    assert told.endswith("is booked; nothing is sent, because charging is switched off.")
 
 
 def test_resuming_says_what_comes_next(world: World) -> None:
