@@ -120,7 +120,7 @@ def rollups_advance(*, keep_going: Callable[[], bool] = lambda: True) -> RollupC
         if not RollupZone.objects.filter(merchant=merchant, timezone=zone_of(merchant.timezone).key).exists():
             try:
                 rollups_build(merchant)
-            except Exception:  # one merchant's history must not keep the others' figures from being counted
+            except Exception:  # the sweep loop: one merchant's history must not keep the others from being counted
                 log.exception("rollups_build_failed", merchant=merchant.public_id)
                 continue
             counts.built += 1

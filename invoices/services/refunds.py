@@ -169,14 +169,18 @@ def refund_in_flight(paid: Attempt) -> bool:
 
 
 def refund_ambiguous(paid: Attempt, facts: RefundFacts) -> bool:
-    """True for a refund that names nothing we know while one of ours of the same charge is being sent."""
+    """True for a refund that names nothing we know while one of ours of the same charge, whose id is not known either,
+    is being sent or has no known end."""
     if facts.reference or facts.derived:
         return False
     refunds = Attempt.objects.filter(connection_id=paid.connection_id, kind=TransactionKind.REFUND)
-    sending = refunds.filter(
-        origin=Origin.OURS, transaction__refund_of=paid.transaction, status=AttemptStatus.SENDING, provider_id=None
+    ours = refunds.filter(
+        origin=Origin.OURS,
+        transaction__refund_of=paid.transaction,
+        status__in=(AttemptStatus.SENDING, AttemptStatus.UNKNOWN),
+        provider_id=None,
     )
-    return sending.exists() and not refunds.filter(provider_id=facts.id).exists()
+    return ours.exists() and not refunds.filter(provider_id=facts.id).exists()
 
 
 def _refund_move(invoice: Invoice, refund: Transaction, attempt: Attempt, facts: RefundFacts, stamp: Stamp) -> None:

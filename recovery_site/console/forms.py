@@ -18,10 +18,11 @@ REASON_LENGTH = 180
 
 
 class ReasonField(forms.CharField):
-    """What a person writes into a history that nobody can change: card numbers and secrets are taken out."""
+    """What a person writes into a history that nobody can change: card numbers and secrets are taken out, and then it
+    must not be too long."""
 
-    def clean(self, value: Any) -> str:
-        return scrub_text(super().clean(value))
+    def to_python(self, value: Any) -> str:
+        return scrub_text(super().to_python(value))
 
 
 class ReasonForm(forms.Form):

@@ -27,7 +27,7 @@ class ReasonSerializer(StrictSerializer):
     reason = serializers.CharField(max_length=300, help_text="Kept in the invoice's history, without card numbers.")
 
     def validate_reason(self, value: str) -> str:
-        return scrub_text(value)
+        return scrub_text(value)[:300]
 
 
 class RetryNowSerializer(ReasonSerializer):

@@ -71,6 +71,11 @@ def test_card_numbers_are_kept_neither_in_notes_nor_in_reasons(world: World, log
     assert (paused.data["reason"], paused.cause) == ("gave me [filtered]", "staff: gave me [filtered]")
 
 
+def test_a_reason_that_is_longer_without_its_secrets_is_refused_in_words(world: World, log_in: LogIn) -> None:
+    answer = log_in(world.person()).post(address(world.fail(), "pause"), {"reason": "password=1 " * 16})
+    assert (answer.status_code, "Keep the reason below" in answer.content.decode()) == (400, True)
+
+
 @pytest.mark.parametrize("path", ["note", "retry", "assign"])
 def test_whoever_comes_back_to_a_forms_address_lands_on_its_page(world: World, log_in: LogIn, path: str) -> None:
     """Signing in again leads to the address that the form was sent to."""

@@ -24,6 +24,7 @@ from providers.base import (
     InvoiceFacts,
     Outcome,
     PaymentFacts,
+    ProviderUncertain,
     RefundFacts,
     RefundStatus,
 )
@@ -195,8 +196,9 @@ def test_a_first_charge_that_is_refused_does_not_vanish() -> None:
     )
 
 
-def test_a_refund_that_is_told_without_our_reference_while_it_is_sent_is_one_refund() -> None:
-    """Recurly's and Paddle's refunds name no reference of ours."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_refund_that_is_told_without_our_reference_while_it_is_sent_is_one_refund(lost: bool) -> None:
+    """Recurly's and Paddle's refunds name no reference of ours; the answer to ours may be late or lost."""
     world = World(at=NOW)
     invoice = world.pay(world.fail(), charge="ch_paid")
     refund_request(invoice_pk=invoice.pk, amount_minor=1_000, reason="asked", stamp=world.stamp("user:ann"))
@@ -206,6 +208,8 @@ def test_a_refund_that_is_told_without_our_reference_while_it_is_sent_is_one_ref
     told = RefundFacts(
         id="re_1", amount_minor=1_000, currency="USD", status=RefundStatus.SUCCEEDED, charge_id="ch_paid"
     )
+    if lost:
+        refund_answer(prepared.attempt_pk, ProviderUncertain("no answer"), now=world.at, cause="job")
     with suppress(EventWaits):
         world.refund(told)
     answer = ChargeResult(outcome=Outcome.SUCCEEDED, provider_id="re_1", reference=prepared.request.reference)
