@@ -22,7 +22,7 @@ class ReasonField(forms.CharField):
     must not be too long."""
 
     def to_python(self, value: Any) -> str:
-        return scrub_text(super().to_python(value))
+        return scrub_text(super().to_python(value) or "")
 
 
 class ReasonForm(forms.Form):
