@@ -52,7 +52,7 @@ def install(latency: float) -> None:
 
 
 def busy_meter() -> list[float]:
-    """The seconds that threads spend on jobs, one entry per job."""
+    """The seconds that threads spend on what they are given, one entry each."""
     from retries.engine import drain
 
     work, lock, spent = drain._work, threading.Lock(), list[float]()

@@ -14,8 +14,10 @@ from accounts.models import Merchant
 from invoices.models import Customer
 from providers.base import CardFacts, MethodFacts
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, prepared_cursor, row_insert, row_save
+from recovery_site.common.db import for_no_key_update, prepared_cursor
 from recovery_site.common.errors import InvalidInput
+from recovery_site.common.in_step import ask, own
+from recovery_site.common.rows import row_insert, row_save, turned
 from tokens.mirror import mirror_after_commit
 from tokens.models import Card, RetryLimit, Token
 from tokens.networks import normalise_network
@@ -128,15 +130,41 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
 
 _CARD_FIELDS = [field.attname for field in Card._meta.concrete_fields]
 _CARDS_LOCK = f"SELECT {', '.join(_CARD_FIELDS)} FROM tokens_cards_lock(%s, %s)"  # noqa: S608  (names of columns)
+_GROUPS = """
+SELECT token.customer_id, card.id, card.budget_group FROM tokens_card card
+LEFT JOIN tokens_token token ON token.card_id = card.id AND token.customer_id = ANY(%s::bigint[])
+WHERE token.id IS NOT NULL OR card.id = ANY(%s::bigint[])
+"""
 
 
 def _groups_lock(customer_pk: int | None, also: Sequence[int]) -> list[Card]:
     """The customer's cards, those in `also` and all of their groups, locked by the database's own function."""
     if transaction.get_autocommit():
         raise TransactionManagementError("Cards are locked inside of a transaction only.")
+    cards: list[Card] = ask("cards", _groups_lock_many, (customer_pk, also))
+    own((Card, card.pk) for card in cards)
+    return cards
+
+
+def _groups_lock_many(many: Sequence[tuple[int | None, Sequence[int]]]) -> list[list[Card]]:
+    """For many customers at once, all in one order: whose cards share a group gets the same cards."""
+    customers = [customer for customer, _ in many if customer is not None]
+    named = [pk for _, also in many for pk in also]
     with prepared_cursor() as cursor:
-        cursor.execute(_CARDS_LOCK, [customer_pk, list(also)])
-        return [Card.from_db(DEFAULT_DB_ALIAS, _CARD_FIELDS, row) for row in cursor.fetchall()]
+        cursor.execute(_CARDS_LOCK, [customers, named])
+        locked = cursor.fetchall()
+        if len(many) == 1:
+            return [[Card.from_db(DEFAULT_DB_ALIAS, _CARD_FIELDS, row) for row in locked]]
+        cursor.execute(_GROUPS, [customers, named])
+        places = cursor.fetchall()
+    group = _CARD_FIELDS.index("budget_group")
+    found = []
+    for customer_pk, also in many:
+        groups = {
+            theirs for owner, card, theirs in places if card in also or (owner is not None and owner == customer_pk)
+        }
+        found.append([Card.from_db(DEFAULT_DB_ALIAS, _CARD_FIELDS, row) for row in locked if row[group] in groups])
+    return found
 
 
 _LOCKED = Compiled(lambda: for_no_key_update(Token.objects.filter(pk=Param("pk"))))
@@ -259,13 +287,16 @@ def token_release(*, token_pk: int) -> None:
 
 
 _SUCCEED = """
-UPDATE tokens_token token SET last_success_at = GREATEST(token.last_success_at, %(at)s),
+UPDATE tokens_token token SET last_success_at = GREATEST(token.last_success_at, alive.at),
     status = CASE WHEN alive.proven THEN 'live' ELSE token.status END,
     decline_code = CASE WHEN alive.proven THEN '' ELSE token.decline_code END,
     declined_at = CASE WHEN alive.proven THEN NULL ELSE token.declined_at END
 FROM (
-    SELECT id, status <> 'removed' AND NOT (status = 'declined' AND declined_at > %(at)s) IS TRUE AS proven
-    FROM tokens_token WHERE id = %(token)s FOR NO KEY UPDATE
+    SELECT known.id, told.at,
+        known.status <> 'removed' AND NOT (known.status = 'declined' AND known.declined_at > told.at) IS TRUE AS proven
+    FROM tokens_token known JOIN unnest(%(tokens)s::bigint[], %(times)s::timestamptz[]) told(token, at)
+        ON told.token = known.id
+    ORDER BY known.id FOR NO KEY UPDATE OF known
 ) alive
 WHERE token.id = alive.id
 """
@@ -276,8 +307,14 @@ def token_succeed(*, token_pk: int, at: datetime) -> None:
 
     What was counted before stays counted.
     """
+    ask("token succeeds", _succeed, (token_pk, at), writes=True)
+
+
+def _succeed(many: Sequence[tuple[int, datetime]]) -> Sequence[None]:
+    tokens, times = turned(many)
     with prepared_cursor() as cursor:
-        cursor.execute(_SUCCEED, {"token": token_pk, "at": at})
+        cursor.execute(_SUCCEED, {"tokens": tokens, "times": times})
+    return [None] * len(many)
 
 
 def token_remove(*, token_pk: int) -> None:

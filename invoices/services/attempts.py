@@ -14,9 +14,9 @@ from invoices.services.ledger import Stamp, move, record_event
 from invoices.states import ATTEMPT_OPEN, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.base import ChargeResult, DeclineFacts
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import row_insert
 from recovery_site.common.ids import public_id
 from recovery_site.common.raw import raw_answer
+from recovery_site.common.rows import row_insert
 from recovery_site.common.scrubbing import scrub_text
 
 

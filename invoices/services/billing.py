@@ -1,5 +1,6 @@
 """Invoices, their charge transactions and what was paid. Everything here needs the locks of DESIGN section 6."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -21,8 +22,10 @@ from invoices.states import (
 )
 from providers.base import InvoiceFacts
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import fit, for_no_key_update, prepared_cursor, row_insert, row_save
+from recovery_site.common.db import fit, for_no_key_update, prepared_cursor
 from recovery_site.common.errors import Conflict
+from recovery_site.common.in_step import ask
+from recovery_site.common.rows import row_insert, row_save, turned
 
 _DESCRIPTIVE = ("number", "description", "subscription_id", "plan", "interval")
 # What else a biller tells about its invoice.
@@ -220,28 +223,28 @@ def charge_for_due(invoice: Invoice, stamp: Stamp) -> Transaction:
 
 
 _TOTALS = """
-UPDATE invoices_invoice SET paid_minor = done.paid - lost.total, refunded_minor = done.refunded,
+UPDATE invoices_invoice invoice SET paid_minor = done.paid - lost.total, refunded_minor = done.refunded,
     credited_minor = done.credited
-FROM (
-    SELECT COALESCE(sum(captured_minor) FILTER (WHERE kind = 'CHARGE' AND currency = %(currency)s), 0) AS paid,
+FROM unnest(%(invoices)s::bigint[], %(currencies)s::text[]) asked(invoice, currency), LATERAL (
+    SELECT COALESCE(sum(captured_minor) FILTER (WHERE kind = 'CHARGE' AND currency = asked.currency), 0) AS paid,
         COALESCE(sum(captured_minor) FILTER (
-            WHERE kind = 'REFUND' AND currency = %(currency)s AND reversed_at IS NULL), 0) AS refunded,
+            WHERE kind = 'REFUND' AND currency = asked.currency AND reversed_at IS NULL), 0) AS refunded,
         COALESCE(sum(settles_minor) FILTER (WHERE kind = 'CHARGE' AND NOT EXISTS (
             SELECT 1 FROM invoices_dispute dispute JOIN invoices_attempt attempt ON attempt.id = dispute.attempt_id
-            WHERE attempt.transaction_id = charge.id AND dispute.invoice_id = %(invoice)s
+            WHERE attempt.transaction_id = charge.id AND dispute.invoice_id = asked.invoice
                 AND dispute.status = 'LOST' AND dispute.applied_at IS NOT NULL)), 0) AS credited
-    FROM invoices_transaction charge WHERE invoice_id = %(invoice)s AND status = 'DONE'
-) done, (
+    FROM invoices_transaction charge WHERE invoice_id = asked.invoice AND status = 'DONE'
+) done, LATERAL (
     SELECT COALESCE(sum(LEAST(disputed, brought)), 0) AS total FROM (
         SELECT sum(dispute.amount_minor) AS disputed, COALESCE(attempt.captured_minor, 0) AS brought
         FROM invoices_dispute dispute JOIN invoices_attempt attempt ON attempt.id = dispute.attempt_id
-        WHERE dispute.invoice_id = %(invoice)s AND dispute.status = 'LOST' AND dispute.applied_at IS NOT NULL
-            AND attempt.currency = %(currency)s
+        WHERE dispute.invoice_id = asked.invoice AND dispute.status = 'LOST' AND dispute.applied_at IS NOT NULL
+            AND attempt.currency = asked.currency
         GROUP BY attempt.id
     ) per_payment
 ) lost
-WHERE id = %(invoice)s
-RETURNING paid_minor, refunded_minor, credited_minor
+WHERE invoice.id = asked.invoice
+RETURNING invoice.id, invoice.paid_minor, invoice.refunded_minor, invoice.credited_minor
 """
 
 
@@ -251,9 +254,16 @@ def totals_refresh(invoice: Invoice) -> None:
     A reversed charge (bank return, lost dispute that took effect) no longer counts, neither as paid nor as credited. Of
     one payment no more is taken back than it brought, however many disputes name it and whatever fees they include.
     """
+    totals = ask("totals", _totals, (invoice.pk, invoice.currency), writes=True)
+    invoice.paid_minor, invoice.refunded_minor, invoice.credited_minor = totals
+
+
+def _totals(many: Sequence[tuple[int, str]]) -> list[tuple[int, int, int]]:
+    invoices, currencies = turned(many)
     with prepared_cursor() as cursor:
-        cursor.execute(_TOTALS, {"invoice": invoice.pk, "currency": invoice.currency})
-        invoice.paid_minor, invoice.refunded_minor, invoice.credited_minor = cursor.fetchone()
+        cursor.execute(_TOTALS, {"invoices": invoices, "currencies": currencies})
+        told = {pk: totals for pk, *totals in cursor.fetchall()}
+    return [told[pk] for pk in invoices]
 
 
 def charge_credit(invoice: Invoice, charge: Transaction, stamp: Stamp) -> int:

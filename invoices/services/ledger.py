@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Model
 from django_fsm import TransitionNotAllowed
 
@@ -13,8 +14,10 @@ from invoices import outbox
 from invoices.chain import Link, link_hash
 from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import assignments, for_no_key_update, prepared_cursor
+from recovery_site.common.db import for_no_key_update, prepared_cursor
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
+from recovery_site.common.in_step import ask
+from recovery_site.common.rows import arrays, columns, stored, turned, unnested, updating
 
 Subject = Invoice | Transaction | Attempt | Dispute
 # A row and the fields of it that are to be written.
@@ -108,16 +111,16 @@ _CHAIN = ("last_seq", "last_hash")
 # go in one statement. A row may be updated only once in it.
 _APPEND = """
 WITH {changes}, event AS (
-    INSERT INTO invoices_event (merchant_id, invoice_id, seq, subject_type, subject_id, kind, from_state, to_state,
-        actor, cause, data, occurred_at, hash)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-    RETURNING id, recorded_at, merchant_id
+    INSERT INTO invoices_event ({columns}) {values}
+    RETURNING id, recorded_at, merchant_id, invoice_id
 ), owed AS (
     INSERT INTO invoices_outboxmessage (merchant_id, event_id, consumer, attempts, last_error)
     SELECT merchant_id, event.id, consumer, 0, '' FROM event, unnest(%s::text[]) consumer
 )
-SELECT event.id, recorded_at FROM event, {changed}
+SELECT event.invoice_id, event.id, recorded_at, {counts} FROM event
 """
+# What an event's statement updates: a model and names of its fields, each once.
+_Changes = tuple[tuple[type[Model], tuple[str, ...]], ...]
 
 
 def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves | None) -> Event:
@@ -136,12 +139,11 @@ def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves
         occurred_at=link.occurred_at,
         hash=invoice.last_hash,
     )
-    updates, changed = _updates(invoice, saves)
-    names = ", ".join(f"changed{number}" for number in range(len(updates)))
-    with prepared_cursor() as cursor:
-        sql = _APPEND.format(changes=", ".join(updates), changed=names)
-        cursor.execute(sql, [*changed, *assignments(event, _WRITTEN)[1], list(consumers)])
-        told = cursor.fetchone()
+    rows = _changed(invoice, saves)
+    changes: _Changes = tuple((type(row), tuple(fields)) for row, fields in rows)
+    values = [[*stored(row, fields), row.pk] for row, fields in rows], stored(event, _WRITTEN)
+    alike = changes, tuple(consumers)
+    told = ask(("event", alike), _append_many, (alike, invoice.pk, *values), writes=True)
     if told is None:
         raise NotFound(f"What {link.kind} changes is gone.")
     event.pk, event.recorded_at = told
@@ -149,23 +151,57 @@ def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves
     return event
 
 
-def _updates(invoice: Invoice, saves: Saves | None) -> tuple[list[str], list[Any]]:
-    """The updates of an event's statement and their values: one of the invoice, one more of another row that moves."""
-    chain, ends = assignments(invoice, _CHAIN)
+def _changed(invoice: Invoice, saves: Saves | None) -> list[Saves]:
+    """What is updated with an event: the end of its invoice's chain, and one more row that moves."""
     if saves is None:
-        sets: list[tuple[Model, str, list[Any]]] = [(invoice, chain, ends)]
+        return [(invoice, _CHAIN)]
+    row, fields = saves
+    if isinstance(row, Invoice) and row.pk == invoice.pk:
+        return [(invoice, (*fields, *_CHAIN))]
+    return [(row, fields), (invoice, _CHAIN)]
+
+
+def _append_many(many: Sequence[Any]) -> Sequence[tuple[int, datetime] | None]:
+    """The keys and times of the events of different invoices that change and concern alike; None if a row is gone."""
+    changes, consumers = many[0][0]
+    parameters: list[Any] = []
+    if len(many) == 1:
+        _, _, updates, event = many[0]
+        parameters = [value for values in (*updates, event) for value in values]
     else:
-        row, fields = saves
-        text, values = assignments(row, fields)
-        if isinstance(row, Invoice) and row.pk == invoice.pk:
-            sets = [(invoice, f"{text}, {chain}", [*values, *ends])]
-        else:
-            sets = [(row, text, values), (invoice, chain, ends)]
-    updates = [
-        f"changed{number} AS (UPDATE {row._meta.db_table} SET {text} WHERE id = %s RETURNING id)"  # noqa: S608 - columns
-        for number, (row, text, _) in enumerate(sets)
-    ]
-    return updates, [value for row, _, values in sets for value in (*values, row.pk)]
+        for place in range(len(changes)):
+            parameters += turned([updates[place] for _, _, updates, _ in many])
+        parameters += turned([event for *_, event in many])
+    with prepared_cursor() as cursor:
+        cursor.execute(_append_sql(changes, len(many) > 1), [*parameters, list(consumers)])
+        told = cursor.fetchall()
+    if any(count != len(many) for *_, counts in told for count in counts):
+        if len(many) > 1:
+            raise DatabaseError("Rows that events change are gone.")
+        return [None]
+    known = {invoice: (pk, recorded_at) for invoice, pk, recorded_at, _ in told}
+    return [known[invoice] for _, invoice, *_ in many]
+
+
+@cache
+def _append_sql(changes: _Changes, many: bool) -> str:
+    updates = [f"changed{number} AS ({_update(*one, many)})" for number, one in enumerate(changes)]
+    counted = ", ".join(f"(SELECT count(*) FROM changed{number})" for number in range(len(changes)))  # noqa: S608
+    written = columns(Event, _WRITTEN)
+    if many:
+        values = f"SELECT {', '.join(written)} FROM {unnested(written, arrays(Event, _WRITTEN), 'told')} ORDER BY n"  # noqa: S608 - names of columns
+    else:
+        values = f"VALUES ({', '.join(['%s'] * len(written))})"
+    return _APPEND.format(
+        changes=", ".join(updates), columns=", ".join(written), values=values, counts=f"ARRAY[{counted}]"
+    )
+
+
+def _update(model: type[Model], fields: tuple[str, ...], many: bool) -> str:
+    if many:
+        return f"{updating(model, fields)} RETURNING old.id"
+    text = ", ".join(f'"{column}" = %s' for column in columns(model, fields))
+    return f"UPDATE {model._meta.db_table} SET {text} WHERE id = %s RETURNING id"  # noqa: S608 - names of columns
 
 
 def move(

@@ -16,8 +16,9 @@ from providers.base import CustomerFacts
 from providers.guide import Guide, Kind, settings_read
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.crypto import encrypt_json
-from recovery_site.common.db import fit, for_no_key_update, row_insert, row_save
+from recovery_site.common.db import fit, for_no_key_update
 from recovery_site.common.errors import InvalidInput, NotFound
+from recovery_site.common.rows import row_insert, row_save
 
 _CHECK_SECONDS = 10.0
 

@@ -23,7 +23,7 @@ from invoices.states import (
     TransactionStatus,
 )
 from providers.base import RefundFacts, RefundStatus
-from recovery_site.common.db import row_insert, row_save
+from recovery_site.common.rows import row_insert, row_save
 from recovery_site.common.scrubbing import scrub_text
 
 # How long a pending refund usually takes at most, where the provider names no date.

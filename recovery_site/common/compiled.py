@@ -8,8 +8,12 @@ The SQL is what the queryset would have said; only the values marked with `Param
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeAlias, TypeVar
+from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import BooleanField, Expression, Func, QuerySet
@@ -17,9 +21,13 @@ from django.db.models.sql.compiler import SQLCompiler
 from django.db.transaction import TransactionManagementError
 from psycopg.sql import Literal
 
-from recovery_site.common.db import prepared_cursor
+from recovery_site.common.db import plain, prepared_cursor
+from recovery_site.common.in_step import ask, own
 
 Row = TypeVar("Row")
+# A row as the driver gives it, and the values of one run.
+_Raw: TypeAlias = tuple[Any, ...]
+_Given: TypeAlias = tuple[Any, ...]
 
 
 class Param(Expression):
@@ -29,8 +37,20 @@ class Param(Expression):
         super().__init__()
         self.name = name
 
+    def of(self, values: Mapping[str, Any]) -> Any:
+        """The value for this place."""
+        return values[self.name]
+
     def as_sql(self, compiler: SQLCompiler, connection: Any) -> tuple[str, list["Param"]]:  # type: ignore[override]  # kept as it is
         return "%s", [self]
+
+
+@dataclass(frozen=True, slots=True)
+class _Always:
+    value: Any
+
+    def of(self, values: Mapping[str, Any]) -> Any:
+        return self.value
 
 
 class AnyOf(Func):
@@ -46,28 +66,33 @@ class Compiled(Generic[Row]):
 
     def __init__(self, build: Callable[[], QuerySet[Any, Row]]) -> None:
         self._build = build
-        self._compiled: tuple[QuerySet[Any, Row], SQLCompiler, str, Sequence[Any]] | None = None
+        self._compiled: tuple[QuerySet[Any, Row], SQLCompiler, Question] | None = None
 
     def all(self, **values: Any) -> list[Row]:
         """The rows for these values of the queryset's params. KeyError if one of them is missing."""
         if self._compiled is None:
             self._compiled = self._compile()
-        queryset, compiler, sql, params = self._compiled
+        queryset, compiler, asked = self._compiled
         bound: Any = copy.copy(compiler)
         bound.connection = connections[DEFAULT_DB_ALIAS]
-        if queryset.query.select_for_update and bound.connection.get_autocommit():
+        locks = queryset.query.select_for_update
+        if locks and bound.connection.get_autocommit():
             raise TransactionManagementError("select_for_update cannot be used outside of a transaction.")
-        given = tuple(values[one.name] if isinstance(one, Param) else one for one in params)
-        bound.execute_sql = lambda *args, **kwargs: _fetched(sql, given)
+        fetched = asked.rows(values)
+        bound.execute_sql = lambda *args, **kwargs: [fetched]
         rows = queryset.all()
         rows.query.get_compiler = lambda *args, **kwargs: bound  # type: ignore[method-assign]
-        return list(rows)
+        found = list(rows)
+        if locks:
+            locked: list[Any] = found
+            own((type(row), row.pk) for row in locked)
+        return found
 
     def first(self, **values: Any) -> Row | None:
         """The first row, None if there is none; let the queryset itself end after one."""
         return next(iter(self.all(**values)), None)
 
-    def _compile(self) -> tuple[QuerySet[Any, Row], SQLCompiler, str, Sequence[Any]]:
+    def _compile(self) -> tuple[QuerySet[Any, Row], SQLCompiler, "Question"]:
         queryset = self._build()
         # Compiling asks the connection nothing but whether row locks are allowed now, which each run asks again.
         compiler = queryset.query.get_compiler(using=DEFAULT_DB_ALIAS)
@@ -75,7 +100,61 @@ class Compiled(Generic[Row]):
         # What each column has to pass through is the same at every run, too.
         converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
         compiler.get_converters = lambda expressions: converters
-        return queryset, compiler, sql, params
+        return queryset, compiler, Question(sql, params)
+
+
+class Question:
+    """A SELECT that is asked many times with other values; in step it is put for many at once.
+
+    `params`: what stands for each of its places (%s), a value's name or what is always the same; a text with named
+    places, %(name)s, needs none.
+    """
+
+    def __init__(self, sql: str, params: Sequence[Any] = ()) -> None:
+        if not params:
+            params = [Param(name) for name in _NAMED.findall(sql)]
+            sql = _NAMED.sub("%s", sql)
+        self._sql, self._params = sql, [one if isinstance(one, Param) else _Always(one) for one in params]
+        self._for_many: dict[tuple[str, ...], str] = {}
+
+    def rows(self, values: Mapping[str, Any]) -> list[_Raw]:
+        """The rows as the driver gives them. KeyError if a value is missing."""
+        given = tuple(plain(one.of(values)) for one in self._params)
+        found: list[_Raw] = ask(self, self._ask, given)
+        return found
+
+    def _ask(self, many: Sequence[_Given]) -> Sequence[list[_Raw]]:
+        kinds = [_kind([given[place] for given in many]) for place in range(len(self._params))]
+        if len(many) == 1 or not kinds or "" in kinds:
+            return [self._ask_one(given) for given in many]
+        # In one order everywhere, because some of these statements lock what they find.
+        order = sorted(range(len(many)), key=lambda place: [(one is None, one) for one in many[place]])
+        lists = [[_element(many[place][number], kind) for place in order] for number, kind in enumerate(kinds)]
+        with prepared_cursor() as cursor:
+            cursor.execute(self._text_for(tuple(kinds)), lists)
+            answers: list[list[_Raw]] = [[] for _ in many]
+            for number, *row in cursor.fetchall():
+                answers[order[number - 1]].append(tuple(row))
+        return answers
+
+    def _ask_one(self, given: _Given) -> list[_Raw]:
+        with prepared_cursor() as cursor:
+            cursor.execute(self._sql, given)
+            found: list[_Raw] = cursor.fetchall()
+        return found
+
+    def _text_for(self, kinds: tuple[str, ...]) -> str:
+        """The statement beside a table of values, once for each of its rows."""
+        if kinds not in self._for_many:
+            names = [f"asked.p{number}::{kind}" for number, kind in enumerate(kinds)]
+            inner = self._sql.replace("%%", "%%%%") % tuple(names)
+            lists = ", ".join(f"%s::{'text' if kind.endswith('[]') else kind}[]" for kind in kinds)
+            columns = ", ".join(f"p{number}" for number in range(len(kinds)))
+            self._for_many[kinds] = (
+                f"SELECT asked.n, answer.* FROM unnest({lists}) WITH ORDINALITY AS asked({columns}, n),"  # noqa: S608 - texts of ours
+                f" LATERAL ({inner}) answer"
+            )
+        return self._for_many[kinds]
 
 
 def _with_constants(sql: str, params: Sequence[Any]) -> tuple[str, list[Any]]:
@@ -95,8 +174,26 @@ def _literal(value: str | int) -> str:
     return Literal(plain).as_string().replace("%", "%%")
 
 
-def _fetched(sql: str, given: Sequence[Any]) -> list[list[tuple[Any, ...]]]:
-    """The rows in one chunk, as a compiler gives them."""
-    with prepared_cursor() as cursor:
-        cursor.execute(sql, given)
-        return [cursor.fetchall()]
+_NAMED = re.compile(r"%\((\w+)\)s")
+_KINDS = {bool: "boolean", int: "bigint", str: "text", datetime: "timestamptz", UUID: "uuid"}
+
+
+def _kind(values: Sequence[Any]) -> str:
+    """PostgreSQL's type of these values, empty if it cannot be told."""
+    known = next((one for one in values if one is not None and one != []), None)
+    if isinstance(known, list):
+        inner = _kind(known)
+        return f"{inner}[]" if inner else ""
+    return _KINDS.get(type(known), "")
+
+
+def _element(value: Any, kind: str) -> Any:
+    """A list within the list of a column goes as text: the lists of PostgreSQL have no others of various lengths."""
+    if value is None or not kind.endswith("[]"):
+        return value
+    return "{" + ",".join(_quoted(one) if isinstance(one, str) else str(one) for one in value) + "}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,16 +1,14 @@
 """Small database pieces shared by the apps: tenant keys, row locks, the transaction id column."""
 
-from collections.abc import Sequence
-from functools import cache
+from enum import Enum
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, models
+from django.db import DEFAULT_DB_ALIAS, connections, models
 from django.db.backends.postgresql.base import ServerBindingCursor
 from django.db.backends.utils import CursorWrapper
 from django.db.migrations import RunSQL
 from django.db.models import Func, Model, QuerySet
-from django.db.models.expressions import DatabaseDefault
 
 from recovery_site.common.text import storable
 
@@ -48,69 +46,9 @@ def prepared_cursor() -> CursorWrapper:
     return cursor
 
 
-def assignments(row: Model, names: Sequence[str]) -> tuple[str, list[Any]]:
-    """`"column" = %s, ...` of these fields, and what stands in them now: an UPDATE without asking Django each time."""
-    fields, text = _assigned(type(row), tuple(names))
-    database = connections[DEFAULT_DB_ALIAS]
-    return text, [field.get_db_prep_save(getattr(row, field.attname), database) for field in fields]
-
-
-@cache
-def _assigned(model: type[Model], names: tuple[str, ...]) -> tuple[list[Any], str]:
-    fields: list[Any] = [model._meta.get_field(name) for name in names]
-    return fields, ", ".join(f'"{field.column}" = %s' for field in fields)
-
-
-def row_save(row: Model, *names: str) -> None:
-    """As `save(update_fields=names)`, for what is written all the time; no expressions. Raises DatabaseError if the row
-    is gone."""
-    text, values = assignments(row, names)
-    with prepared_cursor() as cursor:
-        cursor.execute(f'UPDATE "{row._meta.db_table}" SET {text} WHERE id = %s', [*values, row.pk])  # noqa: S608 - names of columns
-        if cursor.rowcount != 1:
-            raise DatabaseError(f"{row._meta.label} {row.pk} is gone.")
-
-
-def row_insert(row: Model, *, unless_there: bool = False) -> bool:
-    """As `save(force_insert=True)`, for what is written all the time; no signals. What the database fills in is read
-    back.
-
-    `unless_there`: False if a row with the same unique values is there already, whoever wrote it; nothing is changed
-    then, and `row` stays unsaved. It takes no lock on the other row, but waits for who has not committed it yet.
-    """
-    database = connections[DEFAULT_DB_ALIAS]
-    values: list[Any] = []
-    filled: list[Any] = []
-    for field in row._meta.local_concrete_fields:
-        value = field.pre_save(row, add=True)
-        if field.primary_key or isinstance(value, DatabaseDefault):
-            filled.append(field)
-        else:
-            values.append(field.get_db_prep_save(value, database))
-    with prepared_cursor() as cursor:
-        cursor.execute(_insertion(type(row), tuple(field.column for field in filled), unless_there), values)
-        told = cursor.fetchone()
-    if told is None:
-        return False
-    for field, value in zip(filled, told, strict=True):
-        setattr(row, field.attname, value)
-    row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS
-    return True
-
-
-@cache
-def _insertion(model: type[Model], filled: tuple[str, ...], unless_there: bool) -> str:
-    fields: Sequence[Any] = model._meta.local_concrete_fields
-    columns = [field.column for field in fields if field.column not in filled]
-    return (
-        f'INSERT INTO "{model._meta.db_table}" ({_names(columns)})'  # noqa: S608 - columns
-        f" VALUES ({', '.join(['%s'] * len(columns))}){' ON CONFLICT DO NOTHING' if unless_there else ''}"
-        f" RETURNING {_names(filled)}"
-    )
-
-
-def _names(columns: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in columns)
+def plain(value: Any) -> Any:
+    """A member of an enumeration as what it stands for: the driver takes no list of members and texts."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def for_no_key_update(queryset: QuerySet[ModelT]) -> QuerySet[ModelT]:

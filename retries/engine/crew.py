@@ -39,6 +39,13 @@ class Crew(Generic[TaskT, ResultT]):
             raise result
         return result
 
+    def take_all(self) -> list[ResultT]:
+        """Wait for the next result, and take with it all that are there by then. Raises what `work` raised."""
+        results = [self.take()]
+        while not self._done.empty():  # nobody else takes any
+            results.append(self.take())
+        return results
+
     def _run(self) -> None:
         try:
             while (task := self._todo.get()) is not None:

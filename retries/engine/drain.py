@@ -1,9 +1,11 @@
 """The sweep over due retries: claim, work with threads, claim again as they become free, count what happened."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from django.conf import settings
@@ -13,7 +15,7 @@ from invoices.models import Connection
 from invoices.selectors.parties import charging_connection, connection_client
 from invoices.states import AttemptStatus, TransactionKind
 from providers.base import ChargeResult, ProviderUnavailable
-from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from retries.engine.biller import Stays, biller_consult, collection_refuse
 from retries.engine.claim import (
     Claim,
@@ -27,8 +29,8 @@ from retries.engine.claim import (
 from retries.engine.crew import Crew
 from retries.engine.poison import job_poisoned
 from retries.engine.precheck import refused_early
-from retries.engine.prepare import Refused, attempt_postpone, attempt_prepare
-from retries.engine.send import charge_record, charge_send
+from retries.engine.prepare import Prepared, Refused, attempt_postpone, attempt_prepare, attempts_prepare
+from retries.engine.send import Answer, charge_record, charge_send, charges_record
 from retries.refunding.send import refund_account, refund_answer, refund_prepare, refund_send
 from retries.services.gates import (
     Barred,
@@ -42,6 +44,7 @@ from retries.services.gates import (
 from tokens.mirror import mirrored_together
 
 log = structlog.get_logger()
+ResultT = TypeVar("ResultT")
 # How long a provider call is taken to last at least; a client with a longer time-out says so itself.
 PROVIDER_TIMEOUT = timedelta(seconds=20)
 _BILLER_PAUSE = timedelta(minutes=5)
@@ -60,6 +63,11 @@ class DrainCounts:
     awaiting: int = 0
     refused: int = 0
     rescheduled: int = 0
+
+    def add(self, worked: "_Worked") -> None:
+        if worked.outcome is not None:
+            self.claimed += 1
+            setattr(self, worked.outcome, getattr(self, worked.outcome) + 1)
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -80,9 +88,28 @@ class _Worked:
     outcome: str | None
     due_again: int | None
 
-    @property
-    def counted(self) -> int:
-        return int(self.outcome is not None)
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A charge that is written down and may be sent, at the `now` of its attempt."""
+
+    claim: Claim
+    passage: Passage
+    prepared: Prepared
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A charge that was sent; its answer is to be recorded."""
+
+    ready: _Ready
+    answer: Answer
+
+
+# What a thread of the crew is given (a whole job, or a charge that is only to be sent) and what it gives back.
+_Task = Claim | _Ready
+_Result = _Worked | _Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +135,8 @@ def retries_drain(
     `clock` stamps decisions and attempts (default: always `now`), because a drain may take minutes and windows are
     exact to the instant. `ongoing`: what becomes due meanwhile is worked, too, so that nobody waits for the end of a
     long backlog. Each thread has at most one claimed job waiting for it, so that a lease of two time-outs outlasts the
-    queue.
+    queue. Threads only talk to providers where they can: charges are written down, and their answers recorded, many in
+    one transaction here (docs/adr/0020).
     """
     lease = settings.RETRY_LOCK_TIMEOUT
     timeout = min(PROVIDER_TIMEOUT, lease / 2)
@@ -117,25 +145,28 @@ def retries_drain(
     size = threads or settings.RETRY_THREADS
     most = min(2 * size, max(1, int(size * (lease / timeout - 1))))
     counts, again = DrainCounts(), set[int]()
-    with mirrored_together() as mirror, Crew[Claim, _Worked](size, lambda claim: _work(claim, this), "retry") as crew:
-        while True:
-            room = most - crew.open
-            if room >= most // 4 and keep_going():
-                claims = jobs_claim(now=this.horizon(), lease=lease, limit=room, done_cases=sorted(again))
-                for claim in claims:
-                    crew.give(claim)
-            if not crew.open:
-                if _calls_come_soon(this, again) and keep_going():
+    with mirrored_together() as mirror, Crew[_Task, _Result](size, lambda task: _work(task, this), "retry") as crew:
+        try:
+            while True:
+                worked = list[_Worked]()
+                room = most - crew.open
+                if room >= most // 4 and keep_going():
+                    claims = jobs_claim(now=this.horizon(), lease=lease, limit=room, done_cases=sorted(again))
+                    worked += _hand_out(claims, crew, this)
+                if crew.open:
+                    worked += _recorded(crew.take_all(), this)
+                elif not worked:
+                    if not (_calls_come_soon(this, again) and keep_going()):
+                        break
                     time.sleep(_CALLS_COME_SECONDS)
-                    continue
-                break
-            worked = crew.take()
-            mirror()
-            counts.claimed += worked.counted
-            if worked.outcome is not None:
-                setattr(counts, worked.outcome, getattr(counts, worked.outcome) + 1)
-            if worked.due_again is not None:
-                again.add(worked.due_again)
+                mirror()
+                for one in worked:
+                    counts.add(one)
+                    if one.due_again is not None:
+                        again.add(one.due_again)
+        finally:
+            while crew.open:  # something has stopped this: what was sent is recorded all the same
+                _recorded(crew.take_all(), this)
     return counts
 
 
@@ -153,19 +184,92 @@ def job_work(job_pk: int, *, now: datetime) -> str:
     return _counted(_attempt(claim, now, lease, min(PROVIDER_TIMEOUT, lease / 2)) or "rescheduled")
 
 
-def _work(claim: Claim, this: _Round) -> _Worked:
-    """One job through steps 2 to 4."""
+def _hand_out(claims: Sequence[Claim], crew: Crew[_Task, _Result], this: _Round) -> list[_Worked]:
+    """Give every claim to the crew: charges are written down together first, so that threads only send them; a job that
+    needs more of a conversation goes there as it is. Returns what has ended already."""
+    owners = {owner.pk: owner for owner in _OWNERS.all(pks=list({claim.connection_pk for claim in claims}))}
+    ended, admitted, now = [], [], this.clock()
+    for claim in claims:
+        passage = _safely(claim, partial(_admitted, claim, owners[claim.connection_pk], now), now)
+        if passage is None:
+            crew.give(claim)
+        elif isinstance(passage, Passage):
+            admitted.append((claim, passage))
+        else:
+            outcome = (
+                _safely(claim, partial(_barred, claim, passage, now), now) if isinstance(passage, Barred) else passage
+            )
+            ended.append(_ended(claim, outcome, this))
+    together = attempts_prepare([claim for claim, _ in admitted], now=now, lease=this.lease, timeout=this.timeout)
+    for (claim, passage), prepared in zip(admitted, together, strict=True):
+        if isinstance(prepared, Prepared):
+            crew.give(_Ready(claim, passage, prepared, now))
+            continue
+        gate_leave(passage, now=now)
+        if prepared is None:
+            crew.give(claim)
+        else:
+            ended.append(_ended(claim, _refused(claim, prepared), this))
+    return ended
+
+
+def _admitted(claim: Claim, owner: Connection, now: datetime) -> Passage | Barred | None:
+    """The gate's word for a job of which nobody has to be asked before its charge is written down, None for others."""
+    if claim.kind != TransactionKind.CHARGE or connection_client(owner).traits.bills:
+        return None
+    return gate_enter(charging_connection(owner), now=now)
+
+
+def _recorded(results: Sequence[_Result], this: _Round) -> list[_Worked]:
+    """Write down the answers that have come, together; those that cannot be are recorded one by one."""
+    worked = [result for result in results if isinstance(result, _Worked)]
+    answered = [result for result in results if isinstance(result, _Answered)]
+    for one in answered:
+        ready = one.ready
+        _safely(ready.claim, partial(gate_note, ready.passage, one.answer, now=ready.now), ready.now)
+    together = charges_record([(one.ready.prepared.attempt_pk, one.answer, one.ready.now) for one in answered])
+    for one, status in zip(answered, together, strict=True):
+        ready = one.ready
+        outcome = status and _outcome(ready.prepared, one.answer, status)
+        worked.append(_ended(ready.claim, outcome or _safely(ready.claim, partial(_record, one), ready.now), this))
+    return worked
+
+
+def _record(one: _Answered) -> str:
+    prepared = one.ready.prepared
+    return _outcome(prepared, one.answer, charge_record(prepared.attempt_pk, one.answer, now=one.ready.now))
+
+
+def _outcome(prepared: Prepared, answer: Answer, status: AttemptStatus) -> str:
+    outcome = _COUNTED.get(status, "unknown")
+    whole = isinstance(answer, ChargeResult) and answer.amount_minor in (None, prepared.request.amount_minor)
+    return "settled" if outcome == "succeeded" and whole else outcome
+
+
+def _work(task: _Task, this: _Round) -> _Result:
+    """A thread's part: one job through steps 2 to 4, or the call of a charge that is written down."""
     close_old_connections()
+    if isinstance(task, _Ready):
+        answer = _safely(task.claim, partial(charge_send, task.prepared), task.now)
+        return _ended(task.claim, answer, this) if isinstance(answer, str) else _Answered(task, answer)
     now = this.clock()
+    return _ended(task, _safely(task, partial(_attempt, task, now, this.lease, this.timeout), now), this)
+
+
+def _safely(claim: Claim, work: Callable[[], ResultT], now: datetime) -> ResultT | str:
+    """What `work` returns; where it raises the job is pushed out of the way, and the count says that it is later."""
     try:
-        outcome = _attempt(claim, now, this.lease, this.timeout)
+        return work()
     except ProviderUnavailable as error:
         log.info("retry_postponed", job=claim.job_pk, reason=error.message)
         job_unclaim(claim, error=error.message, due_at=now + _BILLER_PAUSE)
-        outcome = "rescheduled"
+        return "rescheduled"
     except Exception as error:  # the sweep loop: a poison row must not stop the others
         log.exception("retry_failed", job=claim.job_pk, error=type(error).__name__)
-        outcome = job_poisoned(claim, error=f"{type(error).__name__}: {error}", now=now)
+        return job_poisoned(claim, error=f"{type(error).__name__}: {error}", now=now)
+
+
+def _ended(claim: Claim, outcome: str | None, this: _Round) -> _Worked:
     if outcome is None:
         return _Worked(None, None)
     over = outcome in ("settled", "unknown", "awaiting")
@@ -177,7 +281,7 @@ def _counted(outcome: str) -> str:
     return "succeeded" if outcome == "settled" else outcome
 
 
-_OWNER = Compiled(lambda: Connection.objects.filter(pk=Param("pk")).select_related("gate", "gateway__gate"))
+_OWNERS = Compiled(lambda: Connection.objects.filter(AnyOf("pk", Param("pks"))).select_related("gate", "gateway__gate"))
 
 
 def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> str | None:
@@ -185,7 +289,7 @@ def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) 
 
     None if the job went back untouched to wait for the rate limit.
     """
-    (owner,) = _OWNER.all(pk=claim.connection_pk)
+    (owner,) = _OWNERS.all(pks=[claim.connection_pk])
     if claim.kind == TransactionKind.REFUND:
         return _refund(claim, owner, now, lease, timeout)
     asks_first = connection_client(owner).traits.bills
@@ -207,9 +311,7 @@ def _attempt(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) 
         return _refused(claim, prepared)
     answer = charge_send(prepared)
     gate_note(passage, answer, now=now)
-    outcome = _COUNTED.get(charge_record(prepared.attempt_pk, answer, now=now), "unknown")
-    whole = isinstance(answer, ChargeResult) and answer.amount_minor in (None, prepared.request.amount_minor)
-    return "settled" if outcome == "succeeded" and whole else outcome
+    return _outcome(prepared, answer, charge_record(prepared.attempt_pk, answer, now=now))
 
 
 def _consult(claim: Claim, owner: Connection, passage: Passage, now: datetime) -> Stays | Barred | None:

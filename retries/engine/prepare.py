@@ -1,7 +1,9 @@
 """Step 2: one durable transaction under all locks that ends with the intent written down, or with a new plan."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db import transaction
 from django.utils.functional import cached_property
@@ -18,8 +20,9 @@ from invoices.states import (
     Trigger,
 )
 from providers.base import ChargeRequest
-from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import prepared_cursor, row_save
+from recovery_site.common.compiled import Compiled, Param, Question
+from recovery_site.common.in_step import in_step
+from recovery_site.common.rows import row_save
 from retries.engine.claim import Claim
 from retries.locking import Scope, open_case, scope_lock
 from retries.models import RetryJob
@@ -60,12 +63,24 @@ def attempt_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: t
 
     Renews the lease. Raises only what means "we do not know": the caller pushes the job an hour ahead.
     """
-    stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
     with transaction.atomic(durable=True):
-        check = _ask(claim, stamp)
-        if isinstance(check, Refused):
-            return check
-        return _commit(check.scope, check.job, check.charge, check, stamp, lease, timeout)
+        return _prepare(claim, now, lease, timeout)
+
+
+def attempts_prepare(
+    claims: Sequence[Claim], *, now: datetime, lease: timedelta, timeout: timedelta
+) -> list[Prepared | Refused | None]:
+    """As `attempt_prepare` for many in one transaction; None for each that has to be prepared alone."""
+    done = in_step([partial(_prepare, claim, now, lease, timeout) for claim in claims])
+    return [one.result if one else None for one in done]
+
+
+def _prepare(claim: Claim, now: datetime, lease: timedelta, timeout: timedelta) -> Prepared | Refused:
+    stamp = Stamp(actor="system:engine", cause=f"job:{claim.job_pk}", now=now)
+    check = _ask(claim, stamp)
+    if isinstance(check, Refused):
+        return check
+    return _commit(check.scope, check.job, check.charge, check, stamp, lease, timeout)
 
 
 def attempt_refuse(claim: Claim, *, now: datetime) -> Refused | None:
@@ -250,6 +265,7 @@ SELECT clock_timestamp(),
               AND attempt.status IN ('SENDING', 'UNKNOWN', 'AWAITING'))
 FROM accounts_merchant merchant WHERE merchant.id = %(merchant)s
 """
+_ASK_FACTS = Question(_FACTS)
 
 
 def _facts(job: RetryJob) -> _Facts:
@@ -259,9 +275,8 @@ def _facts(job: RetryJob) -> _Facts:
         "invoice": job.invoice_id,
         "merchant": job.merchant_id,
     }
-    with prepared_cursor() as cursor:
-        cursor.execute(_FACTS, values)
-        return _Facts(*cursor.fetchone())
+    (facts,) = _ASK_FACTS.rows(values)
+    return _Facts(*facts)
 
 
 def charging_switched_off(merchant_pk: int) -> bool:

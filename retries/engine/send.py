@@ -1,6 +1,8 @@
 """Steps 3 and 4: the call with no transaction open, and its result in one transaction."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from django.db import transaction
@@ -12,20 +14,23 @@ from invoices.services.ledger import Stamp
 from invoices.services.reviews import review_open
 from invoices.states import ATTEMPT_FINISHED, AttemptStatus, Origin, ReviewKind
 from providers.base import ChargeResult, DeclineFacts, Outcome, ProviderUncertain
-from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, prepared_cursor
+from recovery_site.common.compiled import Compiled, Param, Question
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.in_step import in_step
 from retries.engine.prepare import Prepared
 from retries.locking import Scope, scope_lock
 from retries.services import outcomes
 
 log = structlog.get_logger()
+# What came of a call: what the provider said, or that nobody knows.
+Answer = ChargeResult | ProviderUncertain
 # Without a date from the client: how long a pending charge may take before it is looked at.
 _AWAIT = timedelta(days=5)
 
 
 # The last look, in one round trip: between step 2 and the call somebody may have switched charging off, paid, or
 # cancelled, and this worker may have slept past its time.
-_MAY_SEND = """
+_MAY_SEND = Question("""
 SELECT clock_timestamp() <= %(send_by)s AND merchant.charging_enabled
     AND (attempt.kind = 'REFUND' OR invoice.status = 'PROCESSING')
     AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
@@ -33,18 +38,16 @@ FROM invoices_attempt attempt
 JOIN invoices_invoice invoice ON invoice.id = attempt.invoice_id
 JOIN accounts_merchant merchant ON merchant.id = attempt.merchant_id
 WHERE attempt.id = %(attempt)s
-"""
+""")
 
 
 def may_send(attempt_pk: int, *, send_by: datetime) -> bool:
     """Whether the committed attempt may go out at this very moment; no lock is taken, the call follows at once."""
-    with prepared_cursor() as cursor:
-        cursor.execute(_MAY_SEND, {"send_by": send_by, "attempt": attempt_pk})
-        (answer,) = cursor.fetchone()
+    ((answer,),) = _MAY_SEND.rows({"send_by": send_by, "attempt": attempt_pk})
     return bool(answer)
 
 
-def charge_send(prepared: Prepared) -> ChargeResult | ProviderUncertain:
+def charge_send(prepared: Prepared) -> Answer:
     """Call the provider once. Nothing is sent past `send_by`, while charging is switched off, or for an invoice that is
     no longer collected: that is a definite, unsent ERRORED."""
     if not may_send(prepared.attempt_pk, send_by=prepared.send_by):
@@ -90,25 +93,36 @@ _OWNERS = Compiled(
 _ATTEMPT = Compiled(lambda: for_no_key_update(Attempt.objects.filter(pk=Param("pk")).select_related("transaction")))
 
 
-def charge_record(attempt_pk: int, answer: ChargeResult | ProviderUncertain, *, now: datetime) -> AttemptStatus:
+def charge_record(attempt_pk: int, answer: Answer, *, now: datetime) -> AttemptStatus:
     """Step 4: the answer's effect in one transaction. A result that an event brought first makes this a no-op.
 
     Returns the attempt's status afterwards.
     """
-    ((customer_pk, invoice_pk, provider),) = _OWNERS.all(pk=attempt_pk)
     with transaction.atomic():
-        scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
-        (attempt,) = _ATTEMPT.all(pk=attempt_pk)
-        stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
-        if isinstance(answer, ChargeResult) and (wrong := differences(attempt, answer)):
-            message = f"The provider's answer does not fit our request: {wrong}."
-            answer = ProviderUncertain(message, raw=dict(answer.raw))
-        if isinstance(answer, ProviderUncertain):
-            if attempt.status == AttemptStatus.SENDING:
-                outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp, raw=answer.data)
-        elif answer.outcome is not Outcome.ERRORED or attempt.resends == 0:
-            # Beside a resend of the same key, "ours was never sent" proves nothing about the other one.
-            answer_apply(scope, attempt, answer, provider, stamp)
+        return _record(attempt_pk, answer, now)
+
+
+def charges_record(answers: Sequence[tuple[int, Answer, datetime]]) -> list[AttemptStatus | None]:
+    """As `charge_record` for many (attempt, answer, now) in one transaction; None for each that has to be recorded
+    alone."""
+    done = in_step([partial(_record, *one) for one in answers])
+    return [one.result if one else None for one in done]
+
+
+def _record(attempt_pk: int, answer: Answer, now: datetime) -> AttemptStatus:
+    ((customer_pk, invoice_pk, provider),) = _OWNERS.all(pk=attempt_pk)
+    scope = scope_lock(customer_pk=customer_pk, invoice_pk=invoice_pk)
+    (attempt,) = _ATTEMPT.all(pk=attempt_pk)
+    stamp = Stamp(actor="system:engine", cause=f"attempt:{attempt.public_id}", now=now)
+    if isinstance(answer, ChargeResult) and (wrong := differences(attempt, answer)):
+        message = f"The provider's answer does not fit our request: {wrong}."
+        answer = ProviderUncertain(message, raw=dict(answer.raw))
+    if isinstance(answer, ProviderUncertain):
+        if attempt.status == AttemptStatus.SENDING:
+            outcomes.charge_is_unknown(scope, attempt, why=answer.message, stamp=stamp, raw=answer.data)
+    elif answer.outcome is not Outcome.ERRORED or attempt.resends == 0:
+        # Beside a resend of the same key, "ours was never sent" proves nothing about the other one.
+        answer_apply(scope, attempt, answer, provider, stamp)
     return AttemptStatus(attempt.status)
 
 

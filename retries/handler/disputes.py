@@ -7,8 +7,8 @@ from invoices.services.ledger import Stamp, alert, move, record_event
 from invoices.states import DisputeKind
 from invoices.states import DisputeStatus as State
 from providers.base import DisputeFacts, DisputeStatus, PaymentEvent
-from recovery_site.common.db import row_insert
 from recovery_site.common.errors import InvalidInput
+from recovery_site.common.rows import row_insert
 from retries.handler.resolve import EventWaits, Subject
 from retries.locking import Scope, scope_lock
 from retries.services.disputes import dispute_apply, dispute_take_back

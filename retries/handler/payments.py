@@ -29,7 +29,8 @@ from providers.base import (
     PaymentFacts,
 )
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, row_save
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.rows import row_save
 from retries.engine.send import differences, mismatch_review
 from retries.handler.disputes import dispute_take_in
 from retries.handler.entry import Entry, enter, enter_invoice, opened_at

@@ -13,7 +13,8 @@ from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import reviews_close
 from invoices.states import ReviewKind, TransactionKind, Trigger
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, row_insert, row_save
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.rows import row_insert, row_save
 from retries.decisions import SWAP_ADVANTAGE
 from retries.locking import Scope, open_case
 from retries.models import Case, RetryJob

@@ -12,8 +12,8 @@ from invoices.models import Attempt, Invoice
 from invoices.services.ledger import Stamp, alert, record_event
 from invoices.states import AttemptStatus, InvoiceStatus, Origin
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import row_insert, row_save
 from recovery_site.common.errors import Conflict
+from recovery_site.common.rows import row_insert, row_save
 from retries.classification import Classification
 from retries.locking import Scope, open_case
 from retries.models import Case, PolicyVersion

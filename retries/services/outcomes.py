@@ -38,8 +38,9 @@ from invoices.states import (
 from providers.base import DeclineFacts
 from providers.decline_tables import decline_tables
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, row_save
+from recovery_site.common.db import for_no_key_update
 from recovery_site.common.errors import Conflict
+from recovery_site.common.rows import row_save
 from retries.classification import Classification, ClassificationInput, TransportError, classify, doubted
 from retries.classification.types import Overrides
 from retries.locking import Scope, open_case

@@ -21,7 +21,7 @@ from invoices.states import (
     Trigger,
 )
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import row_save
+from recovery_site.common.rows import row_save
 from retries.decisions import Allowance, Failure, Plan, Situation, decide, retry_instant
 from retries.locking import Scope
 from retries.models import Case

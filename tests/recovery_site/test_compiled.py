@@ -11,7 +11,8 @@ from django.db.transaction import TransactionManagementError
 
 from accounts.models import Merchant
 from recovery_site.common.compiled import AnyOf, Compiled, Param
-from recovery_site.common.db import for_no_key_update, row_save
+from recovery_site.common.db import for_no_key_update
+from recovery_site.common.rows import row_save
 from tests.console.world import NOW, World
 from tokens.models import Card, Token
 
@@ -119,5 +120,5 @@ def test_row_save_writes_the_named_fields_alone_and_notices_a_row_that_is_gone()
     row_save(merchant, "name")
     assert (Merchant.objects.get().name, Merchant.objects.get().timezone) == ("after", "UTC")
     Merchant.objects.all().delete()
-    with pytest.raises(DatabaseError, match="is gone"):
+    with pytest.raises(DatabaseError, match=r"1 of 1 accounts\.Merchant are gone"):
         row_save(merchant, "name")

@@ -67,6 +67,11 @@ class Hostile:
         return as_json({"data": []})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # a drain's threads all come at once
+
+
 def _shown(row: Body) -> Body:
     return {name: value for name, value in row.items() if not name.startswith("_")}
 
@@ -112,8 +117,7 @@ def hostile_running() -> Iterator[Hostile]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hostile.url = f"http://127.0.0.1:{server.server_port}"

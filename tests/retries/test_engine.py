@@ -12,6 +12,7 @@ from invoices.models import Attempt, Connection, Invoice
 from invoices.services.parties import connection_switch
 from providers.base import ChargeRequest, ChargeResult, ClientTraits, Lookup, Outcome, ProviderUncertain, Settles
 from retries.engine import drain
+from retries.engine import prepare as preparing
 from retries.engine.claim import jobs_claim
 from retries.engine.prepare import Prepared, Refused, attempt_prepare
 from retries.engine.send import charge_record, charge_send
@@ -304,12 +305,14 @@ def test_a_row_that_cannot_be_prepared_stops_nobody_else(shop: Shop, monkeypatch
     shop.wait_for(poison)
     shop.wait_for(good)
 
-    def prepare_or_raise(claim: Any, **known: Any) -> Prepared | Refused:
+    within = preparing._prepare
+
+    def prepare_or_raise(claim: Any, *given: Any) -> Prepared | Refused:
         if claim.invoice_pk == shop.invoice(poison).pk:
             raise RuntimeError("no such thing")
-        return attempt_prepare(claim, **known)
+        return within(claim, *given)
 
-    monkeypatch.setattr(drain, "attempt_prepare", prepare_or_raise)
+    monkeypatch.setattr(preparing, "_prepare", prepare_or_raise)
     counts = shop.drain()
     assert (counts.claimed, counts.succeeded, counts.rescheduled) == (2, 1, 1)
     job = shop.job(poison)

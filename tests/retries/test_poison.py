@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from retries.engine import drain
+from retries.engine import prepare as charging
 from retries.engine.poison import PUSHES
 from tests.retries.refunding import ask, assert_clean, collected, question, refunds
 from tests.retries.refunding import sandbox as sandbox
@@ -17,16 +18,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 ERROR = "RuntimeError: no such thing as [filtered]"
 
 
-def fails(shop: Shop, bill: Bill, monkeypatch: pytest.MonkeyPatch, step: str = "attempt_prepare") -> None:
+def fails(
+    shop: Shop, bill: Bill, monkeypatch: pytest.MonkeyPatch, module: Any = charging, step: str = "_prepare"
+) -> None:
     """Drained until staff are asked."""
-    prepare = getattr(drain, step)
+    prepare = getattr(module, step)
 
-    def prepare_or_raise(claim: Any, **known: Any) -> Any:
+    def prepare_or_raise(claim: Any, *given: Any, **known: Any) -> Any:
         if claim.invoice_pk == shop.invoice(bill).pk:
             raise RuntimeError("no such thing as 4111111111111111")
-        return prepare(claim, **known)
+        return prepare(claim, *given, **known)
 
-    monkeypatch.setattr(drain, step, prepare_or_raise)
+    monkeypatch.setattr(module, step, prepare_or_raise)
     for push in range(PUSHES):
         assert shop.drain().rescheduled == 1
         assert (shop.job(bill).failures, shop.reviews(bill)) == (push + 1, [])
@@ -78,7 +81,7 @@ def test_refund_that_can_never_be_prepared_needs_a_person(
 ) -> None:
     bill = collected(shop)
     ask(shop, bill)
-    fails(shop, bill, monkeypatch, "refund_prepare")
+    fails(shop, bill, monkeypatch, drain, "refund_prepare")
     item = question(shop, bill)
     assert (shop.job(bill).status, item.choices) == ("NEEDS_REVIEW", ["again", "give_up"])
     assert (shop.reconcile().refunds["failed"], refunds(shop, bill)) == (0, [("INIT", 2500)])

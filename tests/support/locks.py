@@ -9,7 +9,7 @@ from django.db.backends.utils import CursorWrapper
 # What the database's function gives, without its locks.
 _CARDS = """tokens_card WHERE budget_group IN (
     SELECT card.budget_group FROM tokens_card card LEFT JOIN tokens_token token ON token.card_id = card.id
-    WHERE token.customer_id = %s OR card.id = ANY(%s)
+    WHERE token.customer_id = ANY(%s::bigint[]) OR card.id = ANY(%s::bigint[])
 ) ORDER BY id"""
 
 

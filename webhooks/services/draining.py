@@ -14,8 +14,9 @@ from providers import registry
 from providers.base import Ignored, InboundItem, Meaning, PaymentEvent, Proof, Thin
 from recovery_site.common.clock import to_real_seconds
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor, row_save
+from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor
 from recovery_site.common.errors import RecoveryError
+from recovery_site.common.rows import row_save
 from recovery_site.common.scrubbing import scrub_text
 from recovery_site.common.text import storable
 from retries.handler import EventWaits, event_ask, event_handle, must_ask

@@ -84,7 +84,7 @@ def place_blow(place: str, nth: int, blow: str) -> None:
         one.after("sent", drain, name)
     _after_the_write(one, send, "answer_apply")
     _after_the_write(one, refund_sending, "_apply")
-    for name in ("charge_record", "refund_answer"):
+    for name in ("charge_record", "charges_record", "refund_answer"):
         one.after("recorded", drain, name)
     one.after("handling", inbox, "event_handle")
     one.after("handled", inbox, "_step")
@@ -225,6 +225,7 @@ def _charge_first() -> None:
             return attempt(*given, **known)
 
     drain._attempt = all_in_one
+    drain._admitted = lambda claim, owner, now: None  # no charge is only sent
 
 
 def _events_are_all_new() -> None:

@@ -1,0 +1,161 @@
+"""The same work for many rows, in step: what all of it asks PostgreSQL at one time is asked in one statement.
+
+Work is written for one row and knows nothing of this. Each piece runs in a greenlet of its own, inside one transaction;
+at every statement that can be put for many (`Compiled`, `Question`, `row_save`, `row_insert`, `record_event`) it
+stops until all the others have come to a statement too, then equal ones are run as one. Whatever else it does runs at
+once, alone, on the same connection. See docs/adr/0020.
+
+Pieces may not touch each other's rows: one that comes to a row that another has locked or written leaves, and is done
+alone afterwards. So it stays with what two transactions could do to each other.
+"""
+
+import contextvars
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import greenlet
+import structlog
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from psycopg.pq import TransactionStatus
+
+log = structlog.get_logger()
+ResultT = TypeVar("ResultT")
+Many = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class Alone(BaseException):
+    """This piece has to be done in a transaction of its own. No Exception, so that no piece takes it for one of its."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[ResultT]):
+    """What a piece returned, committed."""
+
+    result: ResultT
+
+
+class _Broken(Exception):
+    """A piece left after it had written: nothing of this transaction may stay."""
+
+
+class _Piece(greenlet.greenlet):
+    """One piece of work. `wrote`: it has changed something, so that the others cannot go on without it."""
+
+    def __init__(self, steps: "_Steps", work: Callable[[], Any]) -> None:
+        super().__init__(self._work)
+        self.gr_context = contextvars.copy_context()
+        self._steps, self._do = steps, work
+        self.wrote = False
+        self.outcome: Any = None
+
+    def _work(self, _: object) -> None:
+        try:
+            self.outcome = Done(self._do())
+        except (Alone, Exception) as error:  # noqa: BLE001  # it is raised again where this is done alone
+            self.outcome = error
+
+
+class _Steps:
+    """The transaction of some pieces: what each waits for, and whose the rows are."""
+
+    def __init__(self, works: Sequence[Callable[[], Any]]) -> None:
+        self.database: Any = connections[DEFAULT_DB_ALIAS]
+        self.depth = len(self.database.atomic_blocks)
+        self.pieces = [_Piece(self, work) for work in works]
+        self._asked: list[tuple[Hashable, Many, Any, _Piece]] = []
+        self._owners: dict[tuple[type, Any], _Piece] = {}
+        self._hub = greenlet.getcurrent()
+
+    def run(self) -> list[Any]:
+        """All pieces to their end. Raises _Broken, DatabaseError."""
+        with self.database.execute_wrapper(self._watch):
+            try:
+                for piece in self.pieces:
+                    self._go_on(piece, None)
+                while self._asked:
+                    self._step()
+            finally:
+                for piece in self.pieces:
+                    if not piece.dead:
+                        piece.throw()
+        return [piece.outcome for piece in self.pieces]
+
+    def _step(self) -> None:
+        asked, self._asked = self._asked, []
+        groups: dict[Hashable, list[tuple[Many, Any, _Piece]]] = {}
+        for key, many, values, piece in asked:
+            groups.setdefault(key, []).append((many, values, piece))
+        answers: list[tuple[_Piece, Any]] = []
+        for group in groups.values():
+            told = group[0][0]([values for _, values, _ in group])
+            answers += zip((piece for _, _, piece in group), told, strict=True)
+        for piece, answer in answers:
+            self._go_on(piece, answer)
+
+    def _go_on(self, piece: _Piece, answer: Any) -> None:
+        piece.switch(answer)
+        left = piece.dead and not isinstance(piece.outcome, Done)
+        if left and (piece.wrote or self.database.connection.info.transaction_status != TransactionStatus.INTRANS):
+            raise _Broken(str(piece.outcome)) from piece.outcome
+
+    def ask(self, piece: _Piece, key: Hashable, many: Many, values: Any, *, writes: bool) -> Any:
+        piece.wrote = piece.wrote or writes
+        self._asked.append((key, many, values, piece))
+        return self._hub.switch()
+
+    def own(self, piece: _Piece, rows: Iterable[tuple[type, Any]]) -> None:
+        for row in rows:
+            if self._owners.setdefault(row, piece) is not piece:
+                raise Alone(f"{row[0].__name__} {row[1]} is another's in this transaction.")
+
+    def _watch(self, run: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        """What a piece runs by itself may write as well."""
+        piece = greenlet.getcurrent()
+        if isinstance(piece, _Piece) and sql.lstrip("( \n")[:6].upper() != "SELECT":
+            piece.wrote = True
+        return run(sql, params, many, context)
+
+
+def _current() -> tuple[_Steps, _Piece] | None:
+    """The piece that runs, None outside of any and inside a savepoint of its own, which must not be left half done."""
+    piece = greenlet.getcurrent()
+    if not isinstance(piece, _Piece) or len(piece._steps.database.atomic_blocks) != piece._steps.depth:
+        return None
+    return piece._steps, piece
+
+
+def ask(key: Hashable, many: Many, values: Any, *, writes: bool = False) -> Any:
+    """`many([values])[0]`, or together with all pieces that ask under the same key at the same time.
+
+    `many` takes a list of values and gives as many answers, in the same order.
+    """
+    if (now := _current()) is None:
+        return many([values])[0]
+    steps, piece = now
+    return steps.ask(piece, key, many, values, writes=writes)
+
+
+def own(rows: Iterable[tuple[type, Any]]) -> None:
+    """These rows (model, primary key) are locked or were written by the piece that runs. Raises Alone if another one of
+    this transaction has them."""
+    piece = greenlet.getcurrent()
+    if isinstance(piece, _Piece):
+        piece._steps.own(piece, rows)
+
+
+def in_step(works: Sequence[Callable[[], ResultT]]) -> list[Done[ResultT] | None]:
+    """Do all of this in one durable transaction; None for each that has to be done alone, of which nothing is left.
+
+    That is a piece that shares rows with another, and one that raised: its error comes out when it is done alone. If it
+    had written before, or PostgreSQL refused a statement, all of them are.
+    """
+    if not works:
+        return []
+    try:
+        with transaction.atomic(durable=True):
+            outcomes = _Steps(works).run()
+    except Exception as error:  # noqa: BLE001  # whatever it was comes again, and is handled, where each is done alone
+        log.info("in_step_broken", pieces=len(works), error=type(error).__name__)
+        return [None] * len(works)
+    return [outcome if isinstance(outcome, Done) else None for outcome in outcomes]
