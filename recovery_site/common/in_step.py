@@ -10,7 +10,8 @@ alone afterwards. So it stays with what two transactions could do to each other.
 """
 
 import contextvars
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,11 @@ from psycopg.pq import TransactionStatus
 log = structlog.get_logger()
 ResultT = TypeVar("ResultT")
 Many = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+# Of two that wait for each other, the one that can fall back on doing things alone gives up first: PostgreSQL looks for
+# such a pair after a second.
+_PATIENCE = "SET LOCAL lock_timeout = '500ms'"
 
 
 class Alone(BaseException):
@@ -69,6 +75,8 @@ class _Steps:
 
     def run(self) -> list[Any]:
         """All pieces to their end. Raises _Broken, DatabaseError."""
+        with self.database.cursor() as cursor:
+            cursor.execute(_PATIENCE)
         with self.database.execute_wrapper(self._watch):
             try:
                 for piece in self.pieces:
@@ -136,26 +144,51 @@ def ask(key: Hashable, many: Many, values: Any, *, writes: bool = False) -> Any:
     return steps.ask(piece, key, many, values, writes=writes)
 
 
-def own(rows: Iterable[tuple[type, Any]]) -> None:
-    """These rows (model, primary key) are locked or were written by the piece that runs. Raises Alone if another one of
+def own(rows: Iterable[tuple[type, Any]], *, written: bool = False) -> None:
+    """These rows (model, primary key) were locked or `written` by the piece that runs. Raises Alone if another one of
     this transaction has them."""
     piece = greenlet.getcurrent()
     if isinstance(piece, _Piece):
+        piece.wrote = piece.wrote or written
         piece._steps.own(piece, rows)
+
+
+@contextmanager
+def undone_if_raised() -> Iterator[None]:
+    """A savepoint around what may raise after it has written. In step there is none: who has written by then is done
+    alone, which raises it again."""
+    if (now := _current()) is None:
+        with transaction.atomic():
+            yield
+        return
+    try:
+        yield
+    except Exception as error:
+        if now[1].wrote:
+            raise Alone(str(error)) from error
+        raise
 
 
 def in_step(works: Sequence[Callable[[], ResultT]]) -> list[Done[ResultT] | None]:
     """Do all of this in one durable transaction; None for each that has to be done alone, of which nothing is left.
 
     That is a piece that shares rows with another, and one that raised: its error comes out when it is done alone. If it
-    had written before, or PostgreSQL refused a statement, all of them are.
+    had written before, or PostgreSQL refused a statement or let it wait for long, all of them are.
     """
-    if not works:
-        return []
+    return in_step_as_chosen(lambda: works) if works else []
+
+
+def in_step_as_chosen(choose: Callable[[], Sequence[Callable[[], ResultT]]]) -> list[Done[ResultT] | None]:
+    """As `in_step`, for work that `choose` finds, and locks, at the beginning of the same transaction."""
+    works: Sequence[Callable[[], ResultT]] | None = None
     try:
         with transaction.atomic(durable=True):
-            outcomes = _Steps(works).run()
-    except Exception as error:  # noqa: BLE001  # whatever it was comes again, and is handled, where each is done alone
+            works = choose()
+            outcomes = _Steps(works).run() if works else []
+    except Exception as error:
+        if works is None:
+            raise
+        # Whatever it was, it comes again, and is handled, where each is done alone. Its text may quote rows.
         log.info("in_step_broken", pieces=len(works), error=type(error).__name__)
         return [None] * len(works)
     return [outcome if isinstance(outcome, Done) else None for outcome in outcomes]

@@ -113,13 +113,13 @@ def row_insert(row: Model, *, unless_there: bool = False) -> bool:
             names.append(field.name)
             values.append(plain(field.get_db_prep_save(value, database)))
     kind: tuple[Any, ...] = type(row), tuple(names), unless_there
-    told = ask(("insert", kind), _insert, (kind, values), writes=True)
+    told = ask(("insert", kind), _insert, (kind, values), writes=not unless_there)
     if told is None:
         return False
     for field, value in zip(_filled(type(row), tuple(names)), told, strict=True):
         setattr(row, field.attname, value)
     row._state.adding, row._state.db = False, DEFAULT_DB_ALIAS
-    own([(type(row), row.pk)])
+    own([(type(row), row.pk)], written=True)
     return True
 
 

@@ -48,21 +48,26 @@ def event_handle(*, event: PaymentEvent, connection: Connection, cause: str, now
     `now` is when we learn it; times of attempts come from the event. Raises EventWaits if it cannot be placed yet, and
     InvalidInput for facts that cannot be true; nothing is written then.
     """
+    with transaction.atomic(savepoint=False):  # who calls this in a transaction of its own takes all of it back
+        return event_apply(event=event, connection=connection, cause=cause, now=now)
+
+
+def event_apply(*, event: PaymentEvent, connection: Connection, cause: str, now: datetime) -> Handled:
+    """As `event_handle`, in the transaction of a caller who takes everything back if this raises."""
     account = connection.settings.get("account")
     if account and event.account and event.account != account:
         return Handled(effect=False, reason="The event is about another account than the one of this connection.")
     stamp = Stamp(actor=f"provider:{event.provider}", cause=cause, now=now)
-    with transaction.atomic(savepoint=False):  # who calls this in a transaction of its own takes all of it back
-        if billers := billers_of(connection):
-            event, owner = for_biller(event, connection, billers)
-            if owner == connection:
-                return Handled(effect=False, reason=NOT_OURS)
-            connection = owner
-        elif reason := own_note(event, connection):
-            return Handled(effect=False, reason=reason)
-        subject = subject_find(event, connection, now)
-        kind = event.kind
-        if kind is EventKind.INVOICE_FAILED and event.payment is not None:
-            kind = EventKind.PAYMENT_FAILED  # the biller's view and the payment's in one event
-        reason = _HANDLERS[kind](replace(event, kind=kind), connection, subject, stamp)
+    if billers := billers_of(connection):
+        event, owner = for_biller(event, connection, billers)
+        if owner == connection:
+            return Handled(effect=False, reason=NOT_OURS)
+        connection = owner
+    elif reason := own_note(event, connection):
+        return Handled(effect=False, reason=reason)
+    subject = subject_find(event, connection, now)
+    kind = event.kind
+    if kind is EventKind.INVOICE_FAILED and event.payment is not None:
+        kind = EventKind.PAYMENT_FAILED  # the biller's view and the payment's in one event
+    reason = _HANDLERS[kind](replace(event, kind=kind), connection, subject, stamp)
     return Handled(effect=not reason, reason=reason)

@@ -162,7 +162,7 @@ def test_a_card_number_in_a_reason_is_not_kept(
     def quotes_its_input(**_: object) -> None:
         raise RuntimeError(f"{PAN} \x00\ud800!")
 
-    monkeypatch.setattr("webhooks.services.draining.event_handle", quotes_its_input)
+    monkeypatch.setattr("webhooks.services.draining.event_apply", quotes_its_input)
     door.tell(moment(10), event())
     assert door.inbox() == [("charge.failed", "RECEIVED", "RuntimeError: [filtered] !")]
 

@@ -30,10 +30,11 @@ from tests.webhooks.conftest import NewDoor
 from tests.webhooks.door import Door
 from tests.webhooks.renewal import OLD, Renewal, moment
 from tests.webhooks.stream_process import Client, streaming
-from webhooks.models import Delivery
+from webhooks.models import Delivery, InboxEvent
 from webhooks.outbound.catalogue import EventType
 from webhooks.outbound.endpoints import outbound_endpoint_create
 from webhooks.outbound.messages import public_event
+from webhooks.services.draining import Effect, InboxCounts, item_apply
 from webhooks.stream import reading
 from webhooks.stream.access import Access
 from webhooks.stream.feeds import Hub, Limits, TooManyReaders
@@ -50,6 +51,13 @@ def key_of(door: Door, *scopes: str) -> str:
 
 def fail(door: Door, name: str) -> None:
     door.tell(NOW, Renewal(OLD, name=name, customer=f"cus_{name}", token=f"pm_{name}").charge_failed())
+
+
+def fail_within(door: Door, name: str) -> None:
+    """In the caller's transaction, where no drain begins."""
+    door.deliver(Renewal(OLD, name=name, customer=f"cus_{name}", token=f"pm_{name}").charge_failed())
+    event = InboxEvent.objects.select_related("endpoint__connection").latest("pk")
+    assert item_apply(event, NOW, InboxCounts()) is Effect.MOVED
 
 
 def public_ids(door: Door) -> list[str]:
@@ -142,7 +150,7 @@ def test_a_transaction_that_commits_late_is_not_lost(
                     cursor.execute("SELECT pg_current_xact_id()")
                 begun.set()
                 assert go_on.wait(timeout=30)
-                fail(door, "late")
+                fail_within(door, "late")
         finally:
             database.close()
 

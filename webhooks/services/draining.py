@@ -1,11 +1,12 @@
 """The inbox worked off: every item once, in order where order matters, and nothing that is stuck holds up the rest."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import structlog
 from django.db import transaction
@@ -13,13 +14,14 @@ from django.db import transaction
 from providers import registry
 from providers.base import Ignored, InboundItem, Meaning, PaymentEvent, Proof, Thin
 from recovery_site.common.clock import to_real_seconds
-from recovery_site.common.compiled import Compiled, Param
+from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor
 from recovery_site.common.errors import RecoveryError
+from recovery_site.common.in_step import Alone, in_step_as_chosen, undone_if_raised
 from recovery_site.common.rows import row_save
 from recovery_site.common.scrubbing import scrub_text
 from recovery_site.common.text import storable
-from retries.handler import EventWaits, event_ask, event_handle, must_ask
+from retries.handler import EventWaits, event_apply, event_ask, must_ask
 from tokens.mirror import mirrored_together
 from webhooks.models import InboxEvent
 from webhooks.states import InboxStatus
@@ -45,6 +47,11 @@ class InboxCounts:
     failed: int = 0
     ignored: int = 0
 
+    def add(self, other: "InboxCounts") -> None:
+        self.processed += other.processed
+        self.failed += other.failed
+        self.ignored += other.ignored
+
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
 
@@ -69,52 +76,119 @@ WHERE event.status = 'RECEIVED' AND event.id > %(after)s
     WHERE earlier.endpoint_id = event.endpoint_id AND earlier.order_key = event.order_key
       AND earlier.status = 'RECEIVED' AND earlier.id < event.id AND earlier.due_at <= clock_timestamp()
   ))
-ORDER BY event.id LIMIT 1 FOR NO KEY UPDATE OF event SKIP LOCKED
+ORDER BY event.id LIMIT %(limit)s FOR NO KEY UPDATE OF event SKIP LOCKED
 """
+# Items that are processed in one transaction.
+TOGETHER = 32
 # Waiting items that one drain looks at again; those beyond it have their due time like all others.
 _WAITING_LOOKED_AT = 1000
 
 
 def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True) -> InboxCounts:
-    """Process every due item, one transaction each; `keep_going` is asked before each.
+    """Process every due item, some of them in one transaction; `keep_going` is asked before each.
 
     Any number of drains may run at once: no item is processed twice, and the items of one endpoint with the same order
     key are begun in order of arrival, each after the one before has ended. An item that waits for another event, or
     that failed and is to be tried again, steps out of this order, so that it holds up nothing. A waiting item gets
     another turn when later ones of the same drain have moved the ledger, else when it is due again.
     """
-    counts, waiting = InboxCounts(), set[int]()
+    counts, waiting, looked_at = InboxCounts(), set[int](), list[int]()
     again = True
     with mirrored_together() as mirror:
-        while again and keep_going():
-            again, after = False, 0
-            while keep_going() and (done := _step(after, waiting, now, counts)) is not None:
-                after, effect = done
-                if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
-                    waiting.add(after)
-                else:
-                    waiting.discard(after)
-                again = again or (effect is Effect.MOVED and bool(waiting))
+        while again and keep_going():  # each time the next one of every order key
+            again, moved, after = False, False, 0
+            while keep_going() and (done := _step(after, looked_at, now, counts)):
+                after = max(done)
+                for pk, effect in done.items():
+                    again = again or effect is not Effect.WAITS or pk not in waiting
+                    moved = moved or effect is Effect.MOVED
+                    if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
+                        waiting.add(pk)
+                    else:
+                        waiting.discard(pk)
                 mirror()
+            looked_at = sorted(waiting) if moved else []
     return counts
 
 
+# An item, what came of it, and what it adds to the counts once that is committed.
+_Processed: TypeAlias = tuple[InboxEvent, Effect, InboxCounts]
 _ITEM = Compiled(lambda: InboxEvent.objects.filter(pk=Param("pk")).select_related("endpoint__connection"))
+_LOCKED = Compiled(
+    lambda: (
+        InboxEvent.objects.filter(AnyOf("pk", Param("pks")), status=InboxStatus.RECEIVED)
+        .select_for_update(no_key=True, skip_locked=True)
+        .order_by("pk")
+    )
+)
 
 
-def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> tuple[int, Effect] | None:
-    """Lock and process the first due item behind `after`; None if there is none."""
+def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> dict[int, Effect]:
+    """Process the first due items behind `after`, what came of each; empty if there is none.
+
+    Those that could not go with the others (of the same customer, mostly) go together again without them, as long as
+    that helps, then alone.
+    """
+    found = _together(partial(_due, after, waiting), now, counts)
+    done = dict[int, Effect]()
+    while True:
+        left = [pk for pk, effect in found.items() if effect is None]
+        done |= {pk: effect for pk, effect in found.items() if effect is not None}
+        if not left:
+            return done
+        if len(left) == len(found):
+            return done | {pk: _alone(pk, now, counts) for pk in left}
+        found = _together(partial(_lock, left), now, counts)
+
+
+def _due(after: int, waiting: Collection[int]) -> list[int]:
+    with prepared_cursor() as cursor:
+        cursor.execute(NEXT_DUE, {"after": after, "waiting": list(waiting), "limit": TOGETHER})
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _lock(pks: Sequence[int]) -> list[int]:
+    return [event.pk for event in _LOCKED.all(pks=list(pks))]
+
+
+def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCounts) -> dict[int, Effect | None]:
+    """Lock items and process them in one transaction; None for those that must go otherwise."""
+    chosen = list[int]()
+
+    def works() -> list[Callable[[], _Processed]]:
+        chosen.extend(choose())
+        return [partial(_beside_others, pk, now) for pk in chosen]
+
+    effects: dict[int, Effect | None] = {}
+    for pk, one in zip(chosen, in_step_as_chosen(works), strict=True):
+        effects[pk] = _ended(*one.result, now, counts) if one else None
+    return effects
+
+
+def _beside_others(pk: int, now: datetime) -> _Processed:
+    (event,) = _ITEM.all(pk=pk)
+    if event.reason:
+        raise Alone("It waited or failed before: it would take the others' work back with its own.")
+    return _processed(event, now)
+
+
+def _processed(event: InboxEvent, now: datetime) -> _Processed:
+    counts = InboxCounts()
+    return event, item_apply(event, now, counts), counts
+
+
+def _alone(pk: int, now: datetime, counts: InboxCounts) -> Effect:
     with transaction.atomic():
-        with prepared_cursor() as cursor:
-            cursor.execute(NEXT_DUE, {"after": after, "waiting": list(waiting)})
-            row = cursor.fetchone()
-        if row is None:
-            return None
-        (event,) = _ITEM.all(pk=row[0])
-        effect = item_apply(event, now, counts)
-    if effect is Effect.ASKS:
-        effect = _ask(event, now, counts)
-    return event.pk, effect
+        if not _lock([pk]):
+            return Effect.NONE  # another drain has it
+        (event,) = _ITEM.all(pk=pk)
+        processed = _processed(event, now)
+    return _ended(*processed, now, counts)
+
+
+def _ended(event: InboxEvent, effect: Effect, counted: InboxCounts, now: datetime, counts: InboxCounts) -> Effect:
+    counts.add(counted)
+    return _ask(event, now, counts) if effect is Effect.ASKS else effect
 
 
 def item_apply(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
@@ -129,7 +203,7 @@ class _MustAsk(Exception):
 def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: InboxCounts) -> Effect:
     """Do the work of one locked item, which returns the reason why nothing happened, and note how it ended."""
     try:
-        with transaction.atomic():
+        with undone_if_raised():
             reason = work()
     except _MustAsk:
         # Not due for others while this one asks.
@@ -213,7 +287,7 @@ def _handled(meaning: Meaning, event: InboxEvent, now: datetime) -> str:
     if isinstance(meaning, Ignored):
         return meaning.reason
     assert not isinstance(meaning, Thin), "a thin event is asked about first"
-    return event_handle(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now).reason
+    return event_apply(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now).reason
 
 
 def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> Effect:

@@ -45,7 +45,7 @@ def inbox_explain(*, now: datetime, limit: int) -> list[ItemForesight]:
 
 def _next(after: int) -> InboxEvent | None:
     with database.cursor() as cursor:
-        cursor.execute(NEXT_DUE, {"after": after, "waiting": []})
+        cursor.execute(NEXT_DUE, {"after": after, "waiting": [], "limit": 1})
         row = cursor.fetchone()
     return InboxEvent.objects.select_related("endpoint__connection").get(pk=row[0]) if row else None
 

@@ -86,7 +86,7 @@ def place_blow(place: str, nth: int, blow: str) -> None:
     _after_the_write(one, refund_sending, "_apply")
     for name in ("charge_record", "charges_record", "refund_answer"):
         one.after("recorded", drain, name)
-    one.after("handling", inbox, "event_handle")
+    one.after("handling", inbox, "event_apply")
     one.after("handled", inbox, "_step")
     for module in (resolution, refund_resolution):
         _after_look_up(one, module)
