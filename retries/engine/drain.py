@@ -224,9 +224,6 @@ def _recorded(results: Sequence[_Result], this: _Round) -> list[_Worked]:
     """Write down the answers that have come, together; those that cannot be are recorded one by one."""
     worked = [result for result in results if isinstance(result, _Worked)]
     answered = [result for result in results if isinstance(result, _Answered)]
-    for one in answered:
-        ready = one.ready
-        _safely(ready.claim, partial(gate_note, ready.passage, one.answer, now=ready.now), ready.now)
     together = charges_record([(one.ready.prepared.attempt_pk, one.answer, one.ready.now) for one in answered])
     for one, status in zip(answered, together, strict=True):
         ready = one.ready
@@ -250,8 +247,14 @@ def _work(task: _Task, this: _Round) -> _Result:
     """A thread's part: one job through steps 2 to 4, or the call of a charge that is written down."""
     close_old_connections()
     if isinstance(task, _Ready):
-        answer = _safely(task.claim, partial(charge_send, task.prepared), task.now)
-        return _ended(task.claim, answer, this) if isinstance(answer, str) else _Answered(task, answer)
+        # It may have waited for this thread. Who tries out a provider has shut the gate behind himself.
+        gate_at = None if task.passage.probe else task.now
+        answer = _safely(task.claim, partial(charge_send, task.prepared, gate_at=gate_at), task.now)
+        if isinstance(answer, str):
+            return _ended(task.claim, answer, this)
+        # Here and not where it is recorded: this thread's next call may be one too many.
+        _safely(task.claim, partial(gate_note, task.passage, answer, now=task.now), task.now)
+        return _Answered(task, answer)
     now = this.clock()
     return _ended(task, _safely(task, partial(_attempt, task, now, this.lease, this.timeout), now), this)
 

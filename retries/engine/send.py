@@ -34,6 +34,10 @@ _MAY_SEND = Question("""
 SELECT clock_timestamp() <= %(send_by)s AND merchant.charging_enabled
     AND (attempt.kind = 'REFUND' OR invoice.status = 'PROCESSING')
     AND NOT EXISTS (SELECT 1 FROM accounts_globalswitch WHERE NOT charging_enabled)
+    AND NOT EXISTS (
+        SELECT 1 FROM retries_providergate gate
+        WHERE gate.connection_id = coalesce(attempt.gateway_id, attempt.connection_id)
+            AND greatest(gate.shut_until, gate.asked_until) > %(gate_at)s::timestamptz)
 FROM invoices_attempt attempt
 JOIN invoices_invoice invoice ON invoice.id = attempt.invoice_id
 JOIN accounts_merchant merchant ON merchant.id = attempt.merchant_id
@@ -41,16 +45,19 @@ WHERE attempt.id = %(attempt)s
 """)
 
 
-def may_send(attempt_pk: int, *, send_by: datetime) -> bool:
-    """Whether the committed attempt may go out at this very moment; no lock is taken, the call follows at once."""
-    ((answer,),) = _MAY_SEND.rows({"send_by": send_by, "attempt": attempt_pk})
+def may_send(attempt_pk: int, *, send_by: datetime, gate_at: datetime | None = None) -> bool:
+    """Whether the committed attempt may go out at this very moment; no lock is taken, the call follows at once.
+
+    `gate_at`: at which instant its account's gate must be open as well; None if that was just asked.
+    """
+    ((answer,),) = _MAY_SEND.rows({"send_by": send_by, "attempt": attempt_pk, "gate_at": gate_at})
     return bool(answer)
 
 
-def charge_send(prepared: Prepared) -> Answer:
-    """Call the provider once. Nothing is sent past `send_by`, while charging is switched off, or for an invoice that is
-    no longer collected: that is a definite, unsent ERRORED."""
-    if not may_send(prepared.attempt_pk, send_by=prepared.send_by):
+def charge_send(prepared: Prepared, *, gate_at: datetime | None = None) -> Answer:
+    """Call the provider once. Nothing is sent past `send_by`, while charging is switched off, for an invoice that is no
+    longer collected, or (`gate_at`) through a gate that has shut meanwhile: that is a definite, unsent ERRORED."""
+    if not may_send(prepared.attempt_pk, send_by=prepared.send_by, gate_at=gate_at):
         return ChargeResult(outcome=Outcome.ERRORED, error_code="unsent")
     client = connection_client(prepared.connection)
     try:

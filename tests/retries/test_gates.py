@@ -8,6 +8,7 @@ import pytest
 from invoices.models import Connection
 from recovery_site.common.errors import InvalidInput
 from retries.breaker import COOL_OFF
+from retries.engine import drain
 from retries.engine.claim import jobs_due
 from retries.engine.drain import job_work
 from retries.models import Outage, ProviderGate, RetryJob
@@ -129,6 +130,31 @@ def test_too_many_requests_hold_the_whole_connection_back_and_no_other(
     shop.wait(minutes=1)
     assert shop.drain().succeeded == 1
     assert tries(shop, second) == ["SUCCEEDED"]
+    assert shop.retry(first).succeeded == 1
+    assert_promises(shop)
+
+
+@pytest.mark.parametrize("looks", [False, True], ids=["without another look", "with it"])
+def test_a_charge_that_waited_for_its_thread_is_not_sent_through_a_gate_that_has_shut(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    first, second = shop.failed_bill(), shop.failed_bill()
+    shop.sandbox.script(first.token, "http429:600", "ok")
+    shop.wait(days=2)
+    RetryJob.objects.filter(pk=shop.job(first).pk).update(band=0)
+    monkeypatch.setattr("django.conf.settings.RETRY_THREADS", 1)
+    if not looks:
+        send = drain.charge_send
+        monkeypatch.setattr(drain, "charge_send", lambda prepared, gate_at: send(prepared))
+    assert shop.drain().claimed == 2
+    if not looks:
+        assert tries(shop, second) == ["SUCCEEDED"]
+        return
+    assert (tries(shop, first), tries(shop, second)) == (["ERRORED"], ["ERRORED"])
+    assert (shop.attempts(second)[-1].raw_code, shop.sandbox.charges(second.customer)) == ("unsent", [])
+    assert shop.case(second).next_step_at == shop.at + timedelta(minutes=10)
+    assert shop.case(second).why.startswith("Waits because the provider has had enough requests for now")
+    assert shop.retry(second).succeeded == 1
     assert shop.retry(first).succeeded == 1
     assert_promises(shop)
 

@@ -68,7 +68,7 @@ def test_resend_that_was_held_up_past_its_time_is_not_sent(
     bill = lost(shop)
     monkeypatch.setattr(resolution, "database_now", lambda: database_now() - timedelta(minutes=10))
     if not guarded:
-        monkeypatch.setattr(send, "may_send", lambda attempt_pk, send_by: True)
+        monkeypatch.setattr(send, "may_send", lambda attempt_pk, **known: True)
     assert shop.reconcile().charges["resent"] == 1
     assert len(shop.sandbox.charges(bill.customer)) == (0 if guarded else 1)
     if guarded:

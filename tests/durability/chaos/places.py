@@ -183,7 +183,7 @@ def _no_claim_token() -> None:
 def _no_send_by() -> None:
     """A worker sends whatever it has written down, however long ago."""
     for module in (send, refund_sending):
-        module.may_send = lambda attempt_pk, send_by: True
+        module.may_send = lambda attempt_pk, **known: True
 
 
 def _new_key_each_time() -> None:
@@ -203,8 +203,8 @@ def _unknown_is_failed() -> None:
     """No answer is taken for a network error, and tried again."""
 
     def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
-        def sent(prepared: Any) -> Any:
-            answer = original(prepared)
+        def sent(*given: Any, **known: Any) -> Any:
+            answer = original(*given, **known)
             if isinstance(answer, ProviderUncertain):
                 return ChargeResult(outcome=Outcome.ERRORED, error_code="network_error")
             return answer
