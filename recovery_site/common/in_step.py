@@ -75,8 +75,9 @@ class _Steps:
 
     def run(self) -> list[Any]:
         """All pieces to their end. Raises _Broken, DatabaseError."""
-        with self.database.cursor() as cursor:
-            cursor.execute(_PATIENCE)
+        if self.depth == 1:  # else it would hold for what others do in this transaction later
+            with self.database.cursor() as cursor:
+                cursor.execute(_PATIENCE)
         with self.database.execute_wrapper(self._watch):
             try:
                 for piece in self.pieces:
@@ -169,20 +170,22 @@ def undone_if_raised() -> Iterator[None]:
         raise
 
 
-def in_step(works: Sequence[Callable[[], ResultT]]) -> list[Done[ResultT] | None]:
-    """Do all of this in one durable transaction; None for each that has to be done alone, of which nothing is left.
+def in_step(works: Sequence[Callable[[], ResultT]], *, durable: bool = False) -> list[Done[ResultT] | None]:
+    """Do all of this in one transaction; None for each that has to be done alone, of which nothing is left.
 
     That is a piece that shares rows with another, and one that raised: its error comes out when it is done alone. If it
     had written before, or PostgreSQL refused a statement or let it wait for long, all of them are.
     """
-    return in_step_as_chosen(lambda: works) if works else []
+    return in_step_as_chosen(lambda: works, durable=durable) if works else []
 
 
-def in_step_as_chosen(choose: Callable[[], Sequence[Callable[[], ResultT]]]) -> list[Done[ResultT] | None]:
+def in_step_as_chosen(
+    choose: Callable[[], Sequence[Callable[[], ResultT]]], *, durable: bool = False
+) -> list[Done[ResultT] | None]:
     """As `in_step`, for work that `choose` finds, and locks, at the beginning of the same transaction."""
     works: Sequence[Callable[[], ResultT]] | None = None
     try:
-        with transaction.atomic(durable=True):
+        with transaction.atomic(durable=durable):
             works = choose()
             outcomes = _Steps(works).run() if works else []
     except Exception as error:

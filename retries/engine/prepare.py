@@ -70,8 +70,8 @@ def attempt_prepare(claim: Claim, *, now: datetime, lease: timedelta, timeout: t
 def attempts_prepare(
     claims: Sequence[Claim], *, now: datetime, lease: timedelta, timeout: timedelta
 ) -> list[Prepared | Refused | None]:
-    """As `attempt_prepare` for many in one transaction; None for each that has to be prepared alone."""
-    done = in_step([partial(_prepare, claim, now, lease, timeout) for claim in claims])
+    """As `attempt_prepare` for many in one durable transaction; None for each that has to be prepared alone."""
+    done = in_step([partial(_prepare, claim, now, lease, timeout) for claim in claims], durable=True)
     return [one.result if one else None for one in done]
 
 

@@ -317,6 +317,24 @@ def test_what_follows_the_commit_happens_once_for_each(shop: Shop) -> None:
     assert sorted(told) == sorted(row.pk for row in rows)
 
 
+def test_within_another_transaction_it_goes_by_savepoints() -> None:
+    first, second = merchants(2)
+
+    def raises() -> str:
+        renamed(first, "Half")
+        raise RuntimeError("no")
+
+    with transaction.atomic():
+        assert results(in_step([raises, lambda: renamed(second, "New")])) == [None, None]
+        assert results(in_step([lambda: renamed(first, "One"), lambda: renamed(second, "Two")])) == ["Shop 0", "Shop 1"]
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW lock_timeout")
+            assert cursor.fetchone() == ("0",), "the patience of the others is theirs"
+    assert sorted(Merchant.objects.values_list("name", flat=True)) == ["One", "Two"]
+    with pytest.raises(RuntimeError, match="durable"), transaction.atomic():
+        in_step([lambda: renamed(first, "Three")], durable=True)
+
+
 def test_nothing_to_do_asks_nothing() -> None:
     with statements() as asked:
         assert in_step([]) == []
