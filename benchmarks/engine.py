@@ -381,14 +381,14 @@ def recorded(copies: Copies, jobs: int, *, alone: bool) -> Tape:
     """What the engine asks while it makes all charges, without threads, so that there is one order to record."""
     from retries.engine import drain
 
-    tape, crew, admitted = Tape(), drain.Crew, drain._admitted
+    tape, crew, only_sent = Tape(), drain.Crew, drain._is_only_sent
     with copies.one():
         drain.Crew = InlineCrew  # type: ignore[assignment,misc]
         if alone:
-            drain._admitted = lambda claim, owner, now: None  # every job is worked whole
+            drain._is_only_sent = lambda claim, owner, now: False  # every job is worked whole
         with tape.recording():
             assert drain.retries_drain(now=NOW).succeeded == jobs
-        drain.Crew, drain._admitted = crew, admitted  # type: ignore[misc]
+        drain.Crew, drain._is_only_sent = crew, only_sent  # type: ignore[misc]
     return tape
 
 

@@ -131,9 +131,10 @@ def cards_lock(customer: Customer, *, also: Sequence[int] = ()) -> list[Card]:
 _CARD_FIELDS = [field.attname for field in Card._meta.concrete_fields]
 _CARDS_LOCK = f"SELECT {', '.join(_CARD_FIELDS)} FROM tokens_cards_lock(%s, %s)"  # noqa: S608  (names of columns)
 _GROUPS = """
-SELECT token.customer_id, card.id, card.budget_group FROM tokens_card card
-LEFT JOIN tokens_token token ON token.card_id = card.id AND token.customer_id = ANY(%s::bigint[])
-WHERE token.id IS NOT NULL OR card.id = ANY(%s::bigint[])
+SELECT token.customer_id, card.id, card.budget_group FROM tokens_token token
+JOIN tokens_card card ON card.id = token.card_id WHERE token.customer_id = ANY(%s::bigint[])
+UNION ALL
+SELECT NULL, id, budget_group FROM tokens_card WHERE id = ANY(%s::bigint[])
 """
 
 
@@ -294,8 +295,10 @@ UPDATE tokens_token token SET last_success_at = GREATEST(token.last_success_at, 
 FROM (
     SELECT known.id, told.at,
         known.status <> 'removed' AND NOT (known.status = 'declined' AND known.declined_at > told.at) IS TRUE AS proven
-    FROM tokens_token known JOIN unnest(%(tokens)s::bigint[], %(times)s::timestamptz[]) told(token, at)
-        ON told.token = known.id
+    FROM tokens_token known JOIN (
+        SELECT token, max(at) AS at FROM unnest(%(tokens)s::bigint[], %(times)s::timestamptz[]) each(token, at)
+        GROUP BY token
+    ) told ON told.token = known.id
     ORDER BY known.id FOR NO KEY UPDATE OF known
 ) alive
 WHERE token.id = alive.id

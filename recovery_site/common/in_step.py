@@ -88,6 +88,8 @@ class _Steps:
                 for piece in self.pieces:
                     if not piece.dead:
                         piece.throw()
+        if self.database.needs_rollback:
+            raise _Broken("A piece left a block of Django's by an error: this transaction cannot be committed.")
         return [piece.outcome for piece in self.pieces]
 
     def _step(self) -> None:
@@ -154,6 +156,11 @@ def own(rows: Iterable[tuple[type, Any]], *, written: bool = False) -> None:
         piece._steps.own(piece, rows)
 
 
+def beside_others() -> bool:
+    """Whether a piece runs: what it does not find may be what another one is about to write."""
+    return isinstance(greenlet.getcurrent(), _Piece)
+
+
 @contextmanager
 def undone_if_raised() -> Iterator[None]:
     """A savepoint around what may raise after it has written. In step there is none: who has written by then is done
@@ -192,6 +199,6 @@ def in_step_as_chosen(
         if works is None:
             raise
         # Whatever it was, it comes again, and is handled, where each is done alone. Its text may quote rows.
-        log.info("in_step_broken", pieces=len(works), error=type(error).__name__)
+        log.warning("in_step_broken", pieces=len(works), error=type(error.__cause__ or error).__name__)
         return [None] * len(works)
     return [outcome if isinstance(outcome, Done) else None for outcome in outcomes]

@@ -40,10 +40,16 @@ class Crew(Generic[TaskT, ResultT]):
         return result
 
     def take_all(self) -> list[ResultT]:
-        """Wait for the next result, and take with it all that are there by then. Raises what `work` raised."""
+        """Wait for the next result, and take with it all that are there by then. Raises what `work` raised if it is the
+        next; results that are there already are not lost by that."""
         results = [self.take()]
         while not self._done.empty():  # nobody else takes any
-            results.append(self.take())
+            result = self._done.get()
+            if isinstance(result, BaseException):
+                self._done.put(result)
+                break
+            self.open -= 1
+            results.append(result)
         return results
 
     def _run(self) -> None:

@@ -37,6 +37,7 @@ from retries.services.gates import (
     Passage,
     gate_answered,
     gate_enter,
+    gate_is_clear,
     gate_leave,
     gate_no_connection,
     gate_note,
@@ -94,7 +95,6 @@ class _Ready:
     """A charge that is written down and may be sent, at the `now` of its attempt."""
 
     claim: Claim
-    passage: Passage
     prepared: Prepared
     now: datetime
 
@@ -107,8 +107,8 @@ class _Answered:
     answer: Answer
 
 
-# What a thread of the crew is given (a whole job, or a charge that is only to be sent) and what it gives back.
-_Task = Claim | _Ready
+# What a thread of the crew is given (a whole job, a charge to send, an answer to record) and what it gives back.
+_Task = Claim | _Ready | _Answered
 _Result = _Worked | _Answered
 
 
@@ -144,7 +144,7 @@ def retries_drain(
     this = _Round(stamps, stamps if ongoing else (lambda: now), lease, timeout)
     size = threads or settings.RETRY_THREADS
     most = min(2 * size, max(1, int(size * (lease / timeout - 1))))
-    counts, again = DrainCounts(), set[int]()
+    counts, again, taken = DrainCounts(), set[int](), list[_Result]()
     with mirrored_together() as mirror, Crew[_Task, _Result](size, lambda task: _work(task, this), "retry") as crew:
         try:
             while True:
@@ -154,7 +154,9 @@ def retries_drain(
                     claims = jobs_claim(now=this.horizon(), lease=lease, limit=room, done_cases=sorted(again))
                     worked += _hand_out(claims, crew, this)
                 if crew.open:
-                    worked += _recorded(crew.take_all(), this)
+                    taken = crew.take_all()
+                    worked += _recorded(taken, crew, this)
+                    taken = []
                 elif not worked:
                     if not (_calls_come_soon(this, again) and keep_going()):
                         break
@@ -164,9 +166,10 @@ def retries_drain(
                     counts.add(one)
                     if one.due_again is not None:
                         again.add(one.due_again)
-        finally:
-            while crew.open:  # something has stopped this: what was sent is recorded all the same
-                _recorded(crew.take_all(), this)
+        finally:  # if something has stopped this, what was sent is recorded all the same
+            _record_all(taken)
+            while crew.open:
+                _record_all(_taken(crew))
     return counts
 
 
@@ -188,48 +191,60 @@ def _hand_out(claims: Sequence[Claim], crew: Crew[_Task, _Result], this: _Round)
     """Give every claim to the crew: charges are written down together first, so that threads only send them; a job that
     needs more of a conversation goes there as it is. Returns what has ended already."""
     owners = {owner.pk: owner for owner in _OWNERS.all(pks=list({claim.connection_pk for claim in claims}))}
-    ended, admitted, now = [], [], this.clock()
+    only_sent, now = [], this.clock()
     for claim in claims:
-        passage = _safely(claim, partial(_admitted, claim, owners[claim.connection_pk], now), now)
-        if passage is None:
-            crew.give(claim)
-        elif isinstance(passage, Passage):
-            admitted.append((claim, passage))
+        if _is_only_sent(claim, owners[claim.connection_pk], now):
+            only_sent.append(claim)
         else:
-            outcome = (
-                _safely(claim, partial(_barred, claim, passage, now), now) if isinstance(passage, Barred) else passage
-            )
-            ended.append(_ended(claim, outcome, this))
-    together = attempts_prepare([claim for claim, _ in admitted], now=now, lease=this.lease, timeout=this.timeout)
-    for (claim, passage), prepared in zip(admitted, together, strict=True):
-        if isinstance(prepared, Prepared):
-            crew.give(_Ready(claim, passage, prepared, now))
-            continue
-        gate_leave(passage, now=now)
-        if prepared is None:
             crew.give(claim)
+    together = attempts_prepare(only_sent, now=now, lease=this.lease, timeout=this.timeout)
+    refused = []
+    for claim, prepared in zip(only_sent, together, strict=True):
+        if isinstance(prepared, Refused):
+            refused.append((claim, prepared))
         else:
-            ended.append(_ended(claim, _refused(claim, prepared), this))
-    return ended
+            crew.give(claim if prepared is None else _Ready(claim, prepared, now))
+    return [_ended(claim, _refused(claim, why), this) for claim, why in refused]
 
 
-def _admitted(claim: Claim, owner: Connection, now: datetime) -> Passage | Barred | None:
-    """The gate's word for a job of which nobody has to be asked before its charge is written down, None for others."""
-    if claim.kind != TransactionKind.CHARGE or connection_client(owner).traits.bills:
-        return None
-    return gate_enter(charging_connection(owner), now=now)
+def _is_only_sent(claim: Claim, owner: Connection, now: datetime) -> bool:
+    """True for a charge about which nobody is asked before, through an account whose calls nobody counts or watches."""
+    if claim.kind != TransactionKind.CHARGE or not gate_is_clear(charging_connection(owner), now):
+        return False
+    try:
+        return not connection_client(owner).traits.bills
+    except Exception:  # noqa: BLE001  # it comes again, and is handled, where the job is worked whole
+        return False
 
 
-def _recorded(results: Sequence[_Result], this: _Round) -> list[_Worked]:
-    """Write down the answers that have come, together; those that cannot be are recorded one by one."""
+def _recorded(results: Sequence[_Result], crew: Crew[_Task, _Result], this: _Round) -> list[_Worked]:
+    """Write down the answers that have come, together; one that cannot go with the others goes to the crew, because it
+    may have to wait for a lock."""
     worked = [result for result in results if isinstance(result, _Worked)]
     answered = [result for result in results if isinstance(result, _Answered)]
     together = charges_record([(one.ready.prepared.attempt_pk, one.answer, one.ready.now) for one in answered])
     for one, status in zip(answered, together, strict=True):
-        ready = one.ready
-        outcome = status and _outcome(ready.prepared, one.answer, status)
-        worked.append(_ended(ready.claim, outcome or _safely(ready.claim, partial(_record, one), ready.now), this))
+        if status is None:
+            crew.give(one)
+    for one, status in zip(answered, together, strict=True):
+        if status is not None:
+            worked.append(_ended(one.ready.claim, _outcome(one.ready.prepared, one.answer, status), this))
     return worked
+
+
+def _taken(crew: Crew[_Task, _Result]) -> list[_Result]:
+    try:
+        return crew.take_all()
+    except Exception:  # the drain has ended, by the same error or another: what else was sent is still to be recorded
+        log.exception("retry_failed")
+        return []
+
+
+def _record_all(results: Sequence[_Result]) -> None:
+    """One by one; an answer that was recorded already changes nothing."""
+    for one in results:
+        if isinstance(one, _Answered):
+            _safely(one.ready.claim, partial(_record, one), one.ready.now)
 
 
 def _record(one: _Answered) -> str:
@@ -247,16 +262,23 @@ def _work(task: _Task, this: _Round) -> _Result:
     """A thread's part: one job through steps 2 to 4, or the call of a charge that is written down."""
     close_old_connections()
     if isinstance(task, _Ready):
-        # It may have waited for this thread. Who tries out a provider has shut the gate behind himself.
-        gate_at = None if task.passage.probe else task.now
-        answer = _safely(task.claim, partial(charge_send, task.prepared, gate_at=gate_at), task.now)
-        if isinstance(answer, str):
-            return _ended(task.claim, answer, this)
-        # Here and not where it is recorded: this thread's next call may be one too many.
-        _safely(task.claim, partial(gate_note, task.passage, answer, now=task.now), task.now)
-        return _Answered(task, answer)
+        return _sent(task, this)
+    if isinstance(task, _Answered):
+        claim, now = task.ready.claim, task.ready.now
+        return _ended(claim, _safely(claim, partial(_record, task), now), this)
     now = this.clock()
     return _ended(task, _safely(task, partial(_attempt, task, now, this.lease, this.timeout), now), this)
+
+
+def _sent(ready: _Ready, this: _Round) -> _Result:
+    claim, now = ready.claim, ready.now
+    # It may have waited for this thread, and the gate may have shut meanwhile.
+    answer = _safely(claim, partial(charge_send, ready.prepared, gate_at=now), now)
+    if isinstance(answer, str):
+        return _ended(claim, answer, this)
+    # Here and not where it is recorded: this thread's next call may be one too many.
+    _safely(claim, partial(gate_note, Passage(ready.prepared.connection.pk), answer, now=now), now)
+    return _Answered(ready, answer)
 
 
 def _safely(claim: Claim, work: Callable[[], ResultT], now: datetime) -> ResultT | str:

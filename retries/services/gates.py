@@ -65,6 +65,14 @@ def gate_enter(account: Connection, *, now: datetime) -> Passage | Barred:
     return Passage(account.pk, probe, strained=gate is not None and gate.strain > 0)
 
 
+def gate_is_clear(account: Connection, now: datetime) -> bool:
+    """Whether a connection read with its gate has nothing that counts its calls or watches its answers: no rate limit,
+    no wait, and no trouble since its last good answer."""
+    gate: ProviderGate | None = getattr(account, "gate", None)
+    quiet = gate is None or (gate.strain == 0 and gate.shut_times == 0 and gate_bar(gate, now) is None)
+    return quiet and calls_per_second(account) is None
+
+
 # The bucket holds one second's worth of calls and at least one; `next_free_at` is when it would be full again. The
 # clock is read before the row's lock is waited for, which can only refuse a call that might have been granted.
 _TAKE = """

@@ -84,7 +84,7 @@ def test_charges_and_webhooks_end_the_same(tmp_path: Path, monkeypatch: pytest.M
     sizes.clear()
     with pytest.MonkeyPatch.context() as one_by_one:
         one_by_one.setattr(draining, "TOGETHER", 1)
-        one_by_one.setattr(drain, "_admitted", lambda claim, owner, now: None)
+        one_by_one.setattr(drain, "_is_only_sent", lambda claim, owner, now: False)
         theirs = ledger_after(tmp_path / "alone")
     assert max(sizes) == 1, "and not there"
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):

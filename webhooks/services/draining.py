@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import structlog
 from django.db import transaction
+from django.db.models import Q
 
 from providers import registry
 from providers.base import Ignored, InboundItem, Meaning, PaymentEvent, Proof, Thin
@@ -17,7 +18,7 @@ from recovery_site.common.clock import to_real_seconds
 from recovery_site.common.compiled import AnyOf, Compiled, Param
 from recovery_site.common.db import DatabaseClock, fit, for_no_key_update, prepared_cursor
 from recovery_site.common.errors import RecoveryError
-from recovery_site.common.in_step import Alone, in_step_as_chosen, undone_if_raised
+from recovery_site.common.in_step import Alone, beside_others, in_step_as_chosen, undone_if_raised
 from recovery_site.common.rows import row_save
 from recovery_site.common.scrubbing import scrub_text
 from recovery_site.common.text import storable
@@ -58,12 +59,14 @@ class InboxCounts:
 
 class Effect(Enum):
     """What one item did. MOVED: the ledger may have changed, so that waiting items are worth another look. ASKS:
-    the provider's API has to be asked first, outside of any transaction."""
+    the provider's API has to be asked first, outside of any transaction. LATER: nothing, but what it did not find may
+    be what an item beside it wrote; to be done again, alone."""
 
     MOVED = "moved"
     NONE = "none"
     WAITS = "waits"
     ASKS = "asks"
+    LATER = "later"
 
 
 # In order of arrival. One that another worker holds is passed over, and so are those behind it with the same key.
@@ -102,12 +105,12 @@ def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True)
                 for pk, effect in done.items():
                     again = again or effect is not Effect.WAITS or pk not in waiting
                     moved = moved or effect is Effect.MOVED
-                    if effect is Effect.WAITS and len(waiting) < _WAITING_LOOKED_AT:
+                    if effect is Effect.WAITS:
                         waiting.add(pk)
                     else:
                         waiting.discard(pk)
                 mirror()
-            looked_at = sorted(waiting) if moved else []
+            looked_at = sorted(waiting)[:_WAITING_LOOKED_AT] if moved else []
     return counts
 
 
@@ -117,6 +120,7 @@ _ITEM = Compiled(lambda: InboxEvent.objects.filter(pk=Param("pk")).select_relate
 _LOCKED = Compiled(
     lambda: (
         InboxEvent.objects.filter(AnyOf("pk", Param("pks")), status=InboxStatus.RECEIVED)
+        .filter(Q(due_at__lte=DatabaseClock()) | Q(AnyOf("pk", Param("waiting"))))
         .select_for_update(no_key=True, skip_locked=True)
         .order_by("pk")
     )
@@ -137,8 +141,8 @@ def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCoun
         if not left:
             return done
         if len(left) == len(found):
-            return done | {pk: _alone(pk, now, counts) for pk in left}
-        found = _together(partial(_lock, left), now, counts)
+            return done | {pk: _alone(pk, waiting, now, counts) for pk in left}
+        found = _together(partial(_lock, left, waiting), now, counts)
 
 
 def _due(after: int, waiting: Collection[int]) -> list[int]:
@@ -147,8 +151,9 @@ def _due(after: int, waiting: Collection[int]) -> list[int]:
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _lock(pks: Sequence[int]) -> list[int]:
-    return [event.pk for event in _LOCKED.all(pks=list(pks))]
+def _lock(pks: Sequence[int], waiting: Collection[int]) -> list[int]:
+    """Those that are still to be done: another drain may have had them, and put them back for later."""
+    return [event.pk for event in _LOCKED.all(pks=list(pks), waiting=list(waiting))]
 
 
 def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCounts) -> dict[int, Effect | None]:
@@ -161,7 +166,7 @@ def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCount
 
     effects: dict[int, Effect | None] = {}
     for pk, one in zip(chosen, in_step_as_chosen(works), strict=True):
-        effects[pk] = _ended(*one.result, now, counts) if one else None
+        effects[pk] = _ended(*one.result, now, counts) if one and one.result[1] is not Effect.LATER else None
     return effects
 
 
@@ -177,9 +182,9 @@ def _processed(event: InboxEvent, now: datetime) -> _Processed:
     return event, item_apply(event, now, counts), counts
 
 
-def _alone(pk: int, now: datetime, counts: InboxCounts) -> Effect:
+def _alone(pk: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> Effect:
     with transaction.atomic():
-        if not _lock([pk]):
+        if not _lock([pk], waiting):
             return Effect.NONE  # another drain has it
         (event,) = _ITEM.all(pk=pk)
         processed = _processed(event, now)
@@ -196,6 +201,10 @@ def item_apply(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
     return _process(event, lambda: _applied(event, now), now, counts)
 
 
+class _Later(BaseException):
+    """Nothing came of an item beside others. What it has written by then (a customer it named) may stay."""
+
+
 class _MustAsk(Exception):
     """Nothing is written; the provider's API comes first."""
 
@@ -205,6 +214,8 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
     try:
         with undone_if_raised():
             reason = work()
+    except _Later:
+        return Effect.LATER
     except _MustAsk:
         # Not due for others while this one asks.
         event.due_at = DatabaseClock() + _ASKS_FOR
@@ -266,6 +277,8 @@ def _applied(event: InboxEvent, now: datetime) -> str:
     """The reason why nothing happened, or an empty string."""
     meaning = _meaning(event)
     if not isinstance(meaning, Ignored) and must_ask(meaning, event.endpoint.connection):
+        if beside_others():
+            raise Alone("Its provider is asked first.")
         raise _MustAsk
     return _handled(meaning, event, now)
 
@@ -287,7 +300,10 @@ def _handled(meaning: Meaning, event: InboxEvent, now: datetime) -> str:
     if isinstance(meaning, Ignored):
         return meaning.reason
     assert not isinstance(meaning, Thin), "a thin event is asked about first"
-    return event_apply(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now).reason
+    handled = event_apply(event=meaning, connection=event.endpoint.connection, cause=f"inbox:{event.pk}", now=now)
+    if not handled.effect and beside_others():
+        raise _Later
+    return handled.reason
 
 
 def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCounts) -> Effect:

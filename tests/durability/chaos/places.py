@@ -225,7 +225,7 @@ def _charge_first() -> None:
             return attempt(*given, **known)
 
     drain._attempt = all_in_one
-    drain._admitted = lambda claim, owner, now: None  # no charge is only sent
+    drain._is_only_sent = lambda claim, owner, now: False
 
 
 def _events_are_all_new() -> None:
