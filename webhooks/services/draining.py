@@ -216,7 +216,8 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
             reason = work()
     except _Later:
         return Effect.LATER
-    except _MustAsk:
+    except _MustAsk as asks:
+        _not_beside_others(asks)  # one at a time, so that none waits for the others' answers
         # Not due for others while this one asks.
         event.due_at = DatabaseClock() + _ASKS_FOR
         event.save(update_fields=["due_at"])
@@ -224,9 +225,11 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
     except EventWaits as waits:
         return _wait(event, waits, now, counts)
     except RecoveryError as error:
+        _not_beside_others(error)
         _reject(event, f"{error.code}: {error.message}", now, counts)
         return Effect.NONE
     except Exception as error:  # the webhook receiver: one bad item must not stop the others, and nothing is lost
+        _not_beside_others(error)
         log.exception("inbox_item_failed", inbox_event=event.pk, type=event.event_type)
         _back_off(event, f"{type(error).__name__}: {error}", now, counts)
         return Effect.NONE
@@ -237,6 +240,12 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
     _finish(event, "ignore" if reason else "process", reason, now)
     log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
     return Effect.NONE if reason else Effect.MOVED
+
+
+def _not_beside_others(error: Exception) -> None:
+    """An error beside others may come of what they have not written yet: it counts once it comes again, alone."""
+    if beside_others():
+        raise Alone(type(error).__name__) from error
 
 
 def _ask(event: InboxEvent, now: datetime, counts: InboxCounts) -> Effect:
@@ -277,8 +286,6 @@ def _applied(event: InboxEvent, now: datetime) -> str:
     """The reason why nothing happened, or an empty string."""
     meaning = _meaning(event)
     if not isinstance(meaning, Ignored) and must_ask(meaning, event.endpoint.connection):
-        if beside_others():
-            raise Alone("Its provider is asked first.")
         raise _MustAsk
     return _handled(meaning, event, now)
 
