@@ -10,6 +10,7 @@ from invoices.states import AttemptStatus, DisputeStatus, InvoiceStatus, NoteSta
 from notifications.states import MessageStatus
 from providers.categories import Category
 from retries.states import CaseStatus, JobStatus, NextStep
+from tokens.networks import NETWORK_NAMES, UNKNOWN
 from tokens.states import TokenStatus
 from webhooks.states import DeliveryStatus, InboxStatus
 
@@ -142,27 +143,10 @@ def category_name(category: str) -> str:
     return CATEGORY_NAMES.get(category, category.replace("_", " ").capitalize() or "Not classified")
 
 
-NETWORK_NAMES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "visa": "Visa",
-        "mastercard": "Mastercard",
-        "maestro": "Maestro",
-        "amex": "American Express",
-        "discover": "Discover",
-        "diners": "Diners Club",
-        "jcb": "JCB",
-        "unionpay": "UnionPay",
-        "elo": "Elo",
-        "ach": "ACH",
-        "sepa": "SEPA",
-        "bacs": "Bacs",
-        "unknown": "Unknown network",
-    }
-)
-
-
 def network_name(network: str) -> str:
     """The network for people; attempts without a card have none."""
+    if network == UNKNOWN:
+        return "Unknown network"
     return NETWORK_NAMES.get(network, network.capitalize() or "No card")
 
 

@@ -12,6 +12,7 @@ from accounts.models import Merchant
 from invoices.models import Connection, Customer
 from recovery_site.common.db import TransactionIdField
 from recovery_site.common.ids import public_id
+from tokens.networks import BANK_NETWORKS, NETWORK_NAMES
 from tokens.states import TokenStatus
 
 
@@ -66,7 +67,10 @@ class Card(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.network} •••• {self.last4}" if self.last4 else f"{self.network} card"
+        name = NETWORK_NAMES.get(self.network, "")
+        if self.last4:
+            return f"{name or 'card'} •••• {self.last4}"
+        return f"{name} {'account' if self.network in BANK_NETWORKS else 'card'}".strip()
 
 
 class Token(models.Model):

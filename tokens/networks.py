@@ -1,6 +1,9 @@
 """Names of card and bank networks, and the many ways in which providers spell them."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 CARD_NETWORKS = (
     "visa",
@@ -16,6 +19,23 @@ CARD_NETWORKS = (
 BANK_NETWORKS = ("ach", "sepa", "bacs")
 UNKNOWN = "unknown"
 NETWORKS = (*CARD_NETWORKS, *BANK_NETWORKS, UNKNOWN)
+# As people read them.
+NETWORK_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "visa": "Visa",
+        "mastercard": "Mastercard",
+        "maestro": "Maestro",
+        "amex": "American Express",
+        "discover": "Discover",
+        "diners": "Diners Club",
+        "jcb": "JCB",
+        "unionpay": "UnionPay",
+        "elo": "Elo",
+        "ach": "ACH",
+        "sepa": "SEPA",
+        "bacs": "Bacs",
+    }
+)
 
 _ALIASES = {
     "visa": "visa",

@@ -23,19 +23,8 @@ from recovery_site.common.errors import NotFound
 from recovery_site.common.money import format_money_locally
 from retries.models import Case
 from tokens.models import Card
+from tokens.networks import NETWORK_NAMES
 from tokens.selectors import card_expires_at, expiry_year
-
-_NETWORKS = {
-    "visa": "Visa",
-    "mastercard": "Mastercard",
-    "maestro": "Maestro",
-    "amex": "American Express",
-    "discover": "Discover",
-    "diners": "Diners Club",
-    "jcb": "JCB",
-    "unionpay": "UnionPay",
-    "elo": "Elo",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +147,6 @@ def card_words(card: Card | None, spoken: Wording) -> str:
         return spoken.say("words", "some_card")
     if card.kind != "card":
         return spoken.say("words", "bank_account", last4=card.last4)
-    if card.network not in _NETWORKS:
+    if card.network not in NETWORK_NAMES:
         return f"•••• {card.last4}"
-    return spoken.say("words", "card", network=_NETWORKS[card.network], last4=card.last4)
+    return spoken.say("words", "card", network=NETWORK_NAMES[card.network], last4=card.last4)

@@ -40,7 +40,7 @@ def test_what_is_foreseen_is_what_happens_and_leaves_no_trace(world: World) -> N
     foreseen = bulk_foresee(invoices, order, stamp=world.stamp("user:7"))
     assert [one.will for one in foreseen] == [True, False]
     due = f"{world.at + timedelta(hours=5):%Y-%m-%d %H:%M}"
-    assert foreseen[0].text == f"A retry with the visa •••• 4242 is booked for {due} UTC."
+    assert foreseen[0].text == f"A retry with the Visa •••• 4242 is booked for {due} UTC."
     assert "nothing is due that could be retried" in foreseen[1].text
     assert Event.objects.count() == events
     assert RetryJob.objects.get(invoice=invoices[0]).trigger == "automatic"
@@ -60,7 +60,7 @@ def test_another_payment_method_is_another_than_the_one_that_failed(world: World
     world.add_token(first, "tok_spare", last4="1881")
     order = BulkOrder(action=BulkAction.RETRY, token_rule=TokenRule.OTHER)
     texts = [one.text for one in bulk_foresee([first, second], order, stamp=world.stamp("user:7"))]
-    assert texts[0].startswith("A retry with the visa •••• 1881 is booked now")
+    assert texts[0].startswith("A retry with the Visa •••• 1881 is booked now")
     assert texts[1] == "This customer has no other payment method that could be charged."
 
 

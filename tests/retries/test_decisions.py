@@ -55,7 +55,7 @@ def option(pk: int = 1, **known: object) -> TokenOption:
         "pk": pk,
         "public_id": f"tok_{pk}",
         "card_pk": pk,
-        "label": "visa •••• 4242",
+        "label": "Visa •••• 4242",
         "network": "visa",
         "usable": True,
         "obstacle": "",
@@ -213,7 +213,7 @@ def test_a_provider_that_is_down_moves_the_retry_and_says_why() -> None:
     assert instant == NOW + 2 * DAY
     plan = decide(down, failure(), allowance(), instant, [option(allowed_at=instant)])
     assert (plan.step, plan.at) == (NextStep.BOOKED, NOW + 2 * DAY)
-    assert plan.why == "Waits because the provider is not working right now, then tries the visa •••• 4242."
+    assert plan.why == "Waits because the provider is not working right now, then tries the Visa •••• 4242."
     soon = situation(provider_bar=(NOW + timedelta(minutes=1), "the provider is not working right now"))
     assert retry_instant(soon, failure(), allowance()) == NOW + DAY
 

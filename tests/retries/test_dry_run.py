@@ -45,7 +45,7 @@ def test_due_retries_are_told_with_card_and_reason_and_those_in_the_way(
     assert (told["claimed"], told["due"]) == (0, 2)
     lines = {one["invoice"]: (one["would"], one["why"]) for one in told["would"]}
     would, why = lines[shop.invoice(bill).public_id]
-    assert (would, why.startswith("$25.00 with the visa •••• 4242. Retry 1 of 2")) == ("charge", True)
+    assert (would, why.startswith("$25.00 with the Visa •••• 4242. Retry 1 of 2")) == ("charge", True)
     would, why = lines[shop.invoice(waits).public_id]
     assert would == "refuse"
     assert "must wait (the network asked to wait). Then: retry booked." in why

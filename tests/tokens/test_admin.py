@@ -51,7 +51,13 @@ def test_a_card_shows_its_rules_and_a_customer_all_cards_with_waits_and_slot(wor
     assert "1 of 1" in card
     assert "14 left" in card
     customer = page(client, "invoices_customer_change", invoice.customer_id)
-    for text in ("amex •••• 4242", "mastercard •••• 1111", "The network asked to wait.", "10 left", "Held by"):
+    for text in (
+        "American Express •••• 4242",
+        "Mastercard •••• 1111",
+        "The network asked to wait.",
+        "10 left",
+        "Held by",
+    ):
         assert text in customer, text
     assert invoice.transactions.get().public_id in customer
     stranger = World(name="Stranger")

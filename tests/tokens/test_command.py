@@ -45,7 +45,7 @@ def test_budget_says_which_rule_applies_what_is_left_and_why(book: Book):
     assert (found["card"], found["network"], found["label"]) == (
         token.card.public_id,
         "mastercard",
-        "mastercard •••• 4242",
+        "Mastercard •••• 4242",
     )
     assert (found["remaining"], found["allowed_at"]) == (0, released)
     assert found["why"] == "Used up: mastercard max_retries_per_day: 10 per 24 hours and card."
@@ -118,7 +118,7 @@ def test_budget_in_words(book: Book):
     token = book.token(book.customer(), network="amex")
     book.tries(token, book.invoice(token.customer), [NOW - timedelta(hours=1)])
     told = run("budget", token.public_id, "--at", AT, text=True)
-    assert "amex •••• 4242" in told
+    assert "American Express •••• 4242" in told
     assert "Used up: amex max_retries_per_day: 1 per 24 hours and card." in told
     assert "max_retries_per_day: 1 of 1 per 24 hours, next released 2026-11-21T11:00:00+00:00" in told
 
