@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -38,6 +38,9 @@ from retries.states import JobStatus, NextStep, TokenRule
 from tokens.choice import considered
 from tokens.selectors import TokenOption, token_options
 
+# How far ahead a person may book a retry.
+_FARTHEST = timedelta(days=366)
+
 
 def legal_actions(invoice: Invoice, case: Case | None) -> frozenset[str]:
     """Names of the actions that would not be refused for the invoice's state: for buttons."""
@@ -70,8 +73,11 @@ def retry_now(
     """Book a manual retry, at once or for `due_at`, with the chosen or the best token; audited as `staff.retry`.
 
     It takes the customer's slot from a scheduled retry. Raises Conflict where a charge must not be sent: closed
-    invoice, charge in flight or its result unknown, no usable token, a network limit in the way (with its end).
+    invoice, charge in flight or its result unknown, no usable token, a network limit in the way (with its end); and for
+    a time that is more than a year ahead, which is mostly a slip.
     """
+    if due_at is not None and due_at - stamp.now > _FARTHEST:
+        raise Conflict("A retry can be booked for at most a year ahead: choose an earlier time.")
     return _try(_scope(invoice_pk), _Wish(Trigger.STAFF, "staff.retry", reason, token_pk, due_at or stamp.now), stamp)
 
 

@@ -56,6 +56,15 @@ def test_a_manual_retry_can_be_booked_for_later_with_a_chosen_card(shop: Shop) -
 
 
 @charging
+def test_a_manual_retry_is_not_booked_for_years_ahead(shop: Shop) -> None:
+    bill = shop.failed_bill()
+    with pytest.raises(Conflict, match="at most a year ahead"):
+        shop.retry_now(bill, due_at=shop.at + timedelta(days=367))
+    assert shop.job(bill).trigger == "automatic"
+    assert shop.retry_now(bill, due_at=shop.at + timedelta(days=365)).trigger == "staff"
+
+
+@charging
 def test_a_manual_retry_that_is_declined_goes_on_with_the_plan(shop: Shop) -> None:
     bill = shop.failed_bill("tok_decline_do_not_honor")
     shop.retry_now(bill)
