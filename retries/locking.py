@@ -33,7 +33,11 @@ def scope_lock(*, customer_pk: int, invoice_pk: int, also_cards: Sequence[int] =
 
 
 _OPEN_CASE = Compiled(
-    lambda: Case.objects.filter(invoice=Param("invoice"), status=CaseStatus.OPEN).select_related("policy_version")[:1]
+    lambda: (
+        Case.objects.filter(invoice=Param("invoice"), status=CaseStatus.OPEN)
+        .select_related("policy_version")
+        .defer("policy_version__document")[:1]
+    )
 )
 
 

@@ -1,8 +1,7 @@
 """Reads of the retry engine."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -15,8 +14,7 @@ from django.db.models.functions import Upper
 from invoices.models import Attempt, Connection, Customer, Invoice
 from invoices.states import INVOICE_PAID, AttemptStatus, Origin, TransactionKind, Trigger
 from providers.decline_tables import decline_tables
-from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import prepared_cursor
+from recovery_site.common.compiled import Compiled, Param, Question
 from retries.categories import TECHNICAL, Actor, Category, RetryClass, Scope
 from retries.classification import Classification, ClassificationInput, classify, newest_overrides
 from retries.classification.types import Overrides
@@ -27,13 +25,22 @@ from retries.segments import SegmentFacts
 
 
 def policy_of(version: PolicyVersion) -> Policy:
-    """The parsed document of a version; the same document is parsed once. Raises PolicyError."""
-    return _parsed(json.dumps(version.document, sort_keys=True), settings.RETRY_MAX_ATTEMPTS)
+    """The parsed document of a version, which never changes and is read once. Raises PolicyError."""
+    return _parsed(_Stored(version.pk, version.created_at, version), settings.RETRY_MAX_ATTEMPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Two of the same version are equal."""
+
+    pk: int
+    created_at: datetime
+    version: PolicyVersion = field(compare=False)
 
 
 @lru_cache(maxsize=256)
-def _parsed(document: str, default_max_attempts: int) -> Policy:
-    return parse_policy(json.loads(document), default_max_attempts=default_max_attempts)
+def _parsed(stored: _Stored, default_max_attempts: int) -> Policy:
+    return parse_policy(stored.version.document, default_max_attempts=default_max_attempts)
 
 
 def case_policy(case: Case) -> Policy:
@@ -174,17 +181,15 @@ _OVERRIDES = Compiled(
 def segment_facts(customer: Customer, invoice: Invoice, now: datetime) -> SegmentFacts:
     """What segment rules may look at, in one query. Lifetime value is in the invoice's currency; of the failure that
     is being looked at nothing counts yet."""
-    with prepared_cursor() as cursor:
-        cursor.execute(
-            _HISTORY,
-            {
-                "customer": customer.pk,
-                "invoice": invoice.pk,
-                "currency": invoice.currency,
-                "paid": [status.value for status in INVOICE_PAID],
-            },
-        )
-        lifetime, settled, total, failed, recovered = cursor.fetchone()
+    (history,) = _HISTORY.rows(
+        {
+            "customer": customer.pk,
+            "invoice": invoice.pk,
+            "currency": invoice.currency,
+            "paid": [status.value for status in INVOICE_PAID],
+        }
+    )
+    lifetime, settled, total, failed, recovered = history
     return SegmentFacts(
         amount_minor=invoice.due_minor,
         lifetime_value_minor=int(lifetime),
@@ -198,17 +203,17 @@ def segment_facts(customer: Customer, invoice: Invoice, now: datetime) -> Segmen
     )
 
 
-_HISTORY = """
-SELECT * FROM (
-    SELECT COALESCE(sum(paid_minor) FILTER (WHERE status = ANY(%(paid)s) AND currency = %(currency)s), 0),
-        count(*) FILTER (WHERE status = ANY(%(paid)s)), count(*)
+_HISTORY = Question("""
+SELECT history.*, past.* FROM (
+    SELECT COALESCE(sum(paid_minor) FILTER (WHERE status = ANY(%(paid)s) AND currency = %(currency)s), 0) AS lifetime,
+        count(*) FILTER (WHERE status = ANY(%(paid)s)) AS settled, count(*) AS invoices
     FROM invoices_invoice WHERE customer_id = %(customer)s
 ) history, (
-    SELECT count(*) FILTER (WHERE status <> 'OPEN' OR invoice_id <> %(invoice)s),
-        count(*) FILTER (WHERE status = 'RECOVERED')
+    SELECT count(*) FILTER (WHERE status <> 'OPEN' OR invoice_id <> %(invoice)s) AS failed,
+        count(*) FILTER (WHERE status = 'RECOVERED') AS recovered
     FROM retries_case WHERE customer_id = %(customer)s
 ) past
-"""
+""")
 
 
 def calls_per_second(account: Connection) -> float | None:

@@ -263,7 +263,7 @@ def _totals(many: Sequence[tuple[int, str]]) -> list[tuple[int, int, int]]:
     with prepared_cursor() as cursor:
         cursor.execute(_TOTALS, {"invoices": invoices, "currencies": currencies})
         told = {pk: totals for pk, *totals in cursor.fetchall()}
-    return [told[pk] for pk in invoices]
+    return [told[pk] for pk, _ in many]
 
 
 def charge_credit(invoice: Invoice, charge: Transaction, stamp: Stamp) -> int:

@@ -9,12 +9,13 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.models import Model
 from django_fsm import TransitionNotAllowed
+from psycopg.types.json import Jsonb
 
 from invoices import outbox
 from invoices.chain import Link, link_hash
 from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
 from recovery_site.common.compiled import Compiled, Param
-from recovery_site.common.db import for_no_key_update, prepared_cursor
+from recovery_site.common.db import for_no_key_update, plain, prepared_cursor
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
 from recovery_site.common.in_step import ask
 from recovery_site.common.rows import arrays, columns, stored, turned, unnested, updating
@@ -74,7 +75,7 @@ def record_event(
     to_state: str = "",
     data: Mapping[str, Any] | None = None,
     saves: Saves | None = None,
-) -> Event:
+) -> None:
     """Append one event to the locked invoice's chain and queue it for its consumers.
 
     `data` is JSON without personal data. `saves`: a row and fields of it that are written with the event. Raises
@@ -98,10 +99,10 @@ def record_event(
     )
     invoice.last_seq, invoice.last_hash = link.seq, link_hash(invoice.last_hash, link)
     wanted = [consumer.name for consumer in outbox.consumers() if consumer.wants(kind)]
-    return _append(invoice, link, wanted, saves)
+    _append(invoice, link, wanted, saves)
 
 
-# Columns of an event in the order of the statement.
+# Fields of an event in the order of the statement; what they hold is known to be fit for their columns.
 _WRITTEN = (
     *("merchant", "invoice", "seq", "subject_type", "subject_id", "kind", "from_state", "to_state"),
     *("actor", "cause", "data", "occurred_at", "hash"),
@@ -111,44 +112,28 @@ _CHAIN = ("last_seq", "last_hash")
 # go in one statement. A row may be updated only once in it.
 _APPEND = """
 WITH {changes}, event AS (
-    INSERT INTO invoices_event ({columns}) {values}
-    RETURNING id, recorded_at, merchant_id, invoice_id
+    INSERT INTO invoices_event ({columns}) {values} RETURNING id, merchant_id
 ), owed AS (
     INSERT INTO invoices_outboxmessage (merchant_id, event_id, consumer, attempts, last_error)
     SELECT merchant_id, event.id, consumer, 0, '' FROM event, unnest(%s::text[]) consumer
 )
-SELECT event.invoice_id, event.id, recorded_at, {counts} FROM event
+SELECT {counts}
 """
 # What an event's statement updates: a model and names of its fields, each once.
 _Changes = tuple[tuple[type[Model], tuple[str, ...]], ...]
 
 
-def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves | None) -> Event:
-    event = Event(
-        merchant_id=invoice.merchant_id,
-        invoice_id=invoice.pk,
-        seq=link.seq,
-        subject_type=link.subject_type,
-        subject_id=link.subject_id,
-        kind=link.kind,
-        from_state=link.from_state,
-        to_state=link.to_state,
-        actor=link.actor,
-        cause=link.cause,
-        data=link.data,
-        occurred_at=link.occurred_at,
-        hash=invoice.last_hash,
-    )
+def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves | None) -> None:
+    event = [
+        *(invoice.merchant_id, invoice.pk, link.seq, link.subject_type, link.subject_id, link.kind),
+        *(plain(link.from_state), plain(link.to_state), link.actor, link.cause),
+        *(Jsonb(link.data), link.occurred_at, invoice.last_hash),
+    ]
     rows = _changed(invoice, saves)
-    changes: _Changes = tuple((type(row), tuple(fields)) for row, fields in rows)
-    values = [[*stored(row, fields), row.pk] for row, fields in rows], stored(event, _WRITTEN)
-    alike = changes, tuple(consumers)
-    told = ask(("event", alike), _append_many, (alike, invoice.pk, *values), writes=True)
-    if told is None:
+    alike = tuple((type(row), tuple(fields)) for row, fields in rows), tuple(consumers)
+    updates = [[*stored(row, fields), row.pk] for row, fields in rows]
+    if not ask(("event", alike), _append_many, (alike, updates, event), writes=True):
         raise NotFound(f"What {link.kind} changes is gone.")
-    event.pk, event.recorded_at = told
-    event._state.adding = False
-    return event
 
 
 def _changed(invoice: Invoice, saves: Saves | None) -> list[Saves]:
@@ -161,26 +146,25 @@ def _changed(invoice: Invoice, saves: Saves | None) -> list[Saves]:
     return [(row, fields), (invoice, _CHAIN)]
 
 
-def _append_many(many: Sequence[Any]) -> Sequence[tuple[int, datetime] | None]:
-    """The keys and times of the events of different invoices that change and concern alike; None if a row is gone."""
+def _append_many(many: Sequence[Any]) -> Sequence[bool]:
+    """Append the events of different invoices that change and concern alike. False if a row of a single one is gone;
+    DatabaseError if one of several is."""
     changes, consumers = many[0][0]
     parameters: list[Any] = []
     if len(many) == 1:
-        _, _, updates, event = many[0]
+        _, updates, event = many[0]
         parameters = [value for values in (*updates, event) for value in values]
     else:
         for place in range(len(changes)):
-            parameters += turned([updates[place] for _, _, updates, _ in many])
+            parameters += turned([updates[place] for _, updates, _ in many])
         parameters += turned([event for *_, event in many])
     with prepared_cursor() as cursor:
         cursor.execute(_append_sql(changes, len(many) > 1), [*parameters, list(consumers)])
-        told = cursor.fetchall()
-    if any(count != len(many) for *_, counts in told for count in counts):
-        if len(many) > 1:
-            raise DatabaseError("Rows that events change are gone.")
-        return [None]
-    known = {invoice: (pk, recorded_at) for invoice, pk, recorded_at, _ in told}
-    return [known[invoice] for _, invoice, *_ in many]
+        (changed,) = cursor.fetchone()
+    complete = all(count == len(many) for count in changed)
+    if not complete and len(many) > 1:
+        raise DatabaseError("Rows that events change are gone.")
+    return [complete] * len(many)
 
 
 @cache

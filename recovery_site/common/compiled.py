@@ -7,21 +7,23 @@ answer it.
 The SQL is what the queryset would have said; only the values marked with `Param` differ between runs.
 """
 
-import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from operator import itemgetter
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models import BooleanField, Expression, Func, QuerySet
+from django.db.models import BooleanField, Expression, Func, Model, QuerySet
+from django.db.models.base import ModelState
+from django.db.models.query import FlatValuesListIterable, ModelIterable, ValuesListIterable
 from django.db.models.sql.compiler import SQLCompiler
 from django.db.transaction import TransactionManagementError
 from psycopg.sql import Literal
 
-from recovery_site.common.db import plain, prepared_cursor
+from recovery_site.common.db import array, plain, prepared_cursor, unopened
 from recovery_site.common.in_step import ask, own
 
 Row = TypeVar("Row")
@@ -66,41 +68,91 @@ class Compiled(Generic[Row]):
 
     def __init__(self, build: Callable[[], QuerySet[Any, Row]]) -> None:
         self._build = build
-        self._compiled: tuple[QuerySet[Any, Row], SQLCompiler, Question] | None = None
+        self._compiled: tuple[Question, Callable[[_Raw], Row], bool] | None = None
 
     def all(self, **values: Any) -> list[Row]:
         """The rows for these values of the queryset's params. KeyError if one of them is missing."""
         if self._compiled is None:
             self._compiled = self._compile()
-        queryset, compiler, asked = self._compiled
-        bound: Any = copy.copy(compiler)
-        bound.connection = connections[DEFAULT_DB_ALIAS]
-        locks = queryset.query.select_for_update
-        if locks and bound.connection.get_autocommit():
+        asked, row, locks = self._compiled
+        if locks and connections[DEFAULT_DB_ALIAS].get_autocommit():
             raise TransactionManagementError("select_for_update cannot be used outside of a transaction.")
-        fetched = asked.rows(values)
-        bound.execute_sql = lambda *args, **kwargs: [fetched]
-        rows = queryset.all()
-        rows.query.get_compiler = lambda *args, **kwargs: bound  # type: ignore[method-assign]
-        found = list(rows)
+        found = [row(raw) for raw in asked.rows(values)]
         if locks:
             locked: list[Any] = found
-            own((type(row), row.pk) for row in locked)
+            own((type(one), one.pk) for one in locked)
         return found
 
     def first(self, **values: Any) -> Row | None:
         """The first row, None if there is none; let the queryset itself end after one."""
         return next(iter(self.all(**values)), None)
 
-    def _compile(self) -> tuple[QuerySet[Any, Row], SQLCompiler, "Question"]:
+    def _compile(self) -> tuple["Question", Callable[[_Raw], Row], bool]:
         queryset = self._build()
         # Compiling asks the connection nothing but whether row locks are allowed now, which each run asks again.
         compiler = queryset.query.get_compiler(using=DEFAULT_DB_ALIAS)
         sql, params = _with_constants(*compiler.as_sql())
-        # What each column has to pass through is the same at every run, too.
-        converters = compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]])
-        compiler.get_converters = lambda expressions: converters
-        return queryset, compiler, Question(sql, params)
+        return Question(sql, params), _row_of(queryset, compiler), queryset.query.select_for_update
+
+
+def _row_of(queryset: QuerySet[Any, Row], compiler: SQLCompiler) -> Callable[[_Raw], Row]:
+    """What makes of a row of the driver what the queryset would give. TypeError for `values()` and named tuples."""
+    kind, made = queryset._iterable_class, cast(Callable[[Any], Any], tuple)
+    if kind is ModelIterable:
+        made = _Instance(compiler.klass_info, compiler)
+    elif kind is FlatValuesListIterable:
+        made = itemgetter(0)
+    elif kind is not ValuesListIterable:
+        raise TypeError("A compiled queryset gives instances, tuples or single values.")
+    # What each column has to pass through is the same at every run, too.
+    passes = list(compiler.get_converters([column for column, *_ in compiler.select[: compiler.col_count]]).items())
+    if not passes:
+        return made
+
+    def row(raw: _Raw) -> Row:
+        values = list(raw)
+        for place, (converters, expression) in passes:
+            for converter in converters:
+                values[place] = converter(values[place], expression, unopened())
+        found: Row = made(values)
+        return found
+
+    return row
+
+
+class _Instance:
+    """Makes instances of a model, and of what was selected with it, as Django does. It is short because nothing here
+    has a parent model or listens to the making of instances."""
+
+    def __init__(self, selected: Any, compiler: SQLCompiler) -> None:
+        self._model: type[Model] = selected["model"]
+        places = selected["select_fields"]
+        self._first, self._behind = places[0], places[-1] + 1
+        self._names = [compiler.select[place][0].target.attname for place in places]
+        self._key = self._names.index(self._model._meta.pk.attname)
+        self._annotations = list((compiler.annotation_col_map or {}).items())
+        self._related = [
+            (_Instance(one, compiler), one["local_setter"], one["remote_setter"])
+            for one in selected.get("related_klass_infos", ())
+        ]
+
+    def __call__(self, raw: Sequence[Any]) -> Any:
+        made = self._made(raw)
+        for name, place in self._annotations:
+            setattr(made, name, raw[place])
+        return made
+
+    def _made(self, raw: Sequence[Any]) -> Any:
+        made = self._model.__new__(self._model)
+        made.__dict__.update(zip(self._names, raw[self._first : self._behind], strict=True))
+        made._state = state = ModelState()
+        state.adding, state.db = False, DEFAULT_DB_ALIAS
+        for related, here, there in self._related:
+            other = None if raw[related._first + related._key] is None else related._made(raw)
+            here(made, other)
+            if other is not None:
+                there(other, made)
+        return made
 
 
 class Question:
@@ -129,7 +181,7 @@ class Question:
             return [self._ask_one(given) for given in many]
         # In one order everywhere, because some of these statements lock what they find.
         order = sorted(range(len(many)), key=lambda place: [(one is None, one) for one in many[place]])
-        lists = [[_element(many[place][number], kind) for place in order] for number, kind in enumerate(kinds)]
+        lists = [array([many[place][number] for place in order]) for number in range(len(kinds))]
         with prepared_cursor() as cursor:
             cursor.execute(self._text_for(tuple(kinds)), lists)
             answers: list[list[_Raw]] = [[] for _ in many]
@@ -185,15 +237,3 @@ def _kind(values: Sequence[Any]) -> str:
         inner = _kind(known)
         return f"{inner}[]" if inner else ""
     return _KINDS.get(type(known), "")
-
-
-def _element(value: Any, kind: str) -> Any:
-    """A list within the list of a column goes as text: the lists of PostgreSQL have no others of various lengths."""
-    if value is None or not kind.endswith("[]"):
-        return value
-    return "{" + ",".join(_quoted(one) if isinstance(one, str) else str(one) for one in value) + "}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -8,7 +8,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.models import Model
 from django.db.models.expressions import DatabaseDefault
 
-from recovery_site.common.db import plain, prepared_cursor
+from recovery_site.common.db import array, plain, prepared_cursor, unopened
 from recovery_site.common.in_step import ask, own
 
 # A model, and the names of fields in an order: what statements of one kind have in common.
@@ -17,14 +17,13 @@ _Kind = tuple[type[Model], tuple[str, ...]]
 
 def stored(row: Model, names: Sequence[str]) -> list[Any]:
     """What stands in these fields now, as the driver takes it."""
-    database = connections[DEFAULT_DB_ALIAS]
-    fields = _fields(type(row), tuple(names))
+    fields, database = _fields(type(row), tuple(names)), unopened()
     return [plain(field.get_db_prep_save(getattr(row, field.attname), database)) for field in fields]
 
 
-def turned(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    """One list per column instead of one per row."""
-    return [list(values) for values in zip(*rows, strict=True)]
+def turned(rows: Sequence[Sequence[Any]]) -> list[str]:
+    """One list per column instead of one per row, as `array`."""
+    return [array(values) for values in zip(*rows, strict=True)]
 
 
 @cache
@@ -104,7 +103,7 @@ def row_insert(row: Model, *, unless_there: bool = False) -> bool:
     `unless_there`: False if a row with the same unique values is there already, whoever wrote it; nothing is changed
     then, and `row` stays unsaved. It takes no lock on the other row, but waits for who has not committed it yet.
     """
-    database = connections[DEFAULT_DB_ALIAS]
+    database = unopened()
     names: list[str] = []
     values: list[Any] = []
     for field in row._meta.local_concrete_fields:

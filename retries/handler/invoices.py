@@ -81,10 +81,9 @@ def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent
     By its charge id if it is named, else by the number that the biller gave it; a try of that time which has none yet
     is the one, and gets it.
     """
-    theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE)
     if facts.charge_id:
         return _BY_CHARGE.first(invoice=invoice.pk, charge=facts.charge_id) is not None
-    theirs = theirs.exclude(origin=Origin.OURS)
+    theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).exclude(origin=Origin.OURS)
     if facts.attempt_count and theirs.filter(decision__biller_number=facts.attempt_count).exists():
         return True
     around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)

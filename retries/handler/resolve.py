@@ -58,17 +58,15 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
 
 def attempt_find(event: PaymentEvent, connection: Connection) -> Attempt | None:
     """The attempt of this connection that an event names by our reference, an id of the provider or our request."""
-    ours = Attempt.objects.filter(connection=connection).select_related("invoice")
     payment = event.payment
     if payment is not None:
-        ours = ours.filter(kind=TransactionKind.CHARGE)
-        if payment.reference and (found := ours.filter(public_id=payment.reference).first()):
+        if payment.reference and (found := _BY_REFERENCE.first(connection=connection.pk, name=payment.reference)):
             return found
         if payment.charge_id and (found := _BY_CHARGE.first(connection=connection.pk, charge=payment.charge_id)):
             return found
     if event.idempotency_key and not (event.dispute or event.refunds):
         # What our own request has caused; a charge that has a name of its own is another one.
-        sent = ours.filter(kind=TransactionKind.CHARGE, idempotency_key=event.idempotency_key)
+        sent = _charges().filter(connection=connection, idempotency_key=event.idempotency_key)
         return (sent.filter(provider_id=None) if payment is not None and payment.charge_id else sent).first()
     if payment is not None:
         return None
@@ -121,13 +119,12 @@ def _invoice(event: PaymentEvent, connection: Connection) -> Invoice | None:
     return None
 
 
-_BY_CHARGE = Compiled(
-    lambda: (
-        Attempt.objects.filter(connection=Param("connection"), kind=TransactionKind.CHARGE, provider_id=Param("charge"))
-        .select_related("invoice")
-        .order_by("pk")[:1]
-    )
-)
+def _charges() -> QuerySet[Attempt]:
+    return Attempt.objects.filter(kind=TransactionKind.CHARGE).select_related("invoice").order_by("pk")
+
+
+_BY_REFERENCE = Compiled(lambda: _charges().filter(connection=Param("connection"), public_id=Param("name"))[:1])
+_BY_CHARGE = Compiled(lambda: _charges().filter(connection=Param("connection"), provider_id=Param("charge"))[:1])
 _BY_NAME = Compiled(
     lambda: Invoice.objects.filter(connection=Param("connection"), provider_invoice_id=Param("name"))[:1]
 )

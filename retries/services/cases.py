@@ -123,7 +123,9 @@ def _of_money_taken_back(case: Case) -> bool:
     return first is not None and first["attempt"] is None
 
 
-_NEWEST_POLICY = Compiled(lambda: PolicyVersion.objects.filter(merchant=Param("merchant")).order_by("-version")[:1])
+_NEWEST_POLICY = Compiled(
+    lambda: PolicyVersion.objects.filter(merchant=Param("merchant")).defer("document").order_by("-version")[:1]
+)
 
 
 def policy_version_current(merchant_id: int) -> PolicyVersion:

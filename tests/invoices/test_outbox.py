@@ -57,7 +57,8 @@ def new_invoice(name: str = "Acme") -> Invoice:
 
 def tell(invoice: Invoice, kind: str, **data: Any) -> Event:
     with transaction.atomic():
-        return record_event(invoice=invoice_lock(invoice.pk), kind=kind, stamp=STAMP, data=data)
+        record_event(invoice=invoice_lock(invoice.pk), kind=kind, stamp=STAMP, data=data)
+    return Event.objects.filter(invoice=invoice).latest("seq")
 
 
 def drain(**options: Any) -> OutboxCounts:

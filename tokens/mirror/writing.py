@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -141,21 +142,29 @@ def mirror_customers(customer_pks: Sequence[int]) -> int:
     now = clock.now()
     images = customer_images(customer_pks, now=now)
     holders = slot_keeper().holders(customer_pks)
-    return sum(_write(image, holders.get(image.customer_pk), now) for image in images)
+    answered = 0
+    for start in range(0, len(images), _MANY):
+        some = images[start : start + _MANY]
+        requests = [_request(image, holders.get(image.customer_pk), now) for image in some]
+        for image, reply in zip(some, client.call_many(client.WRITE, requests), strict=True):
+            answered += _written(image, reply)
+    return answered
 
 
-def _write(image: CustomerImage, holder: SlotHolder | None, now: datetime) -> bool:
+def _request(image: CustomerImage, holder: SlotHolder | None, now: datetime) -> client.Request:
     keys = image.keys
-    reply = client.call(
-        client.WRITE,
-        [keys.status, keys.tokens, keys.budget],
+    return [keys.status, keys.tokens, keys.budget], [
         image.version,
         holder.owner if holder else "",
         _milliseconds(holder, now),
         _whole(KEEP),
         image.budget,
         *(part for pair in image.statuses.items() for part in pair),
-    )
+    ]
+
+
+def _written(image: CustomerImage, reply: Any) -> bool:
+    """Note what Redis said of a customer; False if that was nothing."""
     if not isinstance(reply, list):
         return False
     written, *foreign = reply

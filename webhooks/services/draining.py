@@ -82,7 +82,7 @@ WHERE event.status = 'RECEIVED' AND event.id > %(after)s
 ORDER BY event.id LIMIT %(limit)s FOR NO KEY UPDATE OF event SKIP LOCKED
 """
 # Items that are processed in one transaction.
-TOGETHER = 32
+TOGETHER = 64
 # Waiting items that one drain looks at again; those beyond it have their due time like all others.
 _WAITING_LOOKED_AT = 1000
 
