@@ -76,11 +76,13 @@ class DeclineOverride(models.Model):
 class Case(FSMModelMixin, models.Model):
     """One invoice's failure episode. `next_step` and `why` are what a person reads first."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="cases")
-    policy_version = models.ForeignKey(PolicyVersion, on_delete=models.PROTECT, related_name="+")
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, db_constraint=False, related_name="cases")
+    policy_version = models.ForeignKey(PolicyVersion, on_delete=models.PROTECT, db_constraint=False, related_name="+")
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "cas"), editable=False)
     status = FSMField(max_length=12, choices=CaseStatus.choices, default=CaseStatus.OPEN, protected=True)
     segment = models.CharField(max_length=40, default="standard")
@@ -186,16 +188,23 @@ class Case(FSMModelMixin, models.Model):
 class RetryJob(FSMModelMixin, models.Model):
     """The schedule of a transaction's next attempt. The rows are the queue; leases are on the database clock."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="jobs")
-    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="jobs")
-    case = models.ForeignKey(Case, on_delete=models.PROTECT, null=True, blank=True, related_name="jobs")
-    token = models.ForeignKey(Token, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, db_constraint=False, related_name="jobs")
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, db_constraint=False, related_name="jobs")
+    case = models.ForeignKey(
+        Case, on_delete=models.PROTECT, db_constraint=False, null=True, blank=True, related_name="jobs"
+    )
+    token = models.ForeignKey(
+        Token, on_delete=models.PROTECT, db_constraint=False, null=True, blank=True, related_name="+"
+    )
     attempt = models.ForeignKey(
         Attempt,
         on_delete=models.PROTECT,
+        db_constraint=False,
         null=True,
         blank=True,
         related_name="jobs",

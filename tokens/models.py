@@ -23,8 +23,12 @@ class Card(models.Model):
     replaces, so nothing is copied and nothing is forgotten.
     """
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "crd"), editable=False)
     fingerprint = models.CharField(max_length=200)
     budget_group = models.UUIDField(default=uuid.uuid4, db_index=True)
@@ -76,10 +80,16 @@ class Card(models.Model):
 class Token(models.Model):
     """A payment processor token of a customer. DECLINED: a hard decline, over only when the card behind it changes."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="tokens", db_index=False)
-    card = models.ForeignKey(Card, on_delete=models.PROTECT, related_name="tokens")
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    customer = models.ForeignKey(
+        Customer, on_delete=models.PROTECT, db_constraint=False, related_name="tokens", db_index=False
+    )
+    card = models.ForeignKey(Card, on_delete=models.PROTECT, db_constraint=False, related_name="tokens")
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "tok"), editable=False)
     provider_token = models.CharField(max_length=200)
     # What the gateway calls a biller's payment method and its payer, read before it is charged there.

@@ -56,17 +56,31 @@ class Attempt(FSMModelMixin, models.Model):
     """
 
     # Without db_index: one of the indexes below begins with the same column.
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+")
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="+")
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="attempts", db_index=False)
-    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="attempts")
-    card = models.ForeignKey("tokens.Card", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
-    token = models.ForeignKey("tokens.Token", on_delete=models.PROTECT, null=True, blank=True, related_name="attempts")
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    invoice = models.ForeignKey(
+        Invoice, on_delete=models.PROTECT, db_constraint=False, related_name="attempts", db_index=False
+    )
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, db_constraint=False, related_name="attempts")
+    card = models.ForeignKey(
+        "tokens.Card", on_delete=models.PROTECT, db_constraint=False, null=True, blank=True, related_name="attempts"
+    )
+    token = models.ForeignKey(
+        "tokens.Token", on_delete=models.PROTECT, db_constraint=False, null=True, blank=True, related_name="attempts"
+    )
     # How it was sent, so that it is read and sent again the same way: through another account than the invoice's own,
     # or by telling the biller to collect its invoice.
     gateway = models.ForeignKey(
-        Connection, on_delete=models.PROTECT, null=True, blank=True, related_name="+", db_index=False
+        Connection,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
     )
     collected = models.BooleanField(default=False, db_default=False)
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "att"), editable=False)

@@ -30,9 +30,15 @@ class Invoice(FSMModelMixin, models.Model):
     currencies pays by a person's decision; both are kept under the row lock."""
 
     # Without db_index: one of the indexes below begins with the same column.
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    customer = models.ForeignKey(
+        Customer, on_delete=models.PROTECT, db_constraint=False, related_name="invoices", db_index=False
+    )
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "inv"), editable=False)
     # Null while only a payment is known whose invoice has not been named yet.
     provider_invoice_id = models.CharField(max_length=200, null=True, blank=True)
@@ -130,10 +136,14 @@ class Invoice(FSMModelMixin, models.Model):
 class ProviderPayment(models.Model):
     """Which invoice a provider's payment (a payment intent) belongs to, learned from whichever event says so first."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="+", db_index=False)
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
     provider_payment_id = models.CharField(max_length=200)
-    invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="provider_payments")
+    invoice = models.ForeignKey(
+        Invoice, on_delete=models.CASCADE, db_constraint=False, related_name="provider_payments"
+    )
 
     class Meta:
         constraints = [
@@ -147,9 +157,13 @@ class ProviderPayment(models.Model):
 class Transaction(FSMModelMixin, models.Model):
     """One movement of money owed for an invoice, with its retries inside. `captured_minor` is set when it is DONE."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
     # Without db_index: one of the indexes below begins with the same column.
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="transactions", db_index=False)
+    invoice = models.ForeignKey(
+        Invoice, on_delete=models.PROTECT, db_constraint=False, related_name="transactions", db_index=False
+    )
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "txn"), editable=False)
     kind = models.CharField(max_length=6, choices=TransactionKind.choices, default=TransactionKind.CHARGE)
     status = FSMField(max_length=16, choices=TransactionStatus.choices, default=TransactionStatus.INIT, protected=True)
@@ -161,10 +175,22 @@ class Transaction(FSMModelMixin, models.Model):
     settles_minor = models.BigIntegerField(null=True, blank=True)
     # A refund names the charge it gives back; a second payment of the same debt names the first.
     refund_of = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="refunds", db_index=False
+        "self",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="refunds",
+        db_index=False,
     )
     duplicate_of = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="duplicates", db_index=False
+        "self",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="duplicates",
+        db_index=False,
     )
     reason = models.CharField(max_length=500, blank=True, default="")
     failure = models.CharField(max_length=500, blank=True, default="")

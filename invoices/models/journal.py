@@ -20,8 +20,12 @@ class Event(models.Model):
     """One link of an invoice's append-only chain. `hash` covers the fields and the hash before (invoices/chain.py)."""
 
     # Without db_index: one of the indexes below begins with the same column.
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    invoice = models.ForeignKey(Invoice, on_delete=models.PROTECT, related_name="events", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    invoice = models.ForeignKey(
+        Invoice, on_delete=models.PROTECT, db_constraint=False, related_name="events", db_index=False
+    )
     seq = models.PositiveIntegerField()
     subject_type = models.CharField(max_length=20)
     subject_id = models.CharField(max_length=40)
@@ -50,8 +54,10 @@ class Event(models.Model):
 class OutboxMessage(models.Model):
     """One event that one consumer must still handle (or has handled); due rows are swept with back-off."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+")
-    event = models.ForeignKey(Event, on_delete=models.PROTECT, related_name="outbox", db_index=False)
+    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    event = models.ForeignKey(
+        Event, on_delete=models.PROTECT, db_constraint=False, related_name="outbox", db_index=False
+    )
     consumer = models.CharField(max_length=40)
     attempts = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField(db_default=Now())

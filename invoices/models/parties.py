@@ -49,8 +49,12 @@ class Connection(models.Model):
 class Customer(models.Model):
     """The payer at one connection; its row is the first lock of every money operation."""
 
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    connection = models.ForeignKey(Connection, on_delete=models.PROTECT, related_name="customers", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    connection = models.ForeignKey(
+        Connection, on_delete=models.PROTECT, db_constraint=False, related_name="customers", db_index=False
+    )
     public_id = models.CharField(max_length=40, unique=True, default=partial(public_id, "cus"), editable=False)
     connector_customer_id = models.CharField(max_length=200)
     email = models.CharField(max_length=254, blank=True, default="")

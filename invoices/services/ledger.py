@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from django.db import DatabaseError, transaction
@@ -17,8 +17,8 @@ from invoices.models import Attempt, Dispute, Event, Invoice, Transaction
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update, plain, prepared_cursor
 from recovery_site.common.errors import Conflict, LockMissing, NotFound
-from recovery_site.common.in_step import ask
-from recovery_site.common.rows import arrays, columns, stored, turned, unnested, updating
+from recovery_site.common.in_step import ask, at_end, end_now
+from recovery_site.common.rows import arrays, columns, row_save, stored, turned, unnested, updating
 
 Subject = Invoice | Transaction | Attempt | Dispute
 # A row and the fields of it that are to be written.
@@ -51,6 +51,7 @@ def invoice_lock(pk: int) -> Invoice:
 
     The customer and the cards must be locked before (DESIGN section 6). Raises NotFound.
     """
+    end_now(("chain", pk))
     invoice = _LOCKED.first(pk=pk)
     if invoice is None:
         raise NotFound("This invoice does not exist.")
@@ -111,7 +112,7 @@ _CHAIN = ("last_seq", "last_hash")
 # A charge writes seven events: the event, what moved, the end of its invoice's chain and what its consumers are owed
 # go in one statement. A row may be updated only once in it.
 _APPEND = """
-WITH {changes}, event AS (
+WITH {changes}event AS (
     INSERT INTO invoices_event ({columns}) {values} RETURNING id, merchant_id
 ), owed AS (
     INSERT INTO invoices_outboxmessage (merchant_id, event_id, consumer, attempts, last_error)
@@ -137,7 +138,10 @@ def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves
 
 
 def _changed(invoice: Invoice, saves: Saves | None) -> list[Saves]:
-    """What is updated with an event: the end of its invoice's chain, and one more row that moves."""
+    """What is updated with an event: the end of its invoice's chain, unless that is written once for many events, and
+    one more row that moves."""
+    if at_end(("chain", invoice.pk), partial(row_save, invoice, *_CHAIN)):
+        return [saves] if saves else []
     if saves is None:
         return [(invoice, _CHAIN)]
     row, fields = saves
@@ -169,7 +173,7 @@ def _append_many(many: Sequence[Any]) -> Sequence[bool]:
 
 @cache
 def _append_sql(changes: _Changes, many: bool) -> str:
-    updates = [f"changed{number} AS ({_update(*one, many)})" for number, one in enumerate(changes)]
+    updates = [f"changed{number} AS ({_update(*one, many)}), " for number, one in enumerate(changes)]
     counted = ", ".join(f"(SELECT count(*) FROM changed{number})" for number in range(len(changes)))  # noqa: S608
     written = columns(Event, _WRITTEN)
     if many:
@@ -177,7 +181,7 @@ def _append_sql(changes: _Changes, many: bool) -> str:
     else:
         values = f"VALUES ({', '.join(['%s'] * len(written))})"
     return _APPEND.format(
-        changes=", ".join(updates), columns=", ".join(written), values=values, counts=f"ARRAY[{counted}]"
+        changes="".join(updates), columns=", ".join(written), values=values, counts=f"ARRAY[{counted}]::bigint[]"
     )
 
 

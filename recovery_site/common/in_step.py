@@ -48,11 +48,12 @@ class _Broken(Exception):
 class _Piece(greenlet.greenlet):
     """One piece of work. `wrote`: it has changed something, so that the others cannot go on without it."""
 
-    def __init__(self, steps: "_Steps", work: Callable[[], Any]) -> None:
+    def __init__(self, steps: "_Steps", work: Callable[[], Any], *, wrote: bool = False) -> None:
         super().__init__(self._work)
         self.gr_context = contextvars.copy_context()
         self._steps, self._do = steps, work
-        self.wrote = False
+        self.wrote = wrote
+        self.put_off: dict[Hashable, Callable[[], None]] = {}
         self.outcome: Any = None
 
     def _work(self, _: object) -> None:
@@ -60,6 +61,11 @@ class _Piece(greenlet.greenlet):
             self.outcome = Done(self._do())
         except (Alone, Exception) as error:  # noqa: BLE001  # it is raised again where this is done alone
             self.outcome = error
+
+    def end(self) -> None:
+        """What was put off: it belongs to what this piece has written."""
+        for work in self.put_off.values():
+            work()
 
 
 class _Steps:
@@ -78,19 +84,26 @@ class _Steps:
         if self.depth == 1:  # else it would hold for what others do in this transaction later
             with self.database.cursor() as cursor:
                 cursor.execute(_PATIENCE)
+        ends = list[_Piece]()
         with self.database.execute_wrapper(self._watch):
             try:
-                for piece in self.pieces:
-                    self._go_on(piece, None)
-                while self._asked:
-                    self._step()
+                self._all(self.pieces)
+                done = [piece for piece in self.pieces if isinstance(piece.outcome, Done)]
+                ends = [_Piece(self, piece.end, wrote=True) for piece in done if piece.put_off]
+                self._all(ends)
             finally:
-                for piece in self.pieces:
+                for piece in (*self.pieces, *ends):
                     if not piece.dead:
                         piece.throw()
         if self.database.needs_rollback:
             raise _Broken("A piece left a block of Django's by an error: this transaction cannot be committed.")
         return [piece.outcome for piece in self.pieces]
+
+    def _all(self, pieces: Sequence[_Piece]) -> None:
+        for piece in pieces:
+            self._go_on(piece, None)
+        while self._asked:
+            self._step()
 
     def _step(self) -> None:
         asked, self._asked = self._asked, []
@@ -154,6 +167,32 @@ def own(rows: Iterable[tuple[type, Any]], *, written: bool = False) -> None:
     if isinstance(piece, _Piece):
         piece.wrote = piece.wrote or written
         piece._steps.own(piece, rows)
+
+
+def at_end(key: Hashable, work: Callable[[], None]) -> bool:
+    """Put off a write until all pieces have done all else, so that what changes often is written once; of several
+    with one `key` the last. False outside of any piece, where nothing is put off.
+
+    A savepoint may take back what is written in it: who comes there with something put off is done alone.
+    """
+    if (piece := _in_savepoint_none_put_off(key)) is not None:
+        piece.put_off[key] = work
+    return piece is not None
+
+
+def end_now(key: Hashable) -> None:
+    """Do what was put off under this key, before it is read."""
+    piece = _in_savepoint_none_put_off(key)
+    if piece is not None and (work := piece.put_off.pop(key, None)):
+        work()
+
+
+def _in_savepoint_none_put_off(key: Hashable) -> _Piece | None:
+    """The piece that runs, None in a savepoint of its own. Raises Alone there if it has put off something."""
+    piece = greenlet.getcurrent()
+    if isinstance(piece, _Piece) and _current() is None and key in piece.put_off:
+        raise Alone("What was put off could be taken back with a savepoint.")
+    return piece if isinstance(piece, _Piece) and _current() is not None else None
 
 
 def beside_others() -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from invoices.services.parties import customer_lock
 from recovery_site.common import in_step as module
 from recovery_site.common.compiled import AnyOf, Compiled, Param, Question
 from recovery_site.common.db import array, for_no_key_update
-from recovery_site.common.in_step import Done, in_step
+from recovery_site.common.in_step import Alone, Done, at_end, end_now, in_step
 from recovery_site.common.rows import row_insert, row_save
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
@@ -335,6 +336,99 @@ def test_within_another_transaction_it_goes_by_savepoints() -> None:
     assert sorted(Merchant.objects.values_list("name", flat=True)) == ["One", "Two"]
     with pytest.raises(RuntimeError, match="durable"), transaction.atomic():
         in_step([lambda: renamed(first, "Three")], durable=True)
+
+
+def test_what_is_put_off_is_written_once_for_all_at_the_end(shop: Shop) -> None:
+    known = [shop.customer(shop.failed_bill()) for _ in range(3)]
+    written = list[str]()
+
+    def piece(customer: Customer) -> None:
+        for name in ("One", "Two"):
+            customer.name = f"{name} {customer.pk}"
+            assert at_end(("name", customer.pk), partial(row_save, customer, "name"))
+            customer_lock(customer.pk)
+        written.append(Customer.objects.get(pk=customer.pk).name)
+
+    with statements() as asked:
+        in_step([partial(piece, customer) for customer in known])
+    assert not [name for name in written if name.startswith(("One", "Two"))], "nothing was written before the end"
+    assert [Customer.objects.get(pk=one.pk).name for one in known] == [f"Two {one.pk}" for one in known]
+    assert sum(text.startswith("UPDATE") for text in asked) == 1
+
+
+def test_what_is_put_off_goes_with_what_it_belongs_to(shop: Shop) -> None:
+    first, second, third = (shop.customer(shop.failed_bill()) for _ in range(3))
+
+    def leaves(customer: Customer) -> None:
+        at_end("name", partial(row_save, customer, "name"))
+        raise Alone("for a reason")
+
+    def fails(customer: Customer) -> None:
+        at_end("name", partial(row_save, Customer(pk=-1), "name"))
+
+    first.name = second.name = third.name = "changed"
+    done = in_step([partial(leaves, first), partial(at_end, "name", partial(row_save, second, "name"))])
+    assert [one is not None for one in done] == [False, True]
+    assert in_step([partial(fails, first), partial(at_end, "name", partial(row_save, third, "name"))]) == [
+        None,
+        None,
+    ]
+    names = [Customer.objects.get(pk=one.pk).name for one in (first, second, third)]
+    assert [name == "changed" for name in names] == [False, True, False]
+
+
+def test_what_cannot_be_done_at_the_end_takes_all_back(shop: Shop) -> None:
+    first, second = (shop.customer(shop.failed_bill()) for _ in range(2))
+    first.name = second.name = "changed"
+
+    def piece(customer: Customer, work: Callable[[], None]) -> None:
+        row_save(customer, "name")
+        at_end("end", work)
+
+    def broken() -> None:
+        raise ValueError("before it asked anything")
+
+    assert in_step([partial(piece, first, broken), partial(piece, second, lambda: None)]) == [None, None]
+    assert not Customer.objects.filter(name="changed").exists()
+
+
+def test_outside_of_any_piece_nothing_is_put_off() -> None:
+    assert not at_end("name", lambda: pytest.fail("it was put off"))
+    end_now("name")
+
+
+def test_who_comes_into_a_savepoint_with_something_put_off_is_done_alone(shop: Shop) -> None:
+    customer = shop.customer(shop.failed_bill())
+
+    def piece(read: bool) -> None:
+        at_end("name", partial(row_save, customer, "name"))
+        with transaction.atomic():
+            assert not at_end("other", lambda: None), "what is written in a savepoint is written there"
+            if read:
+                end_now("name")
+            else:
+                at_end("name", lambda: None)
+
+    for read in (True, False):
+        assert in_step([partial(piece, read)]) == [None]
+
+
+def test_an_invoice_that_is_locked_again_goes_on_where_its_chain_ends(shop: Shop) -> None:
+    bills = [shop.failed_bill() for _ in range(3)]
+    stamp = Stamp(actor="test", cause="", now=shop.at)
+
+    def twice(bill: Bill) -> None:
+        customer_lock(shop.customer(bill).pk)
+        for name in ("first", "second"):
+            invoice = invoice_lock(shop.invoice(bill).pk)
+            record_event(invoice=invoice, kind=f"alert.{name}", stamp=stamp, data={"text": name})
+
+    assert results(in_step([partial(twice, bill) for bill in bills])) == [None, None, None]
+    for bill in bills:
+        assert shop.alerts(bill)[-2:] == ["first", "second"]
+        last = shop.invoice(bill).events.order_by("seq").last()
+        assert last is not None
+        assert (last.seq, last.hash) == (shop.invoice(bill).last_seq, shop.invoice(bill).last_hash)
 
 
 def test_nothing_to_do_asks_nothing() -> None:

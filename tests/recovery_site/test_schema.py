@@ -21,6 +21,36 @@ def test_every_index_and_constraint_of_the_models_stands_in_the_database() -> No
     assert not {name for name in named if name.partition(": ")[2] not in there}
 
 
+_KEYS = """
+SELECT conrelid::regclass::text, confrelid::regclass::text,
+    (SELECT array_agg(attname::text) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey))
+FROM pg_constraint WHERE contype = 'f'
+"""
+
+
+def test_every_relation_is_a_foreign_key_of_the_database_with_the_tenant_or_without() -> None:
+    """Where the key with the tenant says all, the plain one is left out, and so is that to the merchant itself."""
+    with connection.cursor() as cursor:
+        cursor.execute(_KEYS)
+        kept = {(table, parent, frozenset(columns)) for table, parent, columns in cursor.fetchall()}
+    seen = 0
+    for model in apps.get_models():
+        relations = [field for field in model._meta.local_concrete_fields if field.remote_field]
+        for field in relations:
+            table, parent = model._meta.db_table, field.related_model._meta.db_table
+            if getattr(field, "db_constraint", True):
+                assert (table, parent, frozenset({field.column})) in kept, field
+                continue
+            seen += 1
+            if field.name == "merchant":  # a parent that must be there is of this merchant
+                musts = [one for one in relations if not one.null and one.name != "merchant"]
+                others = [(one.related_model._meta.db_table, {one.column, "merchant_id"}) for one in musts]
+                assert any((table, other, frozenset(columns)) in kept for other, columns in others), field
+            else:
+                assert (table, parent, frozenset({field.column, "merchant_id"})) in kept, field
+    assert seen > 40
+
+
 # Written to with every event or charge.
 _LEDGER = (
     *("invoices_customer", "invoices_invoice", "invoices_providerpayment", "invoices_transaction", "invoices_attempt"),

@@ -41,8 +41,12 @@ class InboxEvent(FSMModelMixin, models.Model):
     """One item of an inbound webhook, as received after scrubbing; `body_hash` is of the original bytes."""
 
     # No indexes of their own: those below begin with the same columns, and every one costs at each webhook.
-    merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, related_name="+", db_index=False)
-    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.PROTECT, related_name="events", db_index=False)
+    merchant = models.ForeignKey(
+        Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+", db_index=False
+    )
+    endpoint = models.ForeignKey(
+        WebhookEndpoint, on_delete=models.PROTECT, db_constraint=False, related_name="events", db_index=False
+    )
     provider_event_id = models.CharField(max_length=300)
     event_type = models.CharField(max_length=120)
     order_key = models.CharField(max_length=300, blank=True, default="")
