@@ -103,6 +103,7 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
     on_its_way = charges_in_flight(born.invoice)
     if born.invoice.status in INVOICE_OPEN:
         invoice_end(born, reason=SUPERSEDED, write_off=False, stamp=stamp)
+        _next_in_line(named)
     if (on_its_way or born.invoice.paid_minor > 0) and named.invoice.status in INVOICE_OPEN:
         _ask(born, named, stamp)
 
@@ -111,6 +112,7 @@ def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
     end = shell.invoice.cancel_reason if shell.invoice.status == InvoiceStatus.CANCELED else ""
     if shell.invoice.status in INVOICE_OPEN:
         invoice_end(shell, reason=SUPERSEDED, write_off=False, stamp=stamp)
+        _next_in_line(heir)
     invoice_hand_over(shell.invoice, heir.invoice, stamp)
     if end and heir.invoice.status in INVOICE_OPEN:
         invoice_end(heir, reason=end, write_off=end == "written_off", stamp=stamp)
@@ -121,6 +123,11 @@ def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
             case.hold_until = None
             case.save(update_fields=["hold_until"])
         case_plan(heir, case, stamp)
+
+
+def _next_in_line(scope: Scope) -> None:
+    """The customer's slot that an ended invoice gives back may have gone to this one, which is another row since."""
+    scope.invoice = invoice_lock(scope.invoice.pk)
 
 
 def names_swap(first_pk: int, second_pk: int, stamp: Stamp) -> None:
