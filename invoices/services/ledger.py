@@ -130,17 +130,18 @@ def _append(invoice: Invoice, link: Link, consumers: Sequence[str], saves: Saves
         *(plain(link.from_state), plain(link.to_state), link.actor, link.cause),
         *(Jsonb(link.data), link.occurred_at, invoice.last_hash),
     ]
-    rows = _changed(invoice, saves)
+    once = at_end(("chain", invoice.pk), partial(row_save, invoice, *_CHAIN))
+    rows = _changed(invoice, saves, chain=not once)
     alike = tuple((type(row), tuple(fields)) for row, fields in rows), tuple(consumers)
     updates = [[*stored(row, fields), row.pk] for row, fields in rows]
     if not ask(("event", alike), _append_many, (alike, updates, event), writes=True):
         raise NotFound(f"What {link.kind} changes is gone.")
 
 
-def _changed(invoice: Invoice, saves: Saves | None) -> list[Saves]:
-    """What is updated with an event: the end of its invoice's chain, unless that is written once for many events, and
+def _changed(invoice: Invoice, saves: Saves | None, *, chain: bool) -> list[Saves]:
+    """What is updated with an event: the end of its invoice's `chain`, unless that is written once for many events, and
     one more row that moves."""
-    if at_end(("chain", invoice.pk), partial(row_save, invoice, *_CHAIN)):
+    if not chain:
         return [saves] if saves else []
     if saves is None:
         return [(invoice, _CHAIN)]

@@ -9,7 +9,15 @@ import redis
 
 from tests.support.ports import free_port
 from tests.tokens.history import Book, ask, plain
-from tokens.mirror import Answer, client, mirror_counters, mirror_customer, selection_read, tokens_select
+from tokens.mirror import (
+    Answer,
+    client,
+    mirror_counters,
+    mirror_customer,
+    mirror_rebuild,
+    selection_read,
+    tokens_select,
+)
 from tokens.mirror.breaker import FAILURES_TO_OPEN, SLOW_SECONDS, Breaker
 
 
@@ -164,3 +172,29 @@ def test_a_value_that_redis_cannot_work_with_is_no_outage(book: Book, redis_clie
         assert ask(tokens_select, invoice).answer is Answer.RANKED
     assert not client.breaker.open
     assert ask(tokens_select, invoice).warm
+
+
+def test_a_process_that_only_mirrors_finds_redis_again(book: Book, clock: Time) -> None:
+    customer = book.customer()
+    book.token(customer)
+    fail(client.breaker)
+    for _ in range(60):  # an hour with a healthy Redis
+        clock.now += 60
+        mirror_customer(customer.pk)
+    assert not client.breaker.open
+
+
+def test_a_person_who_looks_finds_redis_again(book: Book, clock: Time) -> None:
+    customer = book.customer()
+    fail(client.breaker)
+    clock.now += 60
+    assert client.read(book.keys(customer)) is not None
+    assert not client.breaker.open
+
+
+def test_rebuild_after_an_outage_writes_what_it_deleted(book: Book, clock: Time) -> None:
+    customer = book.customer()
+    book.token(customer)
+    fail(client.breaker)
+    clock.now += 60
+    assert mirror_rebuild().written == 1

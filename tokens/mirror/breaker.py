@@ -31,6 +31,11 @@ class Breaker:
     def open(self) -> bool:
         return self._failures >= FAILURES_TO_OPEN
 
+    @property
+    def resting(self) -> bool:
+        """Open, and not yet time for a probe. Takes none."""
+        return self.open and self.clock() < self._closed_from
+
     def allows(self) -> bool:
         """True if a call may be made now; while open, for one probe per pause."""
         if not self.open:

@@ -84,14 +84,19 @@ class Script:
 
     def run_many(self, requests: Sequence[Request]) -> list[Any]:
         """As `run` for each, in one round trip."""
-        pipeline: Any = connection(settings.REDIS_URL).pipeline(transaction=False)
+        server = connection(settings.REDIS_URL)
+        replies = self._sent(server, requests)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            server.script_load(self.text)
+            replies = self._sent(server, requests)  # whatever was run before is run again: the newer value stays
+        return replies
+
+    def _sent(self, server: redis.Redis, requests: Sequence[Request]) -> list[Any]:
+        pipeline: Any = server.pipeline(transaction=False)
         for keys, arguments in requests:
             pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
-        replies = pipeline.execute(raise_on_error=False)
-        return [
-            self.run(keys, *arguments) if isinstance(reply, NoScriptError) else reply
-            for (keys, arguments), reply in zip(requests, replies, strict=True)
-        ]
+        found: list[Any] = pipeline.execute(raise_on_error=False)
+        return found
 
 
 SELECT, WRITE, SLOT = Script("select"), Script("write"), Script("slot")
@@ -151,6 +156,7 @@ def read(keys: CustomerKeys) -> tuple[bytes | None, dict[bytes, bytes], bytes | 
     if not breaker.allows():
         count("skipped")
         return None
+    started = time.monotonic()
     try:
         pipeline: Any = connection(settings.REDIS_URL).pipeline(transaction=True)
         status, tokens, budget = pipeline.get(keys.status).hgetall(keys.tokens).get(keys.budget).execute()
@@ -158,6 +164,7 @@ def read(keys: CustomerKeys) -> tuple[bytes | None, dict[bytes, bytes], bytes | 
         breaker.failed()
         log.warning("mirror_failed", script="read", error=type(error).__name__, open=breaker.open)
         return None
+    breaker.succeeded(time.monotonic() - started)
     return status, tokens, budget
 
 
@@ -165,10 +172,12 @@ def forget(names: Sequence[str]) -> bool:
     """Remove keys; False if Redis did not answer."""
     if not breaker.allows():
         return False
+    started = time.monotonic()
     try:
         connection(settings.REDIS_URL).unlink(*names)
     except RedisError as error:
         breaker.failed()
         log.warning("mirror_failed", script="forget", error=type(error).__name__, open=breaker.open)
         return False
+    breaker.succeeded(time.monotonic() - started)
     return True

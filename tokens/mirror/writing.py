@@ -29,7 +29,7 @@ log = structlog.get_logger()
 KEEP = timedelta(days=45)
 _BATCH = 500
 # Changed customers wait for each other until there are this many, or one has waited this long.
-_MANY, _SECONDS = 100, 1.0
+_MANY, _SECONDS = 50, 1.0
 # Cards that more customers share are nobody's own; the rest stay as they are until something happens to them.
 _NEIGHBOURS = 100
 
@@ -136,7 +136,7 @@ def mirror_customers(customer_pks: Sequence[int]) -> int:
 
     Foreign or damaged content is replaced and logged. Call it with no transaction open.
     """
-    if not client.breaker.allows():
+    if client.breaker.resting:
         client.count("skipped", len(customer_pks))
         return 0
     now = clock.now()
