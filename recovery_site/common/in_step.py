@@ -175,19 +175,19 @@ def at_end(key: Hashable, work: Callable[[], None]) -> bool:
 
     A savepoint may take back what is written in it: who comes there with something put off is done alone.
     """
-    if (piece := _in_savepoint_none_put_off(key)) is not None:
+    if (piece := _putting_off(key)) is not None:
         piece.put_off[key] = work
     return piece is not None
 
 
 def end_now(key: Hashable) -> None:
     """Do what was put off under this key, before it is read."""
-    piece = _in_savepoint_none_put_off(key)
+    piece = _putting_off(key)
     if piece is not None and (work := piece.put_off.pop(key, None)):
         work()
 
 
-def _in_savepoint_none_put_off(key: Hashable) -> _Piece | None:
+def _putting_off(key: Hashable) -> _Piece | None:
     """The piece that runs, None in a savepoint of its own. Raises Alone there if it has put off something."""
     piece = greenlet.getcurrent()
     if isinstance(piece, _Piece) and _current() is None and key in piece.put_off:

@@ -13,7 +13,7 @@ from django.db import connection
 
 import webhooks.services.draining as draining
 from invoices.models import Invoice
-from recovery_site.common.in_step import in_step
+from recovery_site.common.in_step import at_end, in_step
 from retries.handler import EventWaits, event_apply
 from tests.support.shop import Shop
 from tests.support.stripe import BASIL
@@ -106,6 +106,26 @@ def test_what_is_logged_has_happened(shop: Shop, monkeypatch: pytest.MonkeyPatch
         inbox_drain(now=shop.at)
     told = [(line["event"], line["inbox_event"]) for line in logs if "inbox_event" in line]
     assert max(Counter(told).values()) == 1, told
+
+
+def test_what_a_batch_takes_back_is_logged_when_it_is_done_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [shop.bill().attempt(shop.at).charge_failed() for _ in range(3)]
+    shop.receive(*events)
+
+    def refuse() -> None:
+        raise ZeroDivisionError("after all of them have ended")
+
+    def breaks(**known: Any) -> Any:
+        handled = event_apply(**known)
+        at_end("refused", refuse)
+        return handled
+
+    monkeypatch.setattr(draining, "event_apply", breaks)
+    with structlog.testing.capture_logs() as logs:
+        assert inbox_drain(now=shop.at).processed == 3
+    assert "in_step_broken" in [line["event"] for line in logs]
+    told = Counter(line["inbox_event"] for line in logs if line["event"] == "inbox_item")
+    assert sorted(told.values()) == [1, 1, 1], told
 
 
 def test_same_token_succeeds_twice_in_one_batch_keeps_the_latest(shop: Shop, together: int) -> None:

@@ -166,7 +166,13 @@ def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCount
 
     effects: dict[int, Effect | None] = {}
     for pk, one in zip(chosen, in_step_as_chosen(works), strict=True):
-        effects[pk] = _ended(*one.result, now, counts) if one and one.result[1] is not Effect.LATER else None
+        effects[pk] = None
+        if one is None or one.result[1] is Effect.LATER:
+            continue
+        event, effect, counted = one.result
+        if effect in (Effect.MOVED, Effect.NONE):
+            _log(event)
+        effects[pk] = _ended(event, effect, counted, now, counts)
     return effects
 
 
@@ -237,8 +243,7 @@ def _process(event: InboxEvent, work: Callable[[], str], now: datetime, counts: 
         counts.ignored += 1
     else:
         counts.processed += 1
-    _finish(event, "ignore" if reason else "process", reason, now)
-    log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
+    _end(event, "ignore" if reason else "process", reason, now)
     return Effect.NONE if reason else Effect.MOVED
 
 
@@ -275,6 +280,17 @@ def _finish(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
     getattr(event, move)()
     event.reason, event.processed_at = _reason(reason), now
     row_save(event, "status", "reason", "processed_at")
+
+
+def _end(event: InboxEvent, move: str, reason: str, now: datetime) -> None:
+    """Finish an item and say so; of those that go together that is said once it is committed."""
+    _finish(event, move, reason, now)
+    if not beside_others():
+        _log(event)
+
+
+def _log(event: InboxEvent) -> None:
+    log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=event.reason)
 
 
 def _reason(text: str) -> str:
@@ -319,9 +335,8 @@ def _wait(event: InboxEvent, waits: EventWaits, now: datetime, counts: InboxCoun
     age = now - event.received_at
     if age > _WAIT_AT_MOST:
         reason = f"Put aside after {_WAIT_AT_MOST.days} days: {waits.message}"
-        _finish(event, "ignore", reason, now)
+        _end(event, "ignore", reason, now)
         counts.ignored += 1
-        log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status=event.status, reason=reason)
         return Effect.NONE
     if event.reason != _reason(waits.message):
         log.info("inbox_item", inbox_event=event.pk, type=event.event_type, status="waits", reason=waits.message)
