@@ -178,6 +178,7 @@ def test_a_drain_mirrors_many_customers_at_once_and_at_the_latest_when_it_ends(
     book: Book, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("tokens.mirror.writing._SECONDS", 3600.0)
+    monkeypatch.setattr("tokens.mirror.writing._MANY", 50)
     customers = [book.customer(f"cus_{number}") for number in range(60)]
     for customer in customers:
         book.token(customer)

@@ -28,8 +28,11 @@ log = structlog.get_logger()
 # A customer nobody has touched for this long is loaded again when asked about.
 KEEP = timedelta(days=45)
 _BATCH = 500
-# Changed customers wait for each other until there are this many, or one has waited this long.
-_MANY, _SECONDS = 50, 1.0
+# Changed customers wait for each other until there are this many, or one has waited this long: the events of one failed
+# payment come within a second.
+_MANY, _SECONDS = 500, 1.0
+# Customers written in one round trip, which Redis answers within a few milliseconds.
+_WRITTEN = 50
 # Cards that more customers share are nobody's own; the rest stay as they are until something happens to them.
 _NEIGHBOURS = 100
 
@@ -143,8 +146,8 @@ def mirror_customers(customer_pks: Sequence[int]) -> int:
     images = customer_images(customer_pks, now=now)
     holders = slot_keeper().holders(customer_pks)
     answered = 0
-    for start in range(0, len(images), _MANY):
-        some = images[start : start + _MANY]
+    for start in range(0, len(images), _WRITTEN):
+        some = images[start : start + _WRITTEN]
         requests = [_request(image, holders.get(image.customer_pk), now) for image in some]
         for image, reply in zip(some, client.call_many(client.WRITE, requests), strict=True):
             answered += _written(image, reply)
