@@ -127,9 +127,9 @@ def test_card_numbers_and_secrets_are_not_kept(door: Door, lines: Lines) -> None
         description=f"call me, my card is {SPACED}, thanks",
         client_secret="pi_1_secret_Zx81",
         failure_message=f"Card {PAN} was declined",
-        metadata={f"card {PAN}": "x", "cvc": "123", "note": f"sk_live_51abc {SECRET}"},
+        metadata={f"card {PAN}": "x", "cvc": "7316", "note": f"sk_live_51abc {SECRET}"},
     )
-    told["data"]["object"]["payment_method_details"]["card"] |= {"number": PAN, "cvc": "987"}
+    told["data"]["object"]["payment_method_details"]["card"] |= {"number": PAN, "cvc": "9482"}
     told["data"]["object"]["billing_details"] = {"name": f"Jo {PAN}", "pan": SPACED}
     body = encoded(told)
     assert door.post(body).status_code == 200
@@ -138,7 +138,7 @@ def test_card_numbers_and_secrets_are_not_kept(door: Door, lines: Lines) -> None
     door.drain(moment(10))
     assert door.inbox() == [("charge.failed", "PROCESSED", "")]
     stored = everything_stored() + repr(lines())
-    for secret in (PAN, SPACED, SPACED.replace(" ", ""), "Zx81", '123"', '987"', "sk_live_51abc", SECRET):
+    for secret in (PAN, SPACED, SPACED.replace(" ", ""), "Zx81", '7316"', '9482"', "sk_live_51abc", SECRET):
         assert secret not in stored, secret
     assert door.invoice().attempts.get().provider_id == "ch_1_1", "and what is needed is still there"
 
