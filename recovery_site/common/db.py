@@ -138,7 +138,11 @@ def tenant_key(table: str) -> RunSQL:
 
 
 def tenant_foreign_key(table: str, column: str, parent: str) -> RunSQL:
-    """`(merchant_id, column)` must name a row of the same merchant in `parent`; null columns are not checked."""
+    """`(merchant_id, column)` must name a row of the same merchant in `parent`; null columns are not checked.
+
+    It says all that a key to the parent alone would: the models that are written most have `db_constraint=False` there
+    and for the merchant (docs/adr/0021).
+    """
     name = f"{table}_{column}_tenant_fk"
     return RunSQL(
         f"ALTER TABLE {table} ADD CONSTRAINT {name} FOREIGN KEY (merchant_id, {column})"
