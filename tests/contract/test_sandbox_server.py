@@ -100,7 +100,7 @@ def test_requests_that_cannot_be_read_are_refused(psp: Psp) -> None:
     assert psp.call("DELETE", "/charges").status_code == 405
     assert psp.call("PUT", "/webhook", {"url": "ftp://x", "secret": SECRET}).status_code == 400
     assert psp.call("PUT", "/webhook", {"url": "http://x", "secret": "whsec_a"}).status_code == 400
-    assert psp.get("/health") == {"status": "ok"}
+    assert psp.get("/health") == {"status": "ok", "at_work": 0}
 
 
 # Tokens

@@ -74,7 +74,7 @@ class Api:
         raise Problem(404, "no_such_route", f"Nothing at {request.path}; docs/sandbox_psp.md lists the routes.")
 
     def _health(self, request: Request) -> Answer:
-        return _ok({"status": "ok"})
+        return _ok({"status": "ok", "at_work": self._engine.at_work()})
 
     def _create_charge(self, request: Request) -> Answer:
         key = _demand_key(request)

@@ -68,6 +68,11 @@ class Engine:
         """End all waiting: a slow answer comes at once, a late charge not at all."""
         self._stopping.set()
 
+    def at_work(self) -> int:
+        """How many charges and refunds have come and are not answered, late ones included."""
+        with self._lock:
+            return len(self._flights)
+
     def close(self) -> None:
         self._ledger.close(self._publish)
 

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from providers.sandbox.server.engine import Engine
 from providers.sandbox.server.http import SandboxHttpServer
@@ -17,6 +16,7 @@ from providers.sandbox.server.webhook_sender import WebhookSender
 KEY_TTL_SECONDS = 24 * 3600.0
 HOLD_SECONDS = 60.0
 STOP_SECONDS = 5.0
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class SandboxServer:
@@ -79,19 +79,19 @@ def serve(
     hold_seconds: float = HOLD_SECONDS,
     on_ready: Callable[[str], None] = print_url,
 ) -> None:
-    """Run until SIGTERM or SIGINT, on the main thread; `on_ready` gets the URL, by default it is printed."""
-    stopping = threading.Event()
+    """Run until SIGTERM or SIGINT, on the main thread; `on_ready` gets the URL, by default it is printed.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
-    server = SandboxServer(host, port, ledger_path, key_ttl_seconds=key_ttl_seconds, hold_seconds=hold_seconds)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    The two are waited for, not handled: a handler runs within whatever this thread does just then, and would wait for
+    itself if that held the lock it needs.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # the server's threads inherit it
     try:
-        server.start()
-        on_ready(server.url)
-        stopping.wait()
+        server = SandboxServer(host, port, ledger_path, key_ttl_seconds=key_ttl_seconds, hold_seconds=hold_seconds)
+        try:
+            server.start()
+            on_ready(server.url)
+            signal.sigwait(_ENDS)
+        finally:
+            server.stop()
     finally:
-        server.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

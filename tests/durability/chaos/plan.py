@@ -36,10 +36,10 @@ _FAULTS = (
     "malformed",
     "pending",
     "slow:0.1",
-    "late:0.6",
+    "late:0.9",
 )
 # Faults whose answer never comes while the client waits: each costs its time-out, so they are dealt sparingly.
-_WAITING = frozenset({"timeout_before", "timeout_after_charge", "late:0.6"})
+_WAITING = frozenset({"timeout_before", "timeout_after_charge", "late:0.9"})
 _JUMPS = (
     timedelta(minutes=1),
     timedelta(minutes=12),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ import redis
 
 from providers.sandbox.server.tokens import parse_token
 from recovery_site.embedded import ServiceUrls, ensure_services
-from tests.contract.sandbox_process import ROOT, Psp
+from tests.contract.sandbox_process import ROOT, Psp, eventually
 from tests.durability.chaos.plan import Debt, Plan, Run
 from tests.recovery_site.embedded_servers import kill_hard, recorded
 
@@ -206,12 +206,13 @@ class Story:
         self._host("begin", name=f"chaos {self.name}", timeout=1.0, failures=self._failures())
         self._put("/faults", {"seed": self.plan.seed, "rates": dict(self.plan.rates)})
         for number, each in enumerate(self.plan.rounds):
-            self.at += each.jump
+            self._jump(each.jump)
             self._host("between", webhooks=self._webhooks(dice, each.delivered), acts=self._acts(each.acts))
             self._round(each.runs, each.mishap)
             if number == self.plan.wakes_in:
                 self._wake()
         self._put("/faults", {"seed": 0, "rates": {}})
+        self._jump(timedelta(0))
         self._host("between", webhooks=self._webhooks(dice, 1.0), acts=[])
         self.at = datetime.fromisoformat(self._host("calm"))
         # Everything that was ever told is told once more; it must change nothing.
@@ -220,6 +221,11 @@ class Story:
         self._host("inbox")
         found: list[str] = self._host("judge")
         return found
+
+    def _jump(self, gap: timedelta) -> None:
+        """The clock may jump by hours: no request is on its way to the provider for that long."""
+        eventually(lambda: self.stage.psp.get("/health")["at_work"] == 0)
+        self.at += gap
 
     # --- rounds ---------------------------------------------------------------------------------------------------
 
