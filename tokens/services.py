@@ -40,7 +40,14 @@ class MethodKeys:
     card_pk: int
 
 
-def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, payment_id: str = "") -> MethodKeys:
+def method_ensure(
+    *,
+    customer: Customer,
+    method: MethodFacts,
+    now: datetime,
+    told_at: datetime | None = None,
+    payment_id: str = "",
+) -> MethodKeys:
     """The token and its card, created if new. Locks no existing row, so that `cards_lock` can take all in order.
 
     A token without a fingerprint gets a card of its own. Raises InvalidInput for an impossible token.
@@ -61,6 +68,7 @@ def method_ensure(*, customer: Customer, method: MethodFacts, now: datetime, pay
         provider_token=method.token,
         added_by_payment_id=payment_id,
         first_seen_at=now,
+        described_at=told_at if method.card is not None else None,
     )
     if not row_insert(token, unless_there=True):
         (token,) = _KNOWN.all(connection=customer.connection_id, token=method.token)
@@ -168,6 +176,8 @@ def _groups_lock_many(many: Sequence[tuple[int | None, Sequence[int]]]) -> list[
     return found
 
 
+# What is told of a token again and again.
+_APPLIED = ("card_id", "status", "decline_code", "declined_at", "is_default", "described_at")
 _LOCKED = Compiled(lambda: for_no_key_update(Token.objects.filter(pk=Param("pk"))))
 
 
@@ -192,6 +202,7 @@ def method_apply(
     (token,) = _LOCKED.all(pk=keys.token_pk)
     if token.customer_id != customer.pk:
         return False
+    before = [getattr(token, name) for name in _APPLIED]
     by_pk = {card.pk: card for card in cards}
     old, new = by_pk[token.card_id], by_pk[keys.card_pk]
     changed = new.pk != old.pk
@@ -218,7 +229,8 @@ def method_apply(
     if method.is_default and not token.is_default:
         Token.objects.filter(customer=customer, is_default=True).update(is_default=False)
         token.is_default = True
-    row_save(token, "card", "status", "decline_code", "declined_at", "is_default", "described_at")
+    if before != [getattr(token, name) for name in _APPLIED]:
+        row_save(token, *_APPLIED)
     return revived
 
 

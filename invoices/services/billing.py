@@ -7,7 +7,7 @@ from enum import StrEnum
 from django.db import transaction
 
 from invoices.models import Customer, Invoice, ProviderPayment, Transaction
-from invoices.services.ledger import Stamp, invoice_lock, move, record_event
+from invoices.services.ledger import Stamp, invoice_is_ours, invoice_lock, move, record_event
 from invoices.services.parties import customer_lock
 from invoices.services.reviews import review_open
 from invoices.states import (
@@ -50,7 +50,7 @@ def invoice_create(
         **{field: fit(Invoice, field, getattr(facts, field)) for field in _DESCRIPTIVE},
     )
     row_insert(invoice)
-    invoice = invoice_lock(invoice.pk)
+    invoice_is_ours(invoice)
     record_event(
         invoice=invoice,
         kind="invoice.created",

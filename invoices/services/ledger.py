@@ -55,8 +55,13 @@ def invoice_lock(pk: int) -> Invoice:
     invoice = _LOCKED.first(pk=pk)
     if invoice is None:
         raise NotFound("This invoice does not exist.")
-    invoice.lock_held = _this_transaction()
+    invoice_is_ours(invoice)
     return invoice
+
+
+def invoice_is_ours(invoice: Invoice) -> None:
+    """Mark an instance as locked for `record_event`: that of a row this transaction has locked or inserted."""
+    invoice.lock_held = _this_transaction()
 
 
 def _this_transaction() -> object | None:
@@ -228,6 +233,14 @@ def move(
     )
 
 
-def alert(invoice: Invoice, name: str, text: str, stamp: Stamp, data: Mapping[str, Any] | None = None) -> None:
+def alert(
+    invoice: Invoice,
+    name: str,
+    text: str,
+    stamp: Stamp,
+    data: Mapping[str, Any] | None = None,
+    *,
+    saves: Saves | None = None,
+) -> None:
     """Tell staff: an event `alert.<name>` that the alert consumer picks up. `text` is one plain sentence."""
-    record_event(invoice=invoice, kind=f"alert.{name}", stamp=stamp, data={**(data or {}), "text": text})
+    record_event(invoice=invoice, kind=f"alert.{name}", stamp=stamp, data={**(data or {}), "text": text}, saves=saves)

@@ -1,7 +1,7 @@
 """Small database pieces shared by the apps: tenant keys, row locks, the transaction id column."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -88,27 +88,25 @@ def array(values: Iterable[Any]) -> str:
 
 
 def _element(value: Any) -> str:
-    match value:
-        case None:
-            return "NULL"
-        case bool() | int() | float() | Decimal():
-            return str(value)
-        case str():
-            return _quoted(value)
-        case datetime() | date():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-        case Jsonb():
-            return _quoted(json.dumps(value.obj))
-        case list():
-            return _quoted(array(value))
+    for kind in type(value).__mro__:
+        if (write := _WRITERS.get(kind)) is not None:
+            return write(value)
     raise TypeError(f"No list of PostgreSQL is written of {type(value).__name__}.")
 
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda value: "NULL",
+    **dict.fromkeys((bool, int, float, Decimal, UUID), str),
+    **dict.fromkeys((datetime, date), lambda value: value.isoformat()),
+    str: _quoted,
+    Jsonb: lambda value: _quoted(json.dumps(value.obj)),
+    list: lambda value: _quoted(array(value)),
+}
 
 
 def plain(value: Any) -> Any:

@@ -1,12 +1,24 @@
 """Rows that are written all the time, without asking Django for the statement each time, and for many in step."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
-from django.db.models import Model
+from django.db.models import (
+    BigIntegerField,
+    BooleanField,
+    CharField,
+    DateTimeField,
+    ForeignKey,
+    Model,
+    PositiveIntegerField,
+    PositiveSmallIntegerField,
+    TextField,
+)
 from django.db.models.expressions import DatabaseDefault
+from django_fsm import FSMField
 
 from recovery_site.common.db import array, plain, prepared_cursor, unopened
 from recovery_site.common.in_step import ask, own
@@ -17,8 +29,25 @@ _Kind = tuple[type[Model], tuple[str, ...]]
 
 def stored(row: Model, names: Sequence[str]) -> list[Any]:
     """What stands in these fields now, as the driver takes it."""
-    fields, database = _fields(type(row), tuple(names)), unopened()
-    return [plain(field.get_db_prep_save(getattr(row, field.attname), database)) for field in fields]
+    return [_ready(field, getattr(row, field.attname)) for field in _fields(type(row), tuple(names))]
+
+
+# What such a field holds is what the driver takes: Django would ask a dozen questions to find that out.
+_AS_IT_IS: dict[type, frozenset[type]] = {
+    **dict.fromkeys((CharField, TextField, FSMField), frozenset({str, type(None)})),
+    **dict.fromkeys(
+        (BigIntegerField, PositiveIntegerField, PositiveSmallIntegerField, ForeignKey), frozenset({int, type(None)})
+    ),
+    BooleanField: frozenset({bool, type(None)}),
+    DateTimeField: frozenset({datetime, type(None)}),
+}
+
+
+def _ready(field: Any, value: Any) -> Any:
+    """A field's value as the driver takes it."""
+    if type(value) in _AS_IT_IS.get(type(field), ()):
+        return value
+    return plain(field.get_db_prep_save(value, unopened()))
 
 
 def turned(rows: Sequence[Sequence[Any]]) -> list[str]:
@@ -103,14 +132,13 @@ def row_insert(row: Model, *, unless_there: bool = False) -> bool:
     `unless_there`: False if a row with the same unique values is there already, whoever wrote it; nothing is changed
     then, and `row` stays unsaved. It takes no lock on the other row, but waits for who has not committed it yet.
     """
-    database = unopened()
     names: list[str] = []
     values: list[Any] = []
     for field in row._meta.local_concrete_fields:
         value = field.pre_save(row, add=True)
         if not field.primary_key and not isinstance(value, DatabaseDefault):
             names.append(field.name)
-            values.append(plain(field.get_db_prep_save(value, database)))
+            values.append(_ready(field, value))
     kind: tuple[Any, ...] = type(row), tuple(names), unless_there
     told = ask(("insert", kind), _insert, (kind, values), writes=not unless_there)
     if told is None:

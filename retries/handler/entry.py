@@ -19,12 +19,16 @@ _OLD = timedelta(days=7)
 
 @dataclass(slots=True)
 class Entry:
-    """Locked customer and cards, with the method the event named; the invoice follows by `enter_invoice`."""
+    """Locked customer and cards, with the method the event named; the invoice follows by `enter_invoice`.
+
+    `invoice_news`: the invoice is new, or what a plan rests on has changed with what the event said of it.
+    """
 
     customer: Customer
     cards: list[Card]
     method: MethodKeys | None
     revived: bool
+    invoice_news: bool = True
 
 
 def enter(event: PaymentEvent, customer_pk: int, stamp: Stamp) -> Entry:
@@ -36,7 +40,9 @@ def enter(event: PaymentEvent, customer_pk: int, stamp: Stamp) -> Entry:
     keys, revived = None, False
     payment_id = event.payment.payment_id if event.payment else ""
     if method is not None:
-        keys = method_ensure(customer=customer, method=method, now=stamp.now, payment_id=payment_id)
+        keys = method_ensure(
+            customer=customer, method=method, now=stamp.now, told_at=event.occurred_at, payment_id=payment_id
+        )
     cards = cards_lock(customer, also=[keys.card_pk] if keys else ())
     if method is not None and keys is not None:
         revived = method_apply(
@@ -55,8 +61,10 @@ def event_method(event: PaymentEvent) -> MethodFacts | None:
 
 def enter_invoice(event: PaymentEvent, entry: Entry, subject: Subject, facts: InvoiceFacts, stamp: Stamp) -> Scope:
     """The invoice locked, created if new, named and described by what the event says."""
+    before = None
     if subject.invoice_pk is not None:
         invoice = invoice_lock(subject.invoice_pk)
+        before = _planned_on(invoice)
     else:
         invoice = invoice_create(
             customer=entry.customer, facts=facts, provider_invoice_id=facts.id or None, stamp=stamp
@@ -68,7 +76,17 @@ def enter_invoice(event: PaymentEvent, entry: Entry, subject: Subject, facts: In
         invoice_describe(invoice, event.invoice, told_at=told_at, stamp=stamp)
     for payment_id in {facts.payment_id, event.payment.payment_id if event.payment else ""}:
         payment_link(invoice, payment_id)
+    entry.invoice_news = before != _planned_on(invoice)
     return Scope(customer=entry.customer, cards=entry.cards, invoice=invoice)
+
+
+def _planned_on(invoice: Invoice) -> tuple[object, ...]:
+    """What of a biller's invoice a plan rests on; its own retries do not count once they are switched off, nor how many
+    there were if none is to follow."""
+    owed = (invoice.provider_invoice_id, invoice.due_minor, invoice.currency)
+    if invoice.collection_stopped or invoice.provider_retry_at is None:
+        return owed
+    return (*owed, invoice.provider_retry_at, invoice.provider_attempt_count)
 
 
 def _wants_name(invoice: Invoice, name: str, event: PaymentEvent) -> bool:

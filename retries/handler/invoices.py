@@ -51,10 +51,12 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
     case = open_case(scope.invoice)
     if case is None:
         return "The failure is known, and its case is closed."
-    if scope.invoice.provider_invoice_id is not None and case.hold_until is not None and case.code:
+    held = scope.invoice.provider_invoice_id is not None and case.hold_until is not None and bool(case.code)
+    if held:
         case.hold_until = None
         case.save(update_fields=["hold_until"])
-    case_plan(scope, case, stamp)
+    if held or entry.invoice_news or entry.method is not None:
+        case_plan(scope, case, stamp)
     return ""
 
 
@@ -211,25 +213,16 @@ def invoice_updated(event: PaymentEvent, connection: Connection, subject: Subjec
     if facts.status == "uncollectible":
         return invoice_uncollectible(event, connection, subject, stamp)
     entry = enter(event, subject.customer_pk, stamp)
-    before = _planned_on(Invoice.objects.get(pk=subject.invoice_pk))
     scope = enter_invoice(event, entry, subject, facts, stamp)
     case = open_case(scope.invoice)
     if scope.invoice.status in INVOICE_OPEN and scope.invoice.due_minor == 0:
         return _settle(scope, stamp)
-    if event.source == "poll" and _planned_on(scope.invoice) == before:
+    if event.source == "poll" and not entry.invoice_news:
         # Read just before a charge: a plan made anew would take the job back that is about to be worked.
         return "The invoice is as it was known."
     if case is not None:
         case_plan(scope, case, stamp)
     return ""
-
-
-def _planned_on(invoice: Invoice) -> tuple[object, ...]:
-    """What of a biller's invoice a plan rests on; its own retries do not count once they are switched off."""
-    owed = (invoice.provider_invoice_id, invoice.due_minor, invoice.currency)
-    if invoice.collection_stopped:
-        return owed
-    return (*owed, invoice.provider_retry_at, invoice.provider_attempt_count)
 
 
 def invoice_voided(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:

@@ -40,7 +40,7 @@ from retries.handler.undoing import return_of, undone_note, undone_since
 from retries.locking import Scope, open_case
 from retries.models import RetryJob
 from retries.services import outcomes
-from retries.services.cases import case_ensure
+from retries.services.cases import case_begin
 from retries.states import JobStatus
 
 # How long a payment that cannot name its invoice may still be claimed by one before it is charged on its own.
@@ -404,7 +404,7 @@ def report_decline(
     nameless = event.payment is not None and not event.payment.names_invoice
     codeless = not (decline.raw_code or decline.network_code)
     if case is None and scope.invoice.status in INVOICE_OPEN:
-        case = case_ensure(scope, opened_at=opened_at(failed_at, stamp.now), stamp=stamp)
+        case = case_begin(scope, opened_at=opened_at(failed_at, stamp.now), stamp=stamp)
         if (nameless and scope.invoice.provider_invoice_id is None) or codeless:
             case.hold_until = failed_at + JOIN_WITHIN
             row_save(case, "hold_until")

@@ -28,9 +28,11 @@ def case_ensure(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
 
     Writes `case.opened`, and an alert where the segment wants one at the first failure.
     """
-    case = open_case(scope.invoice)
-    if case is not None:
-        return case
+    return open_case(scope.invoice) or case_begin(scope, opened_at=opened_at, stamp=stamp)
+
+
+def case_begin(scope: Scope, *, opened_at: datetime, stamp: Stamp) -> Case:
+    """As `case_ensure`, for an invoice that is known to have no open case."""
     case = _open(scope, opened_at=opened_at, amount_minor=scope.invoice.due_minor, stamp=stamp)
     if case_policy(case).alerts_at_first_failure(case.segment):
         segment = case.segment.replace("_", " ")

@@ -171,8 +171,8 @@ def _apply(scope: Scope, case: Case, plan: Plan, failure: Failure, options: list
             _charge_end(scope.invoice, plan, stamp)
     if plan.exhausted and case.exhausted_at is None:
         case.exhausted_at = stamp.now
-        row_save(case, "exhausted_at")
-        alert(scope.invoice, "exhausted", "No further automatic retry is possible for this invoice.", stamp)
+        text = "No further automatic retry is possible for this invoice."
+        alert(scope.invoice, "exhausted", text, stamp, saves=(case, ["exhausted_at"]))
     if plan.limits_exhausted:
         _tell_limits(scope.invoice, case, options, stamp)
     if plan.lost:
@@ -265,7 +265,8 @@ def _charge_end(invoice: Invoice, plan: Plan, stamp: Stamp) -> None:
     charge = open_charge(invoice)
     if charge is not None and charge.status in (TransactionStatus.RETRYING, TransactionStatus.INIT):
         move(charge, "fail", invoice=invoice, stamp=stamp, finished_at=stamp.now, failure=plan.why[:500])
-    if invoice.status == InvoiceStatus.PROCESSING and open_charge(invoice) is None:
+        charge = None
+    if invoice.status == InvoiceStatus.PROCESSING and charge is None:
         move(invoice, "fail", invoice=invoice, stamp=stamp, data={"why": plan.why})
 
 

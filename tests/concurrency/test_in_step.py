@@ -1,5 +1,6 @@
 """Work for many rows in one transaction: fewer statements, the same rows, and nobody's row touched by two."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from invoices.services.parties import customer_lock
 from recovery_site.common import in_step as module
 from recovery_site.common.compiled import AnyOf, Compiled, Param, Question
 from recovery_site.common.db import array, for_no_key_update
-from recovery_site.common.in_step import Alone, Done, at_end, end_now, in_step
+from recovery_site.common.in_step import Alone, Done, at_end, end_now, in_step, in_step_as_chosen
 from recovery_site.common.rows import row_insert, row_save
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
@@ -429,6 +430,29 @@ def test_an_invoice_that_is_locked_again_goes_on_where_its_chain_ends(shop: Shop
         last = shop.invoice(bill).events.order_by("seq").last()
         assert last is not None
         assert (last.seq, last.hash) == (shop.invoice(bill).last_seq, shop.invoice(bill).last_hash)
+
+
+def test_what_all_ask_alike_is_answered_once() -> None:
+    """Most of what a merchant or a connection decides is the same for all of them."""
+    merchant, number = merchants(2)[0], Compiled(lambda: Merchant.objects.filter(pk=Param("pk")))
+    with statements() as asked:
+        found = results(in_step([lambda: number.all(pk=merchant.pk)[0]] * 5))
+    assert found == [merchant] * 5
+    assert len({id(one) for one in found}) == 5, "each has an instance of its own"
+    assert [sql for sql in asked if "accounts_merchant" in sql and "unnest" in sql] == []
+
+
+def test_python_collects_its_garbage_again_afterwards() -> None:
+    collects = list[bool]()
+    in_step([lambda: collects.append(gc.isenabled())])
+    assert (collects, gc.isenabled()) == ([False], True)
+    with pytest.raises(RuntimeError):
+        in_step_as_chosen(_refused)
+    assert gc.isenabled()
+
+
+def _refused() -> list[Callable[[], None]]:
+    raise RuntimeError
 
 
 def test_nothing_to_do_asks_nothing() -> None:

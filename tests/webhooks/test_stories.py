@@ -3,13 +3,19 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import permutations
+from typing import Any
 
 import pytest
 
 from invoices.models import Attempt, Dispute, Invoice, Transaction
+from retries.decisions import Plan
+from retries.handler import invoices
 from retries.models import Case, RetryJob
+from retries.services import outcomes
+from retries.services.planning import case_plan
+from retries.states import NextStep
 from tests.webhooks.door import Body, Door, faults, ledger, tokens
-from tests.webhooks.renewal import BASIL, FAILED_AT, SHAPES, Renewal, moment
+from tests.webhooks.renewal import BASIL, FAILED_AT, OLD, SHAPES, Renewal, moment
 from tokens.models import Card
 
 pytestmark = pytest.mark.django_db
@@ -105,6 +111,25 @@ def test_the_biller_s_own_next_try_is_known_in_all_orders(new_door: NewDoor, sha
         case = door.case()
         assert (case.next_step, case.next_step_at) == ("provider", moment(259_200)), order
         assert not RetryJob.objects.filter(invoice=door.invoice(), status="SCHEDULED").exists(), order
+
+
+def test_a_plan_is_made_once_for_what_several_events_tell(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invoice's own event plans anew only what it brings news of."""
+    planned = list[NextStep]()
+
+    def counted(*args: Any, **options: Any) -> Plan:
+        plan = case_plan(*args, **options)
+        planned.append(plan.step)
+        return plan
+
+    for place in (outcomes, invoices):
+        monkeypatch.setattr(place, "case_plan", counted)
+    renewal = Renewal(OLD, named_method=False)
+    door.tell(moment(10), renewal.charge_failed(), renewal.invoice_failed())
+    assert planned == [NextStep.BOOKED]
+    door.tell(moment(11), renewal.invoice_failed(after=5, next_try=86_400))
+    assert planned == [NextStep.BOOKED, door.case().next_step]
+    assert door.invoice().provider_retry_at == moment(86_400)
 
 
 @both_shapes

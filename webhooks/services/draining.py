@@ -24,7 +24,7 @@ from recovery_site.common.scrubbing import scrub_text
 from recovery_site.common.text import storable
 from retries.handler import EventWaits, event_apply, event_ask, must_ask
 from tokens.mirror import mirrored_together
-from webhooks.models import InboxEvent
+from webhooks.models import InboxEvent, WebhookEndpoint
 from webhooks.states import InboxStatus
 
 log = structlog.get_logger()
@@ -116,7 +116,10 @@ def inbox_drain(*, now: datetime, keep_going: Callable[[], bool] = lambda: True)
 
 # An item, what came of it, and what it adds to the counts once that is committed.
 _Processed: TypeAlias = tuple[InboxEvent, Effect, InboxCounts]
-_ITEM = Compiled(lambda: InboxEvent.objects.filter(pk=Param("pk")).select_related("endpoint__connection"))
+_ITEMS = Compiled(lambda: InboxEvent.objects.filter(AnyOf("pk", Param("pks"))).order_by("pk"))
+_ENDPOINTS = Compiled(
+    lambda: WebhookEndpoint.objects.filter(AnyOf("pk", Param("pks"))).order_by("pk").select_related("connection")
+)
 _LOCKED = Compiled(
     lambda: (
         InboxEvent.objects.filter(AnyOf("pk", Param("pks")), status=InboxStatus.RECEIVED)
@@ -145,24 +148,34 @@ def _step(after: int, waiting: Collection[int], now: datetime, counts: InboxCoun
         found = _together(partial(_lock, left, waiting), now, counts)
 
 
-def _due(after: int, waiting: Collection[int]) -> list[int]:
+def _due(after: int, waiting: Collection[int]) -> list[InboxEvent]:
     with prepared_cursor() as cursor:
         cursor.execute(NEXT_DUE, {"after": after, "waiting": list(waiting), "limit": TOGETHER})
-        return [pk for (pk,) in cursor.fetchall()]
+        pks = [pk for (pk,) in cursor.fetchall()]
+    return _ITEMS.all(pks=pks)
 
 
-def _lock(pks: Sequence[int], waiting: Collection[int]) -> list[int]:
+def _lock(pks: Sequence[int], waiting: Collection[int]) -> list[InboxEvent]:
     """Those that are still to be done: another drain may have had them, and put them back for later."""
-    return [event.pk for event in _LOCKED.all(pks=list(pks), waiting=list(waiting))]
+    return _LOCKED.all(pks=list(pks), waiting=list(waiting))
 
 
-def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCounts) -> dict[int, Effect | None]:
+def _with_endpoints(events: list[InboxEvent]) -> list[InboxEvent]:
+    """The same, each with its endpoint and connection; many share one."""
+    found = {one.pk: one for one in _ENDPOINTS.all(pks=sorted({event.endpoint_id for event in events}))}
+    for event in events:
+        event.endpoint = found[event.endpoint_id]
+    return events
+
+
+def _together(choose: Callable[[], list[InboxEvent]], now: datetime, counts: InboxCounts) -> dict[int, Effect | None]:
     """Lock items and process them in one transaction; None for those that must go otherwise."""
     chosen = list[int]()
 
     def works() -> list[Callable[[], _Processed]]:
-        chosen.extend(choose())
-        return [partial(_beside_others, pk, now) for pk in chosen]
+        events = choose()
+        chosen.extend(event.pk for event in events)
+        return [partial(_beside_others, event, now) for event in _with_endpoints(events)]
 
     effects: dict[int, Effect | None] = {}
     for pk, one in zip(chosen, in_step_as_chosen(works), strict=True):
@@ -176,8 +189,7 @@ def _together(choose: Callable[[], list[int]], now: datetime, counts: InboxCount
     return effects
 
 
-def _beside_others(pk: int, now: datetime) -> _Processed:
-    (event,) = _ITEM.all(pk=pk)
+def _beside_others(event: InboxEvent, now: datetime) -> _Processed:
     if event.reason:
         raise Alone("It waited or failed before: it would take the others' work back with its own.")
     return _processed(event, now)
@@ -190,10 +202,10 @@ def _processed(event: InboxEvent, now: datetime) -> _Processed:
 
 def _alone(pk: int, waiting: Collection[int], now: datetime, counts: InboxCounts) -> Effect:
     with transaction.atomic():
-        if not _lock([pk], waiting):
+        locked = _with_endpoints(_lock([pk], waiting))
+        if not locked:
             return Effect.NONE  # another drain has it
-        (event,) = _ITEM.all(pk=pk)
-        processed = _processed(event, now)
+        processed = _processed(locked[0], now)
     return _ended(*processed, now, counts)
 
 
