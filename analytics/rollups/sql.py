@@ -57,20 +57,25 @@ class Facts:
     def changes(self) -> str:
         """`changed` for `%(invoices)s`: what the ledger says of them now, and what was counted of them last."""
         columns = ", ".join(self.columns)
-        # Read by itself: a planner that carries the page's days into the windows of recoveries took 2 s for 500
-        # invoices. What stayed as it was falls out before it is added up.
+        # A try may have come from another invoice, which may be counted again only later: it was counted there.
+        # `fresh` is read by itself: a planner that carries the page's days into the windows of recoveries took 2 s for
+        # 500 invoices. What stayed as it was falls out before it is added up.
         return f"""
 fresh AS MATERIALIZED ({self.select.format(chosen="one.invoice_id = ANY(%(invoices)s)")}),
 changed AS (
     SELECT sum(sign)::int AS sign, {columns} FROM (
         SELECT 1 AS sign, fresh.* FROM fresh
         UNION ALL
-        SELECT -1, {columns} FROM {self.table} WHERE merchant_id = %(merchant)s AND invoice_id = ANY(%(invoices)s)
+        SELECT -1, {columns} FROM {self.table} WHERE merchant_id = %(merchant)s
+            AND (invoice_id = ANY(%(invoices)s) OR id = ANY(ARRAY(SELECT id FROM fresh)))
     ) both_sides
     GROUP BY {columns} HAVING sum(sign) <> 0
 )"""  # noqa: S608  (constants, no input)
 
 
+# The provider told of one debt in two halves, and this row is the one whose place the other took.
+_NO_OTHER_ROW = """NOT EXISTS (
+    SELECT 1 FROM invoices_invoice bill WHERE bill.id = one.invoice_id AND bill.cancel_reason = 'superseded')"""
 # network, country: of the card; number: the invoice's attempt number; sender: who sent it and why.
 _ATTEMPT_FACTS = f"""
 SELECT one.id, one.invoice_id, one.merchant_id, (one.attempted_at AT TIME ZONE %(zone)s)::date AS day,
@@ -80,7 +85,7 @@ SELECT one.id, one.invoice_id, one.merchant_id, (one.attempted_at AT TIME ZONE %
        one.category, one.status
 FROM invoices_attempt one
 LEFT JOIN tokens_card card ON card.id = one.card_id
-WHERE one.merchant_id = %(merchant)s AND one.kind = 'CHARGE' AND {{chosen}}
+WHERE one.merchant_id = %(merchant)s AND one.kind = 'CHARGE' AND {{chosen}} AND {_NO_OTHER_ROW}
 """  # noqa: S608  (a constant, no input)
 
 _ATTEMPTS = """
@@ -135,7 +140,7 @@ LEFT JOIN LATERAL (
     FROM invoices_attempt a JOIN tokens_card card ON card.id = a.card_id
     WHERE a.invoice_id = one.invoice_id AND a.kind = 'CHARGE' ORDER BY a.id LIMIT 1
 ) first ON true
-WHERE one.merchant_id = %(merchant)s AND {{chosen}}
+WHERE one.merchant_id = %(merchant)s AND {{chosen}} AND {_NO_OTHER_ROW}
 """  # noqa: S608  (a constant, no input)
 
 _CASES = """

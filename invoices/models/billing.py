@@ -94,6 +94,8 @@ class Invoice(FSMModelMixin, models.Model):
             models.Index(fields=["connection", "subscription_id"], name="invoice_by_subscription"),
             models.Index(fields=["merchant", "number"], name="invoice_by_number", condition=~Q(number="")),
             models.Index(fields=["assignee", "-id"], name="invoice_by_assignee", condition=Q(assignee__isnull=False)),
+            # Few, and left out of all figures.
+            models.Index(fields=["id"], name="invoice_superseded", condition=Q(cancel_reason="superseded")),
         ]
         triggers = state_triggers("invoice", INVOICE_MOVES, InvoiceStatus.INIT)
 

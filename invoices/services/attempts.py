@@ -261,6 +261,32 @@ def attempt_count(attempt: Attempt, invoice: Invoice, stamp: Stamp) -> None:
     )
 
 
+def attempt_move(attempt: Attempt, *, source: Invoice, target: Invoice, charge: Transaction, stamp: Stamp) -> None:
+    """Let somebody else's finished try stand in another invoice and its `charge`; both invoices are locked. Writes
+    `attempt.left` and `attempt.came`."""
+    record_event(
+        invoice=source,
+        kind="attempt.left",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        from_state=attempt.status,
+        data={"to": target.public_id},
+    )
+    attempt.number = _next_number(target, attempt.kind)
+    attempt.invoice, attempt.transaction = target, charge
+    record_event(
+        invoice=target,
+        kind="attempt.came",
+        stamp=stamp,
+        subject_type="attempt",
+        subject_id=attempt.public_id,
+        to_state=attempt.status,
+        data={"from": source.public_id},
+        saves=(attempt, ["number", "invoice", "transaction"]),
+    )
+
+
 def attempt_told_paid(attempt: Attempt, invoice: Invoice, *, at: datetime, payment_id: str, stamp: Stamp) -> None:
     """The biller has booked the invoice as paid while nobody knows what became of this attempt: it may be the payment.
 

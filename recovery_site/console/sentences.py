@@ -422,6 +422,8 @@ _KINDS: Mapping[str, Callable[[Told], Line]] = {
     "attempt.resent": _attempt_resent,
     "attempt.told_paid": _attempt_told_paid,
     "attempt.method_learned": _says("The provider told which payment method was charged.", minor=True),
+    "attempt.left": _says("This attempt went to the invoice that took this one's place.", minor=True),
+    "attempt.came": _says("An attempt came from the invoice whose place this one took.", minor=True),
     "attempt.counted": _says("The network counts this attempt after all.", minor=True),
     "invoice.collection_stopped": _collection_stopped,
     "invoice.superseded": _invoice_superseded,

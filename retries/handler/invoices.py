@@ -12,12 +12,11 @@ from invoices.states import (
     TransactionKind,
 )
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
-from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import Entry, enter, enter_invoice
-from retries.handler.joining import halves_find
-from retries.handler.payments import payment_report, refuse_while_sending, report_decline
+from retries.handler.joining import halves_find, payment_found
 from retries.handler.resolve import SAME_CHARGE_WITHIN, Subject
+from retries.handler.tries import payment_report, refuse_while_sending, report_decline, try_counted
 from retries.locking import Scope, open_case
 from retries.services import outcomes
 from retries.services.cancel import invoice_end
@@ -39,7 +38,9 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
         return _settle(scope, stamp)
     if subject.attempt_pk is not None:
         refuse_while_sending(scope.invoice)  # our own request failed, and its answer says why
-    elif not _already_reported(scope.invoice, facts, event):
+    elif not try_counted(
+        scope.invoice, charge_id=facts.charge_id, biller_number=facts.attempt_count, at=event.occurred_at
+    ):
         refuse_while_sending(scope.invoice)
         payment = _payment_of(scope.invoice, facts)
         attempt = payment_report(
@@ -70,34 +71,6 @@ def _payment_of(invoice: Invoice, facts: InvoiceFacts) -> PaymentFacts:
     )
 
 
-_BY_CHARGE = Compiled(
-    lambda: Attempt.objects.filter(
-        invoice=Param("invoice"), kind=TransactionKind.CHARGE, provider_id=Param("charge")
-    ).values_list("pk", flat=True)[:1]
-)
-
-
-def _already_reported(invoice: Invoice, facts: InvoiceFacts, event: PaymentEvent) -> bool:
-    """True if the failed try that the biller speaks of is in the ledger already.
-
-    By its charge id if it is named, else by the number that the biller gave it; a try of that time which has none yet
-    is the one, and gets it.
-    """
-    if facts.charge_id:
-        return _BY_CHARGE.first(invoice=invoice.pk, charge=facts.charge_id) is not None
-    theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).exclude(origin=Origin.OURS)
-    if facts.attempt_count and theirs.filter(decision__biller_number=facts.attempt_count).exists():
-        return True
-    around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
-    near = [one for one in theirs.filter(attempted_at__range=around) if "biller_number" not in one.decision]
-    if not near:
-        return False
-    tried = min(near, key=lambda one: abs(one.attempted_at - event.occurred_at))
-    tried.decision = {**tried.decision, "biller_number": facts.attempt_count}
-    tried.save(update_fields=["decision"])
-    return True
-
-
 def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
     """The biller has booked the invoice as paid, by whatever means."""
     facts = event.invoice
@@ -121,6 +94,8 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
         return ""
     if not facts.charge_id:
+        if payment_found(entry, invoice, event.occurred_at, stamp):
+            return ""
         return _paid_somehow(event, scope, entry, stamp)
     refuse_while_sending(invoice)
     return _settle(scope, stamp) if invoice.due_minor == 0 else _book(event, scope, entry, stamp)

@@ -13,9 +13,18 @@ from invoices.services.attempts import charges_in_flight
 from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_rename
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import review_open
-from invoices.states import INVOICE_OPEN, AttemptStatus, InvoiceStatus, Origin, ReviewKind, TransactionKind
+from invoices.states import (
+    INVOICE_OPEN,
+    INVOICE_PAID,
+    AttemptStatus,
+    InvoiceStatus,
+    Origin,
+    ReviewKind,
+    TransactionKind,
+)
 from providers.base import PaymentEvent
 from retries.handler.entry import Entry
+from retries.handler.moving import tries_move
 from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
 from retries.locking import Scope, open_case
 from retries.services.booking import job_end
@@ -31,14 +40,7 @@ def halves_find(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> N
     The other half has the same customer, amount and currency, and an attempt at the same time (a closed invoice without
     any attempt fits at any time). Of several equal ones the oldest is taken: they owe the same.
     """
-    same = (
-        Invoice.objects.filter(
-            customer_id=invoice.customer_id, amount_minor=invoice.amount_minor, currency=invoice.currency
-        )
-        .exclude(pk=invoice.pk)
-        .exclude(cancel_reason=SUPERSEDED)
-        .order_by("pk")
-    )
+    same = _alike(invoice)
     if invoice.cancel_reason == SUPERSEDED:
         return
     if invoice.provider_invoice_id is None:
@@ -51,6 +53,26 @@ def halves_find(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> N
         other = unnamed.filter(_tried(at)).first() if tried else unnamed.first()
         if other is not None:
             halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
+
+
+def payment_found(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> bool:
+    """True if the payment of `at` that the biller speaks of is known as that of an unnamed invoice: the named one, of
+    which only the biller has told, is joined with it, and the money is booked already."""
+    if not _shells(Invoice.objects.filter(pk=invoice.pk)).exists():
+        return False
+    unnamed = _alike(invoice).filter(provider_invoice_id=None, provider_payments__isnull=False)
+    other = unnamed.filter(_tried(at, AttemptStatus.SUCCEEDED)).first()
+    if other is not None:
+        halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
+    return other is not None
+
+
+def _alike(invoice: Invoice) -> QuerySet[Invoice]:
+    """Other invoices that owe the same, oldest first."""
+    same = Invoice.objects.filter(
+        customer_id=invoice.customer_id, amount_minor=invoice.amount_minor, currency=invoice.currency
+    )
+    return same.exclude(pk=invoice.pk).exclude(cancel_reason=SUPERSEDED).order_by("pk")
 
 
 def payment_home(entry: Entry, event: PaymentEvent, invoice_pk: int, stamp: Stamp) -> int:
@@ -79,9 +101,11 @@ def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
     )
 
 
-def _tried(at: datetime) -> Q:
+def _tried(at: datetime, *ends: AttemptStatus) -> Q:
+    """Invoices with a try at that time, with one of these ends if any are given."""
     around = (at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN)
-    return Q(Exists(Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", attempted_at__range=around)))
+    tries = Attempt.objects.filter(invoice=OuterRef("pk"), kind="CHARGE", attempted_at__range=around)
+    return Q(Exists(tries.filter(status__in=ends) if ends else tries))
 
 
 def _untried() -> Q:
@@ -92,7 +116,8 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
     """Make one debt of the invoice born of a payment and the named one; needs the customer's and the cards' locks.
 
     The name goes to the row that has the payments. A named row with a history of its own keeps its name: then the other
-    one ends, and where money has come in for it or may be on its way, people are asked before more is charged.
+    one ends, and where money has come in for it or may be on its way, people are asked before more is charged. Failed
+    tries go to the row that stays.
     """
     born = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(born_pk))
     named = Scope(customer=entry.customer, cards=entry.cards, invoice=invoice_lock(named_pk))
@@ -104,7 +129,8 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
     if born.invoice.status in INVOICE_OPEN:
         invoice_end(born, reason=SUPERSEDED, write_off=False, stamp=stamp)
         _next_in_line(named)
-    if (on_its_way or born.invoice.paid_minor > 0) and named.invoice.status in INVOICE_OPEN:
+        tries_move(born, named, stamp)
+    if on_its_way or born.invoice.paid_minor > 0:
         _ask(born, named, stamp)
 
 
@@ -114,6 +140,7 @@ def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
         invoice_end(shell, reason=SUPERSEDED, write_off=False, stamp=stamp)
         _next_in_line(heir)
     invoice_hand_over(shell.invoice, heir.invoice, stamp)
+    tries_move(shell, heir, stamp)
     if end and heir.invoice.status in INVOICE_OPEN:
         invoice_end(heir, reason=end, write_off=end == "written_off", stamp=stamp)
         return
@@ -139,6 +166,8 @@ def names_swap(first_pk: int, second_pk: int, stamp: Stamp) -> None:
 
 
 def _ask(born: Scope, named: Scope, stamp: Stamp) -> None:
+    if named.invoice.status not in (*INVOICE_OPEN, *INVOICE_PAID):
+        return
     review_open(
         invoice=named.invoice,
         kind=ReviewKind.UNMATCHED_PAYMENT,
@@ -148,6 +177,8 @@ def _ask(born: Scope, named: Scope, stamp: Stamp) -> None:
         choices=["noted"],
         stamp=stamp,
     )
+    if named.invoice.status in INVOICE_PAID:
+        return
     job_end(named, stamp)
     case = open_case(named.invoice)
     if case is not None:

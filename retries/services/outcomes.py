@@ -253,16 +253,36 @@ def decline_was_named(
         stamp=stamp,
     )
     method_mark(scope, attempt, verdict, decline, failed_at)
+    _noted(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
+
+
+def decline_was_moved(scope: Scope, attempt: Attempt, *, stamp: Stamp) -> None:
+    """A declined try stands in this invoice now: its case keeps the failure, the next step is planned anew."""
+    decline = DeclineFacts(
+        raw_code=attempt.raw_code,
+        network_code=attempt.network_code,
+        advice_code=attempt.advice_code,
+        message=attempt.message,
+        sent_to_network=attempt.counts,
+    )
+    verdict = verdict_on(scope, attempt, attempt.connection.provider, decline)
+    _noted(scope, attempt, verdict, attempt.attempted_at, decline.raw_code, stamp)
+
+
+def _noted(
+    scope: Scope, attempt: Attempt, verdict: Classification, failed_at: datetime, code: str, stamp: Stamp
+) -> None:
+    """What follows from a decline of which only now all is known, or known where it belongs."""
     case = latest_case(scope.invoice)
     if (case is not None and case.status != CaseStatus.OPEN) or _of_the_past(scope, attempt):
         # What it was about has ended; a reason learned later starts nothing anew.
-        case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=decline.raw_code, stamp=stamp)
+        case_past(scope, verdict, attempt=attempt, failed_at=failed_at, code=code, stamp=stamp)
         return
     if case is not None and case.hold_until is not None and scope.invoice.provider_invoice_id is not None:
         # Both halves are known now: the invoice by name, the failure by its code.
         case.hold_until = None
         row_save(case, "hold_until")
-    _failed(scope, attempt, verdict, failed_at, decline.raw_code, stamp)
+    _failed(scope, attempt, verdict, failed_at, code, stamp)
 
 
 def charge_did_not_happen(

@@ -24,11 +24,18 @@ from retries.models import Case
 from tests.analytics.history import month
 from tests.console.world import NOW, World
 from tests.support.quiet import quiet
+from tests.webhooks.door import Door, door_open
+from tests.webhooks.renewal import BASIL, Renewal, moment
 from tokens.models import Card
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BERLIN, UTC = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
 Book = dict[str, Counter[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def door() -> Door:
+    return door_open(Merchant.objects.create(name="Halves"))
 
 
 def ledger(merchant: Merchant, zone: ZoneInfo) -> Book:
@@ -283,6 +290,39 @@ def test_an_attempt_that_moves_while_its_merchant_is_built_is_counted_once() -> 
     note_add(invoice_pk=first.pk, text="Moved.", stamp=Stamp(actor="user:1", cause="test", now=NOW))
     follow()
     assert kept(world.merchant) == ledger(world.merchant, UTC)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_a_try_that_goes_to_another_invoice_is_counted_once_at_every_step(
+    door: Door, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Both invoices have events of it, which the follower may read one after the other."""
+    monkeypatch.setattr(advance, "EVENTS_AT_ONCE", at_once)
+    renewal, day = Renewal(BASIL), 86_400
+    now = moment(5 * day + 60)
+    follow()
+    door.tell(now, renewal.invoice_failed(), renewal.invoice_paid(3, after=5 * day + 1))
+    door.tell(now, renewal.charge_failed(2, after=3 * day), renewal.invoice_failed(2, after=3 * day + 2))
+    follow()
+    assert _tries_and_cases() == (4, 2)
+    named = Invoice.objects.get(provider_invoice_id="in_1")
+    note_add(invoice_pk=named.pk, text="Look.", stamp=Stamp(actor="user:1", cause="test", now=now))
+    door.tell(now, renewal.charge_succeeded(3, after=5 * day))
+    assert Invoice.objects.filter(cancel_reason="superseded").count() == 1
+    steps = 0
+    while advance._step(RollupCounts()):
+        steps += 1
+        assert min(AttemptRollup.objects.values_list("attempts", flat=True)) > 0
+    assert (steps > 3) == (at_once == 1)
+    assert _tries_and_cases() == (3, 1)
+    before = kept(door.merchant)
+    rollups_build(door.merchant)
+    assert kept(door.merchant) == before
+
+
+def _tries_and_cases() -> tuple[int, int]:
+    tries = AttemptRollup.objects.filter(facet="code").values_list("attempts", flat=True)
+    return sum(tries), sum(CaseRollup.objects.filter(facet="segment").values_list("cases", flat=True))
 
 
 def test_another_time_zone_cuts_the_days_again() -> None:

@@ -77,7 +77,9 @@ def state_problems(bundle: Bundle) -> Iterator[Problem]:
     """Every move in the events is legal and starts where the one before ended, and the rows stand where they lead."""
     states: dict[tuple[str, str], str] = {}
     for event in bundle.events:
-        if event.to_state:
+        if event.kind == "attempt.left":
+            states.pop((event.subject_type, event.subject_id), None)
+        elif event.to_state:
             yield from _follow(bundle, event, states)
     for kind, rows in _rows(bundle):
         for row in rows:
@@ -94,7 +96,7 @@ def _follow(bundle: Bundle, event: Event, states: dict[tuple[str, str], str]) ->
     subject = (event.subject_type, event.subject_id)
     before = states.get(subject)
     states[subject] = event.to_state
-    if event.subject_type not in _MOVES:
+    if event.subject_type not in _MOVES or event.kind == "attempt.came":
         return
     initial = _INITIAL[event.subject_type]
     if before is None and not event.from_state:
@@ -219,8 +221,10 @@ def _captured(bundle: Bundle) -> Iterator[Problem]:
 
 
 def order_problems(bundle: Bundle) -> Iterator[Problem]:
-    """Attempts are numbered 1, 2, 3 per kind, in the order in which they were written down."""
+    """Attempts are numbered 1, 2, 3 per kind, in the order in which they were written down; one that came from another
+    invoice is numbered in the order of its coming."""
+    came = {event.subject_id for event in bundle.events if event.kind == "attempt.came"}
     for kind in TransactionKind.values:
-        numbers = [row.number for row in bundle.attempts if row.kind == kind]
+        numbers = [row.number for row in bundle.attempts if row.kind == kind and row.public_id not in came]
         if any(second <= first for first, second in pairwise(numbers)):
             yield bundle.problem("attempt_numbers", f"{kind} attempts are numbered {numbers}.")

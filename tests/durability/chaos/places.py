@@ -230,8 +230,8 @@ def _charge_first() -> None:
 
 def _events_are_all_new() -> None:
     """A report about a charge is never held against the attempts that are known."""
-    payments._known_attempt = lambda invoice, subject, event: None  # type: ignore[assignment]
-    resolve._attempt = lambda event, connection: None  # type: ignore[assignment]
+    payments.try_known = lambda invoice, attempt_pk, event: None  # type: ignore[assignment]
+    resolve.attempt_find = lambda event, connection: None  # type: ignore[assignment]
 
 
 GUARDS: dict[str, Callable[[], None]] = {
