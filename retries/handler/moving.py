@@ -24,16 +24,17 @@ def tries_move(shell: Scope, heir: Scope, stamp: Stamp) -> None:
     """
     tries = _tries_of_others(shell.invoice).filter(disputes=None)
     for attempt in for_no_key_update(tries.order_by("attempted_at", "pk")):
-        known_there = not (attempt.provider_id or attempt.provider_payment_id) and try_counted(
+        if attempt.provider_id or attempt.provider_payment_id:
+            _move(attempt, shell, heir, stamp, word=_word_of(attempt, heir.invoice))
+        elif try_counted(
             heir.invoice,
             charge_id="",
             biller_number=attempt.decision.get("biller_number"),
             at=attempt.attempted_at,
-        )
-        if known_there:
+        ):
             _count_no_more(attempt)
         else:
-            _move(attempt, shell, heir, stamp)
+            _move(attempt, shell, heir, stamp, word=None)
 
 
 def _tries_of_others(invoice: Invoice) -> QuerySet[Attempt]:
@@ -41,8 +42,7 @@ def _tries_of_others(invoice: Invoice) -> QuerySet[Attempt]:
     return tries.exclude(origin=Origin.OURS)
 
 
-def _move(attempt: Attempt, shell: Scope, heir: Scope, stamp: Stamp) -> None:
-    word = _word_for(attempt, heir.invoice)
+def _move(attempt: Attempt, shell: Scope, heir: Scope, stamp: Stamp, *, word: Attempt | None) -> None:
     charge = attempt.transaction
     if word is None:
         target = charge_of_try(
@@ -60,7 +60,7 @@ def _move(attempt: Attempt, shell: Scope, heir: Scope, stamp: Stamp) -> None:
     outcomes.decline_was_moved(heir, attempt, stamp=stamp)
 
 
-def _word_for(attempt: Attempt, invoice: Invoice) -> Attempt | None:
+def _word_of(attempt: Attempt, invoice: Invoice) -> Attempt | None:
     """The biller's word of the same try, if its invoice has one: without any name of a payment, told of that time."""
     around = (attempt.attempted_at - SAME_CHARGE_WITHIN, attempt.attempted_at + SAME_CHARGE_WITHIN)
     words = _tries_of_others(invoice).filter(

@@ -5,17 +5,8 @@ from datetime import datetime, timedelta
 
 from invoices.models import Connection
 from invoices.services.ledger import Stamp
-from invoices.states import (
-    Origin,
-)
-from providers.base import (
-    ChargeResult,
-    EventKind,
-    InvoiceFacts,
-    Outcome,
-    PaymentEvent,
-    PaymentFacts,
-)
+from invoices.states import Origin
+from providers.base import ChargeResult, EventKind, InvoiceFacts, Outcome, PaymentEvent, PaymentFacts
 from retries.engine.send import differences, mismatch_review
 from retries.handler.entry import enter, enter_invoice
 from retries.handler.joining import halves_find, payment_home

@@ -18,12 +18,7 @@ from invoices.states import (
     TransactionKind,
     TransactionStatus,
 )
-from providers.base import (
-    DeclineFacts,
-    EventKind,
-    PaymentEvent,
-    PaymentFacts,
-)
+from providers.base import DeclineFacts, EventKind, PaymentEvent, PaymentFacts
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.rows import row_save
@@ -41,7 +36,6 @@ from retries.states import JobStatus
 JOIN_WITHIN = timedelta(minutes=10)
 _PENDING = timedelta(days=7)
 _REFERENCE = 200
-
 
 _KNOWN = Compiled(
     lambda: for_no_key_update(
