@@ -85,7 +85,8 @@ SELECT one.id, one.invoice_id, one.merchant_id, (one.attempted_at AT TIME ZONE %
        one.category, one.status
 FROM invoices_attempt one
 LEFT JOIN tokens_card card ON card.id = one.card_id
-WHERE one.merchant_id = %(merchant)s AND one.kind = 'CHARGE' AND {{chosen}} AND {_NO_OTHER_ROW}
+WHERE one.merchant_id = %(merchant)s AND one.kind = 'CHARGE' AND {{chosen}}
+  AND (one.origin = 'OURS' OR {_NO_OTHER_ROW})
 """  # noqa: S608  (a constant, no input)
 
 _ATTEMPTS = """

@@ -352,6 +352,14 @@ def charge_succeeded(invoice: Invoice, charge: Transaction, *, captured_minor: i
     return PaymentEffect.SETTLED
 
 
+def paid_after_cancel(invoice: Invoice, stamp: Stamp) -> None:
+    """Put before staff what was paid of an invoice that turns out to have been canceled."""
+    for charge in Transaction.objects.filter(
+        invoice=invoice, kind=TransactionKind.CHARGE, status=TransactionStatus.DONE
+    ).order_by("id"):
+        _ask(invoice, charge, ReviewKind.PAID_AFTER_CANCEL, stamp)
+
+
 def _ask(invoice: Invoice, charge: Transaction, kind: ReviewKind, stamp: Stamp) -> None:
     may_pay = kind is ReviewKind.WRONG_CURRENCY and invoice.status in INVOICE_OPEN
     review_open(

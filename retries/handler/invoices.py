@@ -94,9 +94,9 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
         return ""
     if not facts.charge_id:
-        if payment_found(entry, invoice, event.occurred_at, stamp):
-            return ""
-        return _paid_somehow(event, scope, entry, stamp)
+        if (other := payment_found(entry, invoice, event.occurred_at, stamp)) is not None:
+            scope = Scope(customer=entry.customer, cards=entry.cards, invoice=other)
+        return "" if scope.invoice.status in INVOICE_PAID else _paid_somehow(event, scope, entry, stamp)
     refuse_while_sending(invoice)
     return _settle(scope, stamp) if invoice.due_minor == 0 else _book(event, scope, entry, stamp)
 

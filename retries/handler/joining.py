@@ -10,10 +10,11 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from invoices.models import Attempt, Invoice, ProviderPayment
 from invoices.services.attempts import charges_in_flight
-from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_rename
-from invoices.services.ledger import Stamp, invoice_lock
+from invoices.services.billing import SUPERSEDED, invoice_hand_over, invoices_rename, paid_after_cancel
+from invoices.services.ledger import Stamp, invoice_lock, record_event
 from invoices.services.reviews import review_open
 from invoices.states import (
+    ATTEMPT_OPEN,
     INVOICE_OPEN,
     INVOICE_PAID,
     AttemptStatus,
@@ -23,10 +24,12 @@ from invoices.states import (
     TransactionKind,
 )
 from providers.base import PaymentEvent
+from recovery_site.common.rows import row_save
 from retries.handler.entry import Entry
 from retries.handler.moving import tries_move
 from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
 from retries.locking import Scope, open_case
+from retries.models import Case
 from retries.services.booking import job_end
 from retries.services.cancel import invoice_end
 from retries.services.cases import case_set_step
@@ -55,16 +58,17 @@ def halves_find(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> N
             halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
 
 
-def payment_found(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> bool:
-    """True if the payment of `at` that the biller speaks of is known as that of an unnamed invoice: the named one, of
-    which only the biller has told, is joined with it, and the money is booked already."""
+def payment_found(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) -> Invoice | None:
+    """The invoice, unnamed so far, by which a payment of `at` is booked already; the named one that the biller speaks
+    of, and has alone told of, is joined with it."""
     if not _shells(Invoice.objects.filter(pk=invoice.pk)).exists():
-        return False
+        return None
     unnamed = _alike(invoice).filter(provider_invoice_id=None, provider_payments__isnull=False)
     other = unnamed.filter(_tried(at, AttemptStatus.SUCCEEDED)).first()
-    if other is not None:
-        halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
-    return other is not None
+    if other is None:
+        return None
+    halves_join(entry, born_pk=other.pk, named_pk=invoice.pk, stamp=stamp)
+    return invoice_lock(other.pk)
 
 
 def _alike(invoice: Invoice) -> QuerySet[Invoice]:
@@ -90,11 +94,12 @@ def payment_home(entry: Entry, event: PaymentEvent, invoice_pk: int, stamp: Stam
 
 
 def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:
-    """Named invoices of which only the biller has told: no payment of theirs is known, and no money."""
+    """Named invoices of which only the biller has told: no payment of theirs is known, no money, and nothing of ours
+    that may still bring some."""
     attempts = Attempt.objects.filter(invoice=OuterRef("pk"), kind=TransactionKind.CHARGE)
-    known = Q(origin=Origin.OURS) | Q(provider_id__isnull=False) | ~Q(provider_payment_id="")
+    theirs = ~Q(origin=Origin.OURS) & (Q(provider_id__isnull=False) | ~Q(provider_payment_id=""))
     return invoices.filter(
-        ~Exists(attempts.filter(known | Q(status=AttemptStatus.SUCCEEDED))),
+        ~Exists(attempts.filter(theirs | Q(status__in=(AttemptStatus.SUCCEEDED, *ATTEMPT_OPEN)))),
         ~Exists(ProviderPayment.objects.filter(invoice=OuterRef("pk"))),
         provider_invoice_id__isnull=False,
         status__in=(*INVOICE_OPEN, InvoiceStatus.CANCELED),
@@ -127,15 +132,19 @@ def halves_join(entry: Entry, *, born_pk: int, named_pk: int, stamp: Stamp) -> N
     ProviderPayment.objects.filter(invoice=born.invoice).update(invoice=named.invoice)
     on_its_way = charges_in_flight(born.invoice)
     if born.invoice.status in INVOICE_OPEN:
+        before = open_case(born.invoice)
         invoice_end(born, reason=SUPERSEDED, write_off=False, stamp=stamp)
         _next_in_line(named)
         tries_move(born, named, stamp)
+        if (case := _carry_on(born.invoice, before, named, stamp)) is not None:
+            case_plan(named, case, stamp)
     if on_its_way or born.invoice.paid_minor > 0:
         _ask(born, named, stamp)
 
 
 def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
     end = shell.invoice.cancel_reason if shell.invoice.status == InvoiceStatus.CANCELED else ""
+    before = open_case(shell.invoice)
     if shell.invoice.status in INVOICE_OPEN:
         invoice_end(shell, reason=SUPERSEDED, write_off=False, stamp=stamp)
         _next_in_line(heir)
@@ -144,12 +153,34 @@ def _hand_over(shell: Scope, heir: Scope, stamp: Stamp) -> None:
     if end and heir.invoice.status in INVOICE_OPEN:
         invoice_end(heir, reason=end, write_off=end == "written_off", stamp=stamp)
         return
-    case = open_case(heir.invoice)
+    if end:
+        paid_after_cancel(heir.invoice, stamp)
+    case = _carry_on(shell.invoice, before, heir, stamp)
     if case is not None:
         if case.code:
             case.hold_until = None
             case.save(update_fields=["hold_until"])
         case_plan(heir, case, stamp)
+
+
+def _carry_on(shell: Invoice, before: Case | None, heir: Scope, stamp: Stamp) -> Case | None:
+    """What people have decided of the row that ends holds for the one that stays: who looks after it, and that nothing
+    is charged. Its case began when the first of both did. Returns the open case there."""
+    if shell.assignee_id is not None and heir.invoice.assignee_id is None:
+        heir.invoice.assignee_id = shell.assignee_id
+        data = {"from": "", "to": f"user:{shell.assignee_id}"}
+        record_event(
+            invoice=heir.invoice, kind="staff.assign", stamp=stamp, data=data, saves=(heir.invoice, ["assignee"])
+        )
+    case = open_case(heir.invoice)
+    if case is None or before is None:
+        return case
+    if before.paused_by != "configuration":
+        case.paused_by = case.paused_by or before.paused_by
+    case.automatic_barred = case.automatic_barred or before.automatic_barred
+    case.opened_at = min(case.opened_at, before.opened_at)
+    row_save(case, "paused_by", "automatic_barred", "opened_at")
+    return case
 
 
 def _next_in_line(scope: Scope) -> None:

@@ -7,7 +7,7 @@ from invoices.services.billing import SUPERSEDED, invoice_name, payment_link
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import review_open
 from invoices.states import ReviewKind
-from providers.base import PaymentEvent
+from providers.base import PaymentEvent, PaymentFacts
 from retries.handler.entry import enter
 from retries.handler.joining import halves_join, names_swap
 from retries.handler.resolve import EventWaits, Subject
@@ -15,24 +15,29 @@ from retries.handler.resolve import EventWaits, Subject
 _PATIENCE = timedelta(seconds=30)
 
 
+def _halves(connection: Connection, payment: PaymentFacts) -> tuple[Invoice | None, Invoice | None]:
+    """The invoice of that name, and the one that the payment is known to belong to."""
+    named = Invoice.objects.filter(connection=connection, provider_invoice_id=payment.invoice_id).first()
+    links = ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment.payment_id)
+    link = links.select_related("invoice").first()
+    return named, link.invoice if link is not None else None
+
+
 def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, stamp: Stamp) -> str:
     """PAYMENT_LINKED: joins the two halves, whatever was made of them before."""
     payment = event.payment
     assert payment is not None
-    named = Invoice.objects.filter(connection=connection, provider_invoice_id=payment.invoice_id).first()
-    link = (
-        ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment.payment_id)
-        .select_related("invoice")
-        .first()
-    )
-    if named is None and link is None:
+    named, linked = _halves(connection, payment)
+    known = linked or named
+    if known is None:
         raise EventWaits("Neither the invoice nor the payment is known yet.", retry_after=_PATIENCE)
-    if link is None:
-        assert named is not None
+    entry = enter(event, known.customer_id, stamp)
+    named, linked = _halves(connection, payment)  # whoever had the customer's lock may have written the other one
+    if linked is None:
+        assert named is not None, "an invoice never goes"
         payment_link(named, payment.payment_id)
         return ""
-    entry = enter(event, link.invoice.customer_id, stamp)
-    born = invoice_lock(link.invoice_id)
+    born = invoice_lock(linked.pk)
     if named is None:
         if born.provider_invoice_id is None and born.cancel_reason != SUPERSEDED:
             invoice_name(born, payment.invoice_id, stamp)

@@ -17,14 +17,15 @@ from retries.services import outcomes
 
 
 def tries_move(shell: Scope, heir: Scope, stamp: Stamp) -> None:
-    """Move to `heir` what others have tried of `shell`, and plan anew what follows from it.
+    """Move to `heir` what was tried of `shell`, and plan anew what follows from it.
 
     A try that both halves have told of becomes one: the payment's own row, which has its names and codes, takes the
-    place of the biller's word. Our own tries stay where they were sent for: their answers come there.
+    place of the biller's word.
     """
-    tries = _tries_of_others(shell.invoice).filter(disputes=None)
-    for attempt in for_no_key_update(tries.order_by("attempted_at", "pk")):
-        if attempt.provider_id or attempt.provider_payment_id:
+    for attempt in for_no_key_update(_failed_tries(shell.invoice).order_by("attempted_at", "pk")):
+        if attempt.origin == Origin.OURS:
+            _move(attempt, shell, heir, stamp, word=None)
+        elif attempt.provider_id or attempt.provider_payment_id:
             _move(attempt, shell, heir, stamp, word=_word_of(attempt, heir.invoice))
         elif try_counted(
             heir.invoice,
@@ -37,9 +38,9 @@ def tries_move(shell: Scope, heir: Scope, stamp: Stamp) -> None:
             _move(attempt, shell, heir, stamp, word=None)
 
 
-def _tries_of_others(invoice: Invoice) -> QuerySet[Attempt]:
-    tries = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status=AttemptStatus.DECLINED)
-    return tries.exclude(origin=Origin.OURS)
+def _failed_tries(invoice: Invoice) -> QuerySet[Attempt]:
+    declined = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE, status=AttemptStatus.DECLINED)
+    return declined.filter(disputes=None)
 
 
 def _move(attempt: Attempt, shell: Scope, heir: Scope, stamp: Stamp, *, word: Attempt | None) -> None:
@@ -63,9 +64,8 @@ def _move(attempt: Attempt, shell: Scope, heir: Scope, stamp: Stamp, *, word: At
 def _word_of(attempt: Attempt, invoice: Invoice) -> Attempt | None:
     """The biller's word of the same try, if its invoice has one: without any name of a payment, told of that time."""
     around = (attempt.attempted_at - SAME_CHARGE_WITHIN, attempt.attempted_at + SAME_CHARGE_WITHIN)
-    words = _tries_of_others(invoice).filter(
-        provider_id=None, provider_payment_id="", attempted_at__range=around, disputes=None
-    )
+    words = _failed_tries(invoice).exclude(origin=Origin.OURS)
+    words = words.filter(provider_id=None, provider_payment_id="", attempted_at__range=around)
     found = list(for_no_key_update(words.order_by("pk")))
     return min(found, key=lambda word: abs(word.attempted_at - attempt.attempted_at), default=None)
 

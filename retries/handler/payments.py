@@ -10,8 +10,10 @@ from providers.base import ChargeResult, EventKind, InvoiceFacts, Outcome, Payme
 from retries.engine.send import differences, mismatch_review
 from retries.handler.entry import enter, enter_invoice
 from retries.handler.joining import halves_find, payment_home
-from retries.handler.resolve import EventWaits, Subject
+from retries.handler.resolve import EventWaits, Subject, subject_again
 from retries.handler.tries import payment_report, refuse_while_sending, try_apply, try_known, try_learn
+from retries.locking import Scope, open_case
+from retries.services.planning import case_plan
 
 _PATIENCE = timedelta(minutes=1)
 
@@ -27,11 +29,14 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if payment.amount_minor == 0:
         return "A payment of zero moves no money."
     entry = enter(event, subject.customer_pk, stamp)
+    if subject.invoice_pk is None and not payment.names_invoice:
+        # Whoever had the customer's lock may have written the other half, and no name would tell them apart.
+        subject = subject_again(event, connection, entry.customer.pk, stamp.now)
     if subject.attempt_pk is None and subject.invoice_pk is not None:
         subject = replace(subject, invoice_pk=payment_home(entry, event, subject.invoice_pk, stamp))
     facts = event.invoice or _facts_of(payment, event.occurred_at)
     scope = enter_invoice(event, entry, subject, facts, stamp)
-    attempt = try_known(scope.invoice, subject.attempt_pk, event)
+    attempt = known = try_known(scope.invoice, subject.attempt_pk, event)
     if attempt is None:
         refuse_while_sending(scope.invoice)
         failed = event.kind is EventKind.PAYMENT_FAILED
@@ -43,7 +48,16 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     try_apply(scope, attempt, event, connection, stamp, learned=learned)
     if not payment.names_invoice:
         halves_find(entry, scope.invoice, attempt.attempted_at, stamp)
+    elif known is not None and event.invoice is not None and entry.invoice_news:
+        _plan_anew(scope, stamp)
     return ""
+
+
+def _plan_anew(scope: Scope, stamp: Stamp) -> None:
+    """The event told of a try that was known, and of its invoice what was not."""
+    case = open_case(scope.invoice)
+    if case is not None:
+        case_plan(scope, case, stamp)
 
 
 def _told(event: PaymentEvent, payment: PaymentFacts) -> ChargeResult:

@@ -8,8 +8,8 @@ from django.db.models import Q, QuerySet
 from invoices.models import Attempt, Connection, Dispute, Invoice, ProviderPayment
 from invoices.services.billing import SUPERSEDED
 from invoices.services.parties import customer_ensure
-from invoices.states import INVOICE_OPEN, Origin, TransactionKind
-from providers.base import DisputeFacts, PaymentEvent, PaymentFacts, RefundFacts
+from invoices.states import INVOICE_OPEN, AttemptStatus, Origin, TransactionKind
+from providers.base import DisputeFacts, EventKind, PaymentEvent, PaymentFacts, RefundFacts
 from recovery_site.common.compiled import Compiled, Param
 from recovery_site.common.errors import RecoveryError
 from tokens.models import Token
@@ -54,6 +54,15 @@ def subject_find(event: PaymentEvent, connection: Connection, now: datetime) -> 
         _unnamed_invoice(event, customer_pk) if event.invoice is not None or event.payment is not None else None
     )
     return Subject(customer_pk, invoice_pk, None)
+
+
+def subject_again(event: PaymentEvent, connection: Connection, customer_pk: int, now: datetime) -> Subject:
+    """Look up what the event names once more, under the lock of the customer that was found before. Raises EventWaits
+    if it turns out to be about another one's."""
+    subject = subject_find(event, connection, now)
+    if subject.customer_pk != customer_pk:
+        raise EventWaits("Another customer's invoice has just been found to be meant.")
+    return subject
 
 
 def attempt_find(event: PaymentEvent, connection: Connection) -> Attempt | None:
@@ -172,20 +181,28 @@ def _unnamed_invoice(event: PaymentEvent, customer_pk: int) -> int | None:
     if event.payment is not None and event.invoice is None:
         if event.payment.names_invoice:
             return None
-        return _oldest(placeholders_of(event.payment, event.occurred_at, customer_pk))
+        return _oldest(placeholders_of(event.payment, event.occurred_at, customer_pk), _END.get(event.kind))
     facts = event.invoice
     if facts is None:
         return None
     around = (event.occurred_at - SAME_CHARGE_WITHIN, event.occurred_at + SAME_CHARGE_WITHIN)
-    return _oldest(
-        Invoice.objects.filter(
-            customer_id=customer_pk,
-            provider_invoice_id__isnull=True,
-            amount_minor=facts.amount_minor,
-            currency=facts.currency,
-            attempts__attempted_at__range=around,
-        ).exclude(cancel_reason=SUPERSEDED)
+    unnamed = Invoice.objects.filter(
+        customer_id=customer_pk,
+        provider_invoice_id__isnull=True,
+        amount_minor=facts.amount_minor,
+        currency=facts.currency,
+        attempts__attempted_at__range=around,
     )
+    return _oldest(unnamed.exclude(cancel_reason=SUPERSEDED), _END.get(event.kind))
+
+
+# How the try has ended that an event tells of.
+_END = {
+    EventKind.PAYMENT_FAILED: AttemptStatus.DECLINED,
+    EventKind.INVOICE_FAILED: AttemptStatus.DECLINED,
+    EventKind.PAYMENT_SUCCEEDED: AttemptStatus.SUCCEEDED,
+    EventKind.INVOICE_PAID: AttemptStatus.SUCCEEDED,
+}
 
 
 def placeholders_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: int) -> QuerySet[Invoice]:
@@ -202,6 +219,8 @@ def placeholders_of(payment: PaymentFacts, occurred_at: datetime, customer_pk: i
     return Invoice.objects.filter(placeholder, customer_id=customer_pk).exclude(cancel_reason=SUPERSEDED)
 
 
-def _oldest(invoices: QuerySet[Invoice]) -> int | None:
-    """Of several that owe the same the one that came first: whichever it is, no debt is charged twice."""
-    return invoices.order_by("pk").values_list("pk", flat=True).first()
+def _oldest(invoices: QuerySet[Invoice], end: AttemptStatus | None) -> int | None:
+    """Of several that owe the same the one whose try ended like the one that is told, else the one that came first:
+    whichever it is, no debt is charged twice."""
+    found = invoices.annotate(fits=Q(attempts__status=end)).order_by("-fits", "pk") if end else invoices.order_by("pk")
+    return found.values_list("pk", flat=True).first()

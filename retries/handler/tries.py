@@ -112,6 +112,7 @@ def try_counted(invoice: Invoice, *, charge_id: str, biller_number: int | None, 
     if charge_id:
         return _BY_CHARGE.first(invoice=invoice.pk, charge=charge_id) is not None
     theirs = Attempt.objects.filter(invoice=invoice, kind=TransactionKind.CHARGE).exclude(origin=Origin.OURS)
+    theirs = theirs.exclude(status=AttemptStatus.SUCCEEDED)
     if biller_number and theirs.filter(decision__biller_number=biller_number).exists():
         return True
     around = (at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN)
