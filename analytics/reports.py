@@ -3,7 +3,7 @@
 A row leads to the invoices it counts (`query`); a table is named by the definition that says what it counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -21,15 +21,19 @@ from analytics.selectors.breakdowns import (
     recoveries_by_source,
 )
 from analytics.selectors.budgets import budget_use
+from analytics.selectors.cases import Tally
 from analytics.selectors.invoices import NO_CODE, InvoiceFilter
 from analytics.selectors.operations import duration_text
 from analytics.words import category_name, network_name, sender_name, source_name
-from recovery_site.common.money import format_money
+from recovery_site.common.money import format_money, to_decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`cells` are texts under the table's `head`; `width` 0..100 draws a bar of `tone` or `category` in the row."""
+    """`cells` are texts under the table's `head`; `width` 0..100 draws a bar of `tone` or `category` in the row.
+
+    `sums`: the row in a CSV, one line per currency under the table's `sums_head`.
+    """
 
     label: str
     cells: tuple[str, ...]
@@ -37,17 +41,32 @@ class Row:
     width: str = ""
     tone: str = "accent"
     category: str = ""
+    sums: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`head` names label and cells; `note` is said below, `empty` instead of no rows."""
+    """`head` names label and cells; `note` is said below, `empty` instead of no rows.
+
+    A table with money has a `sums_head`: people read all currencies in one cell, a spreadsheet cannot add that up.
+    """
 
     key: str
     head: tuple[str, ...]
     rows: tuple[Row, ...]
     note: str = ""
     empty: str = "Nothing in this period"
+    sums_head: tuple[str, ...] = ()
+
+    @property
+    def csv_head(self) -> tuple[str, ...]:
+        return (self.head[0], *self.sums_head) if self.sums_head else self.head
+
+    @property
+    def csv_rows(self) -> Iterator[tuple[str, ...]]:
+        for row in self.rows:
+            for cells in row.sums if self.sums_head else (row.cells,):
+                yield row.label, *cells
 
     @property
     def definition(self) -> Definition:
@@ -69,7 +88,6 @@ def _table(
     what: str,
     lines: Iterable[tuple[str, FailureLine, str, str]],
     head: Sequence[str] = _OF_ATTEMPTS,
-    **more: str,
 ) -> Table:
     """Rows from (label, line, query, category)."""
     kept = [one for one in lines if one[1].failed or one[1].tally.total]
@@ -96,7 +114,7 @@ def _table(
         )
         for label, line, query, category in kept
     )
-    return Table(key, (what, *head), rows, **more)
+    return Table(key, (what, *head), rows)
 
 
 def by_category(figures: Figures) -> Table:
@@ -202,10 +220,20 @@ def by_source(figures: Figures) -> Table:
             (f"{line.cases:,}", percent(line.cases, total), _money(line.net_minor)),
             width=bar_width(line.cases, most),
             tone="success",
+            sums=tuple(
+                (currency, str(cases), percent(cases, total), _decimal(line.net_minor[currency], currency))
+                for currency, cases in sorted(line.cases_by_currency.items())
+            ),
         )
         for source, line in found.items()
     )
-    return Table("recovered_by_source", ("Source", "Cases", "Share", "Net"), rows, empty="Nothing recovered yet")
+    return Table(
+        "recovered_by_source",
+        ("Source", "Cases", "Share", "Net"),
+        rows,
+        empty="Nothing recovered yet",
+        sums_head=("Currency", "Cases", "Share", "Net"),
+    )
 
 
 def by_policy(figures: Figures) -> Table:
@@ -226,7 +254,14 @@ def by_policy(figures: Figures) -> Table:
         )
         query = InvoiceFilter(opened=str(figures.period.days), segment=segment, policy=str(version)).query()
         rows.append(
-            Row(f"Version {version}, {segment.replace('_', ' ')}", cells, query, bar_width(won, total), tone="success")
+            Row(
+                f"Version {version}, {segment.replace('_', ' ')}",
+                cells,
+                query,
+                bar_width(won, total),
+                tone="success",
+                sums=tuple(_policy_sums(currency, tally) for currency, tally in sorted(currencies.items())),
+            )
         )
     return Table(
         "recovery_by_policy",
@@ -234,6 +269,20 @@ def by_policy(figures: Figures) -> Table:
         tuple(rows),
         note="* not final: open cases can still be recovered.",
         empty="No case opened in this period",
+        sums_head=("Currency", "Cases", "Open", "Recovered", "Rate", "Amount", "Recovered amount", "By amount"),
+    )
+
+
+def _policy_sums(currency: str, tally: Tally) -> tuple[str, ...]:
+    return (
+        currency,
+        str(tally.total),
+        str(tally.open),
+        str(tally.recovered),
+        percent(tally.recovered, tally.total),
+        _decimal(tally.amount_minor, currency),
+        _decimal(tally.recovered_minor, currency),
+        percent(tally.recovered_minor, tally.amount_minor),
     )
 
 
@@ -256,6 +305,10 @@ def by_budget(figures: Figures) -> Table:
 
 def _money(by_currency: Mapping[str, int]) -> str:
     return ", ".join(format_money(minor, currency) for currency, minor in sorted(by_currency.items()))
+
+
+def _decimal(minor: int, currency: str) -> str:
+    return str(to_decimal(minor, currency))
 
 
 @dataclass(frozen=True, slots=True)

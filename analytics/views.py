@@ -225,13 +225,13 @@ def report(request: HttpRequest, merchant: Merchant, name: str) -> HttpResponse:
 @member_page
 @require_safe
 def report_export(request: HttpRequest, merchant: Merchant, name: str, key: str) -> StreamingHttpResponse:
-    """One table of a report as CSV, as the page shows it."""
+    """One table of a report as CSV, as the page shows it; money has a line per currency."""
     figures = _figures(request, merchant)
     tables = (table(figures) for table in _report(name).tables)
     found = next((table for table in tables if table.key == key), None)
     if found is None:
         raise Http404("This report has no such table.")
-    lines = csv_lines(found.head, ((row.label, *row.cells) for row in found.rows))
+    lines = csv_lines(found.csv_head, found.csv_rows)
     response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{key}-{figures.period.end:%Y%m%d}.csv"'
     return response

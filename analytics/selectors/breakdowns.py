@@ -56,10 +56,14 @@ def attempts_by_sender(figures: Figures) -> Mapping[str, SenderLine]:
 
 @dataclass(slots=True)
 class SourceLine:
-    """Recoveries that one source brought."""
+    """Recoveries that one source brought, by currency."""
 
-    cases: int = 0
+    cases_by_currency: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     net_minor: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def cases(self) -> int:
+        return sum(self.cases_by_currency.values())
 
 
 def recoveries_by_source(figures: Figures) -> Mapping[str, SourceLine]:
@@ -67,7 +71,7 @@ def recoveries_by_source(figures: Figures) -> Mapping[str, SourceLine]:
     found: dict[str, SourceLine] = defaultdict(SourceLine)
     for one in figures.recoveries:
         line = found[one.source]
-        line.cases += one.cases
+        line.cases_by_currency[one.currency] += one.cases
         line.net_minor[one.currency] += one.gross_minor - one.back_minor
     return dict(sorted(found.items(), key=lambda item: (-item[1].cases, item[0])))
 

@@ -1,5 +1,7 @@
 """Reports: tables, their links and their CSV; the forecast; the use of budgets."""
 
+import csv
+import io
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
@@ -97,6 +99,43 @@ def test_pages_show_every_table_with_its_definition_and_export_it(told: World, a
         lines = b"".join(answer.streaming_content).decode().splitlines()  # type: ignore[attr-defined]
         assert len(lines) == len(found.rows) + 1
         assert lines[0].startswith(found.head[0])
+
+
+def test_a_csv_has_a_row_for_every_currency_and_a_page_all_in_one(told: World, as_user: LogIn) -> None:
+    yen = told.fail(customer="cus_y", token="tok_y", amount=5_000, currency="JPY")
+    told.fail(customer="cus_e", token="tok_e", amount=2_050, currency="EUR")
+    told.pay(yen)
+    client = as_user(told.person())
+
+    def lines(path: str) -> list[list[str]]:
+        answer = client.get(f"/dashboard/reports/{path}.csv?days=7")
+        text = b"".join(answer.streaming_content).decode()  # type: ignore[attr-defined]
+        return list(csv.reader(io.StringIO(text, newline="")))
+
+    assert lines("retries/recovered_by_source") == [
+        ["Source", "Currency", "Cases", "Share", "Net"],
+        ["The provider's own retry", "JPY", "1", "50 %", "5000"],
+        ["Automatic retry", "USD", "1", "50 %", "49.90"],
+    ]
+    label = "Version 1, new customer"
+    assert lines("policies/recovery_by_policy") == [
+        [
+            "Policy and segment",
+            "Currency",
+            "Cases",
+            "Open",
+            "Recovered",
+            "Rate",
+            "Amount",
+            "Recovered amount",
+            "By amount",
+        ],
+        [label, "EUR", "1", "1", "0", "0 %", "20.50", "0.00", "0 %"],
+        [label, "JPY", "1", "0", "1", "100 %", "5000", "5000", "100 %"],
+        [label, "USD", "3", "2", "1", "33 %", "109.80", "49.90", "45 %"],
+    ]
+    (row,) = by_policy(figures(told)).rows
+    assert row.cells == ("5", "3", "2", "40 %*", "0 % EUR, 100 % JPY, 45 % USD")
 
 
 def test_a_connection_narrows_the_page_and_a_foreign_one_does_not(told: World, as_user: LogIn) -> None:
