@@ -12,14 +12,16 @@ from analytics.spikes.words import subject_name
 from analytics.views import cursor_of, member_page
 from invoices.models import Connection
 from recovery_site.common import clock
+from recovery_site.common.address import address_check
 
 
 @member_page
 @require_safe
 def incidents(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """Incidents, newest first."""
-    before = request.GET.get("before", "")
-    page, base = incident_page(merchant, older_than=cursor_of(before)), reverse("dashboard-incidents")
+    before = cursor_of(request.GET.get("before", ""))
+    address_check(request, before=before)
+    page, base = incident_page(merchant, older_than=before), reverse("dashboard-incidents")
     context = {
         "merchant": merchant,
         "page": page,

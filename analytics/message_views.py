@@ -23,6 +23,7 @@ from notifications.models import Message
 from notifications.rendering import with_links
 from notifications.states import MessageStatus
 from recovery_site.common import clock
+from recovery_site.common.address import address_check
 
 SOURCE_NAMES = {
     "retry": "Automatic retry",
@@ -40,8 +41,11 @@ def messages(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     now = clock.now()
     period = period_of(length_from(request.GET.get("days", "")), now, zone_of(merchant.timezone))
     status = request.GET.get("status", "")
+    status = status if status in MessageStatus.values else ""
+    before = cursor_of(request.GET.get("before", ""))
+    address_check(request, days=period.days, status=status, before=before)
     rows = message_funnel(merchant, period)
-    page = outbox_page(merchant, status=status, older_than=cursor_of(request.GET.get("before", "")))
+    page = outbox_page(merchant, status=status, older_than=before)
     base = f"{reverse('dashboard-messages')}?days={period.days}" + (f"&status={status}" if status else "")
     context = {
         "merchant": merchant,
@@ -54,7 +58,7 @@ def messages(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "page": page,
         "status": status,
         "statuses": MessageStatus.choices,
-        "newer_url": base if request.GET.get("before") else "",
+        "newer_url": base if before else "",
         "older_url": f"{base}&before={page.older_than}" if page.older_than else "",
     }
     return render(request, "analytics/messages.html", context)

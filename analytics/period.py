@@ -45,7 +45,7 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def length_from(text: str) -> int:
-    """The `days` parameter of an address; anything but one of LENGTHS means the default."""
+    """The `days` parameter of an address; anything but one of LENGTHS means the default (`address_check` tells)."""
     return int(text) if text in {str(length) for length in LENGTHS} else DEFAULT_LENGTH
 
 

@@ -44,6 +44,7 @@ from analytics.words import CATEGORY_NAMES
 from invoices.models import Connection
 from invoices.states import InvoiceStatus
 from recovery_site.common import clock
+from recovery_site.common.address import address_check
 from retries.states import CaseStatus, NextStep
 from webhooks.outbound.catalogue import STREAM_NAMES
 
@@ -93,6 +94,7 @@ def dashboard(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """The overview: everything a morning needs, from the live figures down to the distributions."""
     now = clock.now()
     period = period_of(length_from(request.GET.get("days", "")), now, zone_of(merchant.timezone))
+    address_check(request, days=period.days)
     figures = Figures(merchant, period, facets=_OVERVIEW)
     failures = failures_by_day(figures)
     chart = presentation.failure_chart(failures)
@@ -199,6 +201,7 @@ def report(request: HttpRequest, merchant: Merchant, name: str) -> HttpResponse:
     """One report: its chart where it has one, and its tables."""
     found, figures = _report(name), _figures(request, merchant)
     chosen = figures.connections.get(figures.connection_pk or 0)
+    address_check(request, days=figures.period.days, connection=chosen and chosen.public_id)
     context = {
         "merchant": merchant,
         "report": found,
@@ -242,7 +245,9 @@ def report_export(request: HttpRequest, merchant: Merchant, name: str, key: str)
 def invoices(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """The invoice list; its filters are its address."""
     now, wanted = clock.now(), filter_from(request.GET.dict())
-    page = invoice_page(merchant, wanted, now=now, older_than=cursor_of(request.GET.get("before", "")))
+    before = cursor_of(request.GET.get("before", ""))
+    address_check(request, **asdict(wanted), before=before)
+    page = invoice_page(merchant, wanted, now=now, older_than=before)
     base = reverse("dashboard-invoices")
     context = {
         "merchant": merchant,
@@ -251,7 +256,7 @@ def invoices(request: HttpRequest, merchant: Merchant) -> HttpResponse:
         "chips": [(text, f"{base}?{wanted.query(**{name: ''})}") for name, text in wanted.active],
         "kept": {name: value for name, value in asdict(wanted).items() if value and name not in _SHOWN_FIELDS},
         "page": page,
-        "newer_url": f"{base}?{wanted.query()}" if request.GET.get("before") else "",
+        "newer_url": f"{base}?{wanted.query()}" if before else "",
         "older_url": f"{base}?{wanted.query()}&before={page.older_than}" if page.older_than else "",
         "export_url": f"{reverse('dashboard-invoices-export')}?{wanted.query()}",
         "statuses": InvoiceStatus.choices,
@@ -285,14 +290,16 @@ def invoices_export(request: HttpRequest, merchant: Merchant) -> StreamingHttpRe
 def alerts(request: HttpRequest, merchant: Merchant) -> HttpResponse:
     """Alerts, unread first by default."""
     unread_only = request.GET.get("show") != "all"
-    page = alert_page(merchant, unread_only=unread_only, older_than=cursor_of(request.GET.get("before", "")))
+    before = cursor_of(request.GET.get("before", ""))
+    address_check(request, show="unread" if unread_only else "all", before=before)
+    page = alert_page(merchant, unread_only=unread_only, older_than=before)
     base, show = reverse("dashboard-alerts"), "" if unread_only else "show=all"
     context = {
         "merchant": merchant,
         "now": clock.now(),
         "unread_only": unread_only,
         "page": page,
-        "newer_url": f"{base}?{show}" if request.GET.get("before") else "",
+        "newer_url": f"{base}?{show}" if before else "",
         "older_url": f"{base}?{show}&before={page.older_than}" if page.older_than else "",
     }
     return render(request, "analytics/alerts.html", context)

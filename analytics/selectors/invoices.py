@@ -95,7 +95,7 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
 
 
 def filter_from(parameters: Mapping[str, str]) -> InvoiceFilter:
-    """Read the address; values that mean nothing are dropped, so that old links still open."""
+    """Read the address; values that mean nothing are dropped, so that old links still open (`address_check` tells)."""
     found = {}
     for one in fields(InvoiceFilter):
         value = str(parameters.get(one.name, "")).strip()[:300].replace("\x00", "")

@@ -30,7 +30,7 @@ class Filter:
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> "Filter":
-        """From a URL's query; whatever makes no sense counts as not said."""
+        """From a URL's query; whatever makes no sense counts as not said (`address_check` tells)."""
         show, kind = query.get("show", ""), query.get("kind", "")
         return cls(
             show=show if show in ("mine", "free", "answered") else "open",

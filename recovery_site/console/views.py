@@ -20,6 +20,7 @@ from invoices.services.casework import NOTE_LENGTH, assignable, invoice_assign, 
 from invoices.services.reviews import review_take
 from invoices.states import InvoiceStatus
 from recovery_site.common import clock
+from recovery_site.common.address import address_check
 from recovery_site.common.errors import InvalidInput, RecoveryError
 from recovery_site.console.actions import ACTIONS, act, staff_stamp
 from recovery_site.console.answers import answered
@@ -209,6 +210,7 @@ def work(request: HttpRequest) -> HttpResponse:
     busiest = next((tab for tab in listed.values() if tab.count), listed["customer"])
     chosen = listed.get(request.GET.get("queue", ""), busiest).queue
     after = cursor_of(request.GET.get("after", ""))
+    address_check(request, queue=chosen.key, after=after)
     context = {
         "merchant": merchant,
         "tabs": tabs,
@@ -226,6 +228,7 @@ def queue(request: HttpRequest) -> HttpResponse:
     """What only a person can decide, oldest first."""
     merchant = current_merchant(request)
     wanted = Filter.read(request.GET)
+    address_check(request, show=wanted.show, kind=wanted.kind, after=wanted.after and request.GET["after"])
     page = queue_page(merchant=merchant, user_pk=request.user.pk, wanted=wanted, now=clock.now())
     context = {
         "page": page,

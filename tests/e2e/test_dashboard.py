@@ -49,6 +49,15 @@ def inspect(window: Window, name: str, shots: Path | None, look: str) -> None:
         window.page.screenshot(path=shots / f"{name}-{look}.png", full_page=True)
 
 
+def test_a_long_address_that_is_remarked_upon_fits_a_phone(
+    shop: World, browser_page: BrowserPage, shots: Path | None
+) -> None:
+    window = browser_page(shop.person(), width=360, theme="dark")
+    window.open(f"/dashboard/invoices/?status=PAID&{'y' * 70}={'z' * 70}")
+    expect(window.page.locator(".banner[data-tone=warning]")).to_have_count(2)
+    inspect(window, "address", shots, "dark-360")
+
+
 def test_pages_with_data_hold_up_in_both_themes_on_desk_and_phone(
     busy: World, browser_page: BrowserPage, shots: Path | None
 ) -> None:
