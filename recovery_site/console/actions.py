@@ -46,7 +46,7 @@ ACTIONS: Mapping[str, Action] = {
             "resume",
             "Resume",
             "Resume automatic retries?",
-            "The next step is planned from what is known now.",
+            "A manual retry that the pause stopped is booked again; else the next step is planned anew.",
             "Resume",
             "The pause is over.",
             "primary",

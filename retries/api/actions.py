@@ -96,7 +96,7 @@ class InvoicePauseView(_Action):
 
 
 class InvoiceResumeView(_Action):
-    """Take a pause back."""
+    """Take a pause back; a manual retry that it stopped is booked again."""
 
     @extend_schema(request=ReasonSerializer, responses=InvoiceSerializer)
     def post(self, request: Request, id: str) -> Response:  # noqa: A002

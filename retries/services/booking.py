@@ -40,11 +40,13 @@ def job_book(
     decision: Mapping[str, Any],
     stamp: Stamp,
     urgent: bool = False,
+    requested_by: str = "",
 ) -> RetryJob:
     """Book the next attempt of what is due: SCHEDULED if the customer's slot is free, else QUEUED behind its holder.
 
     `case` None: the first charge of an invoice that has not failed. `urgent` (a person's wish, a card update) and an
-    advantage of more than an hour take the slot from a SCHEDULED job, never from a RUNNING one.
+    advantage of more than an hour take the slot from a SCHEDULED job, never from a RUNNING one. `requested_by`: who
+    asked for it, if not the one who books it now.
     """
     invoice = scope.invoice
     charge = charge_for_due(invoice, stamp)
@@ -60,7 +62,7 @@ def job_book(
         _answered(job, invoice, stamp)
         getattr(job, "queue" if holder else "schedule")()
     job.case, job.token_id, job.due_at, job.trigger = case, token_pk, due_at, trigger
-    job.why, job.decision, job.requested_by = why[:500], dict(decision), stamp.actor
+    job.why, job.decision, job.requested_by = why[:500], dict(decision), requested_by or stamp.actor
     job.band = priority_band(invoice, case, stamp.now)
     job.expected_value_minor = expected_value(invoice.due_minor, case.category if case else "")
     job.attempt, job.claim_token, job.lease_until, job.last_error, job.failures = None, None, None, "", 0

@@ -34,7 +34,7 @@ from retries.services.booking import job_book, job_park
 from retries.services.cancel import invoice_end
 from retries.services.cases import case_ensure, case_set_step
 from retries.services.planning import case_plan
-from retries.states import JobStatus, NextStep, TokenRule
+from retries.states import CaseStatus, JobStatus, NextStep, TokenRule
 from tokens.choice import considered
 from tokens.selectors import TokenOption, token_options
 
@@ -115,23 +115,22 @@ def charge_first(*, invoice_pk: int, stamp: Stamp, token_pk: int | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """A person's wish to be tried: whose (`trigger`), how it stands in the history (`kind`), and with what."""
+    """A person's wish to be tried: whose (`trigger`), how it stands in the history (`kind`), with what and when;
+    `asked_by` if not by the one who acts now."""
 
     trigger: Trigger
     kind: str
     reason: str
     token_pk: int | None
     due_at: datetime
+    asked_by: str = ""
 
 
 def _try(scope: Scope, wish: _Wish, stamp: Stamp) -> RetryJob:
     invoice = scope.invoice
     _demand_chargeable(invoice)
     case = case_ensure(scope, opened_at=stamp.now, stamp=stamp)
-    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger(wish.trigger.value)]
-    if granted is not None and trigger_usage(case, wish.trigger) >= granted:
-        whose = "manual retries" if wish.trigger == Trigger.STAFF else "tries by the customer"
-        raise Conflict(f"The policy's {granted} {whose} of this case are used up.")
+    _demand_granted(case, wish.trigger)
     option, tokens = _choose(scope, wish.token_pk, wish.due_at)
     told = {"reason": wish.reason[:300], "token": option.public_id, "due_at": wish.due_at.isoformat()}
     told = {name: value for name, value in told.items() if value}
@@ -160,6 +159,13 @@ def _demand_chargeable(invoice: Invoice) -> None:
         raise Conflict("The merchant charges through this connection itself: charge, then report the attempt.")
 
 
+def _demand_granted(case: Case, trigger: Trigger) -> None:
+    granted = case_policy(case).for_segment(case.segment).budgets[PolicyTrigger(trigger.value)]
+    if granted is not None and trigger_usage(case, trigger) >= granted:
+        whose = "manual retries" if trigger == Trigger.STAFF else "tries by the customer"
+        raise Conflict(f"The policy's {granted} {whose} of this case are used up.")
+
+
 def _book(
     scope: Scope,
     case: Case,
@@ -184,6 +190,7 @@ def _book(
         },
         stamp=stamp,
         urgent=True,
+        requested_by=wish.asked_by,
     )
 
 
@@ -252,7 +259,8 @@ def case_pause(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
 
 @transaction.atomic
 def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
-    """Take the pause back and plan anew from what is known now."""
+    """Take the pause back. A manual retry that it stopped is booked again, at once if its time is over; else, or where
+    that may not be any more (the case says why), the next step is planned anew from what is known now."""
     scope = _scope(invoice_pk)
     case = open_case(scope.invoice)
     if case is None or not case.paused_by:
@@ -260,12 +268,44 @@ def case_resume(*, invoice_pk: int, stamp: Stamp, reason: str) -> None:
     case.paused_by = ""
     case.save(update_fields=["paused_by"])
     record_event(invoice=scope.invoice, kind="staff.resume", stamp=stamp, data={"reason": reason[:300]})
-    if case.category == Category.CONFIG_ERROR and not charging_obstacle(case.connection):
+    stopped = _stopped_wish(scope, stamp.now)
+    if stopped is not None:
+        _take_up(scope, case, stopped, stamp)
+    elif case.category == Category.CONFIG_ERROR and not charging_obstacle(case.connection):
         wish = _Wish(Trigger.STAFF, "staff.retry", reason, None, stamp.now)
         option, tokens = _choose(scope, None, stamp.now)
         _book(scope, case, option, tokens, wish, stamp)
     else:
         case_plan(scope, case, stamp)
+
+
+def _stopped_wish(scope: Scope, now: datetime) -> _Wish | None:
+    """The manual retry that a pause stopped before it was tried; its parked job still says what was asked."""
+    parked = RetryJob.objects.filter(invoice=scope.invoice, kind=TransactionKind.CHARGE, status=JobStatus.PAUSED)
+    job = parked.filter(trigger=Trigger.STAFF, attempt=None).first()
+    if job is None:
+        return None
+    reason = str(job.decision.get("reason", ""))
+    due_at = max(job.due_at, now)
+    return _Wish(Trigger.STAFF, "staff.retry", reason, job.token_id, due_at, asked_by=job.requested_by)
+
+
+def _take_up(scope: Scope, case: Case, wish: _Wish, stamp: Stamp) -> None:
+    """Book a stopped wish again, as strictly as a new one; where it is refused, plan and say why in the case."""
+    try:
+        _demand_chargeable(scope.invoice)
+        _demand_granted(case, wish.trigger)
+        option, tokens = _choose(scope, wish.token_pk, wish.due_at)
+    except Conflict as refusal:
+        case_plan(scope, case, stamp)
+        if case.status == CaseStatus.OPEN:
+            why = f"The manual retry for {wish.due_at:%Y-%m-%d %H:%M} UTC was not booked again: {refusal.message}"
+            step = NextStep(case.next_step)
+            case_set_step(case, scope.invoice, step, case.next_step_at, f"{why} {case.why}", stamp)
+        return
+    if scope.invoice.status == InvoiceStatus.PROCESS_FAILED:
+        move(scope.invoice, "resume", invoice=scope.invoice, stamp=stamp, data={"reason": wish.reason or wish.kind})
+    _book(scope, case, option, tokens, wish, stamp)
 
 
 @transaction.atomic

@@ -1,15 +1,18 @@
 """What people may do to an invoice, and what they are refused with a sentence that says what to do."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from invoices.models import Attempt
 from recovery_site.common.errors import Conflict, NotFound
+from retries.engine import drain
 from retries.engine.claim import jobs_claim
 from retries.models import Case, RetryJob
-from retries.services.manual import attempt_resolve, legal_actions, retry_now
+from retries.services.manual import attempt_resolve, case_resume, legal_actions, retry_now
 from tests.support.books import assert_chain, assert_next_steps, assert_promises, assert_slots
 from tests.support.shop import Shop
 from tests.support.stripe import Bill
@@ -23,6 +26,10 @@ charging = pytest.mark.django_db(transaction=True)
 def kinds(shop: Shop, bill: Bill) -> list[str]:
     events = shop.invoice(bill).events.filter(kind__startswith="staff.").order_by("seq")
     return list(events.values_list("kind", flat=True))
+
+
+def resume_as(shop: Shop, bill: Bill, actor: str) -> None:
+    case_resume(invoice_pk=shop.invoice(bill).pk, stamp=replace(shop.staff(), actor=actor), reason="go on")
 
 
 @charging
@@ -203,6 +210,77 @@ def test_a_paused_invoice_is_not_charged_until_it_is_resumed(shop: Shop) -> None
     assert (shop.case(bill).paused_by, shop.job(bill).status, shop.job(bill).due_at) == ("", "SCHEDULED", shop.at)
     assert shop.drain().succeeded == 1
     assert kinds(shop, bill) == ["staff.pause", "staff.resume"]
+    assert_promises(shop)
+
+
+@charging
+def test_a_manual_retry_that_a_pause_stopped_is_booked_again(shop: Shop) -> None:
+    bill = shop.failed_bill()
+    spare = shop.bill(customer=bill.customer)
+    shop.tell(spare.method_attached(shop.at))
+    due = shop.at + 5 * DAY
+    shop.retry_now(bill, token_pk=shop.token(spare).pk, due_at=due)
+    shop.pause(bill)
+    shop.wait(days=1)
+    resume_as(shop, bill, "user:bob")
+    job, case = shop.job(bill), shop.case(bill)
+    assert (job.status, job.trigger, job.due_at, job.token) == ("SCHEDULED", "staff", due, shop.token(spare))
+    assert (job.requested_by, job.decision["reason"]) == ("user:ann", "customer called")
+    assert (case.next_step, case.next_step_at, case.paused_by) == ("booked", due, "")
+    assert shop.invoice(bill).events.get(kind="staff.resume").actor == "user:bob"
+    assert kinds(shop, bill) == ["staff.retry", "staff.pause", "staff.resume"]
+    shop.wait_until(due - DAY)
+    assert shop.drain().claimed == 0
+    shop.wait_until(due)
+    assert shop.drain().succeeded == 1
+    assert [charge["token"] for charge in shop.sandbox.charges(bill.customer)] == [spare.token]
+    assert_promises(shop)
+
+
+@plain
+def test_a_manual_retry_whose_time_went_by_during_the_pause_is_due_at_once(shop: Shop) -> None:
+    bill = shop.failed_bill()
+    shop.retry_now(bill, due_at=shop.at + DAY)
+    shop.pause(bill)
+    shop.wait(days=3)
+    shop.resume(bill)
+    assert (shop.job(bill).status, shop.job(bill).trigger, shop.job(bill).due_at) == ("SCHEDULED", "staff", shop.at)
+    assert_next_steps(shop)
+
+
+@plain
+def test_a_manual_retry_that_may_not_be_made_any_more_is_planned_anew_and_the_case_says_why(shop: Shop) -> None:
+    bill = shop.failed_bill()
+    spare = shop.bill(customer=bill.customer)
+    shop.tell(spare.method_attached(shop.at))
+    shop.retry_now(bill, token_pk=shop.token(spare).pk, due_at=shop.at + 5 * DAY)
+    shop.pause(bill)
+    shop.tell(spare.method_detached(shop.wait(hours=1)))
+    shop.resume(bill)
+    job, case = shop.job(bill), shop.case(bill)
+    assert (job.status, job.trigger, job.token) == ("SCHEDULED", "automatic", shop.token(bill))
+    assert (case.next_step, case.next_step_at) == ("booked", job.due_at)
+    assert case.why.startswith(f"The manual retry for {job.due_at:%Y}")
+    assert "was not booked again: " in case.why
+    assert case.why.endswith(job.why)
+    assert_next_steps(shop)
+
+
+@charging
+def test_a_manual_retry_that_was_tried_is_not_taken_up_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    bill = shop.failed_bill("tok_decline_insufficient_funds")
+    shop.retry_now(bill)
+    send = drain.charge_send
+
+    def paused_meanwhile(*given: Any, **known: Any) -> Any:
+        shop.pause(bill)
+        return send(*given, **known)
+
+    monkeypatch.setattr(drain, "charge_send", paused_meanwhile)
+    assert shop.drain().declined == 1
+    assert (shop.job(bill).status, shop.job(bill).trigger) == ("PAUSED", "staff")
+    shop.resume(bill)
+    assert (shop.job(bill).status, shop.job(bill).trigger) == ("SCHEDULED", "automatic")
     assert_promises(shop)
 
 
