@@ -136,7 +136,10 @@ class Invoice(FSMModelMixin, models.Model):
 
 
 class ProviderPayment(models.Model):
-    """Which invoice a provider's payment (a payment intent) belongs to, learned from whichever event says so first."""
+    """Which invoice a provider's payment (a payment intent) belongs to, learned from whichever event says so first.
+
+    `told`: an event of the provider's joins the two; else it may be a guess, where neither names the other.
+    """
 
     merchant = models.ForeignKey(Merchant, on_delete=models.PROTECT, db_constraint=False, related_name="+")
     connection = models.ForeignKey(
@@ -146,6 +149,7 @@ class ProviderPayment(models.Model):
     invoice = models.ForeignKey(
         Invoice, on_delete=models.CASCADE, db_constraint=False, related_name="provider_payments"
     )
+    told = models.BooleanField(default=False)
 
     class Meta:
         constraints = [

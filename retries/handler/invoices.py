@@ -14,7 +14,7 @@ from invoices.states import (
 from providers.base import DeclineFacts, InvoiceFacts, PaymentEvent, PaymentFacts
 from recovery_site.common.db import for_no_key_update
 from retries.handler.entry import Entry, enter, enter_invoice
-from retries.handler.joining import halves_find, payment_found
+from retries.handler.joining import halves_find, payment_found, payment_misnamed, payment_vouched
 from retries.handler.resolve import SAME_CHARGE_WITHIN, Subject
 from retries.handler.tries import payment_report, refuse_while_sending, report_decline, try_counted
 from retries.locking import Scope, open_case
@@ -81,6 +81,7 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
     scope = enter_invoice(event, entry, subject, facts, stamp)
     invoice = scope.invoice
     if invoice.status in INVOICE_PAID:
+        payment_vouched(invoice, event.occurred_at)
         return ""
     known = _named(connection, subject, facts)
     if known is not None and known.invoice_id != invoice.pk:
@@ -94,11 +95,21 @@ def invoice_paid(event: PaymentEvent, connection: Connection, subject: Subject, 
         outcomes.charge_has_succeeded(scope, attempt, captured_minor=attempt.amount_minor, provider={}, stamp=stamp)
         return ""
     if not facts.charge_id:
-        if (other := payment_found(entry, invoice, event.occurred_at, stamp)) is not None:
-            scope = Scope(customer=entry.customer, cards=entry.cards, invoice=other)
-        return "" if scope.invoice.status in INVOICE_PAID else _paid_somehow(event, scope, entry, stamp)
+        return _paid_namelessly(event, scope, entry, stamp)
     refuse_while_sending(invoice)
     return _settle(scope, stamp) if invoice.due_minor == 0 else _book(event, scope, entry, stamp)
+
+
+def _paid_namelessly(event: PaymentEvent, scope: Scope, entry: Entry, stamp: Stamp) -> str:
+    """Paid, by a payment that the biller does not name and that may stand in another invoice by a guess."""
+    if (other := payment_found(entry, scope.invoice, event.occurred_at, stamp)) is not None:
+        scope = Scope(customer=entry.customer, cards=entry.cards, invoice=other)
+    if scope.invoice.status in INVOICE_PAID:
+        payment_vouched(scope.invoice, event.occurred_at)
+        return ""
+    if payment_misnamed(scope.invoice, event.occurred_at, stamp):
+        return ""
+    return _paid_somehow(event, scope, entry, stamp)
 
 
 def _paid_somehow(event: PaymentEvent, scope: Scope, entry: Entry, stamp: Stamp) -> str:

@@ -23,11 +23,13 @@ from invoices.states import (
     ReviewKind,
     TransactionKind,
 )
-from providers.base import PaymentEvent
+from providers.base import EventKind, PaymentEvent, PaymentFacts
+from recovery_site.common.db import for_no_key_update
 from recovery_site.common.rows import row_save
 from retries.handler.entry import Entry
 from retries.handler.moving import tries_move
 from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
+from retries.handler.tries import GUESSED
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.services.booking import job_end
@@ -71,6 +73,40 @@ def payment_found(entry: Entry, invoice: Invoice, at: datetime, stamp: Stamp) ->
     return invoice_lock(other.pk)
 
 
+def payment_misnamed(invoice: Invoice, at: datetime, stamp: Stamp) -> bool:
+    """True if the payment of `at` that the biller speaks of stands in another invoice that owes the same, and only by a
+    guess: both exchange their names."""
+    other = _alike(invoice).filter(Exists(_guesses(at)), provider_invoice_id__isnull=False).first()
+    if other is None:
+        return False
+    names_swap(invoice.pk, other.pk, stamp)
+    payment_vouched(other, at)
+    return True
+
+
+def payment_vouched(invoice: Invoice, at: datetime) -> None:
+    """The biller has called an invoice paid: that its payment of that time is this one's is no guess any more."""
+    for attempt in for_no_key_update(_guesses(at, invoice)):
+        attempt.decision = {**attempt.decision, GUESSED: False}
+        row_save(attempt, "decision")
+
+
+def _guesses(at: datetime, invoice: Invoice | None = None) -> QuerySet[Attempt]:
+    """Payments of that time (of an outer invoice if none is given) that no event has given to an invoice."""
+    told = ProviderPayment.objects.filter(
+        connection=OuterRef("connection"), provider_payment_id=OuterRef("provider_payment_id"), told=True
+    )
+    around = (at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN)
+    payments = Attempt.objects.filter(
+        invoice=OuterRef("pk") if invoice is None else invoice,
+        kind=TransactionKind.CHARGE,
+        status=AttemptStatus.SUCCEEDED,
+        attempted_at__range=around,
+        **{f"decision__{GUESSED}": True},
+    )
+    return payments.exclude(Exists(told))
+
+
 def _alike(invoice: Invoice) -> QuerySet[Invoice]:
     """Other invoices that owe the same, oldest first."""
     same = Invoice.objects.filter(
@@ -83,14 +119,35 @@ def payment_home(entry: Entry, event: PaymentEvent, invoice_pk: int, stamp: Stam
     """The invoice that a payment of an unnamed one really belongs to, joined before it is booked on the wrong row."""
     payment = event.payment
     invoice = Invoice.objects.get(pk=invoice_pk)
-    if payment is None or payment.names_invoice or invoice.provider_invoice_id is not None:
+    if payment is None or payment.names_invoice:
         return invoice_pk
+    if invoice.provider_invoice_id is not None:
+        return _called_paid(event, payment, invoice) or invoice_pk
     named = placeholders_of(payment, event.occurred_at, invoice.customer_id).exclude(provider_invoice_id=None)
     other = named.order_by("pk").values_list("pk", flat=True).first()
     if other is None:
         return invoice_pk
     halves_join(entry, born_pk=invoice_pk, named_pk=other, stamp=stamp)
     return other if Invoice.objects.filter(pk=other, provider_invoice_id__isnull=False).exists() else invoice_pk
+
+
+def _called_paid(event: PaymentEvent, payment: PaymentFacts, invoice: Invoice) -> int | None:
+    """Another invoice that owes the same and was called paid at the time of this success, while nobody knew by what: by
+    this payment, then, and it was only guessed to be of `invoice`."""
+    links = ProviderPayment.objects.filter(invoice=invoice, provider_payment_id=payment.payment_id, told=False)
+    at = payment.occurred_at or event.occurred_at
+    words = Attempt.objects.filter(
+        kind=TransactionKind.CHARGE,
+        status=AttemptStatus.SUCCEEDED,
+        provider_id=None,
+        provider_payment_id="",
+        attempted_at__range=(at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN),
+    )
+    if event.kind is not EventKind.PAYMENT_SUCCEEDED or words.filter(invoice=invoice).exists():
+        return None
+    other = _alike(invoice).filter(Exists(words.filter(invoice=OuterRef("pk"))), provider_invoice_id__isnull=False)
+    home = other.values_list("pk", flat=True).first()
+    return home if home is not None and links.update(invoice=home) else None
 
 
 def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:

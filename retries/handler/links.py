@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from invoices.models import Connection, Invoice, ProviderPayment
+from invoices.models import Attempt, Connection, Invoice, ProviderPayment
 from invoices.services.billing import SUPERSEDED, invoice_name, payment_link
 from invoices.services.ledger import Stamp, invoice_lock
 from invoices.services.reviews import review_open
-from invoices.states import ReviewKind
+from invoices.states import AttemptStatus, ReviewKind, TransactionKind
 from providers.base import PaymentEvent, PaymentFacts
-from retries.handler.entry import enter
+from retries.handler.entry import Entry, enter
 from retries.handler.joining import halves_join, names_swap
 from retries.handler.resolve import EventWaits, Subject
 
@@ -36,14 +36,24 @@ def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, s
     if linked is None:
         assert named is not None, "an invoice never goes"
         payment_link(named, payment.payment_id)
-        return ""
+    else:
+        _join(entry, named, linked, payment, stamp)
+    links = ProviderPayment.objects.filter(connection=connection, provider_payment_id=payment.payment_id)
+    links.filter(told=False).update(told=True)  # no guess any more
+    return ""
+
+
+def _join(entry: Entry, named: Invoice | None, linked: Invoice, payment: PaymentFacts, stamp: Stamp) -> None:
     born = invoice_lock(linked.pk)
     if named is None:
-        if born.provider_invoice_id is None and born.cancel_reason != SUPERSEDED:
-            invoice_name(born, payment.invoice_id, stamp)
-        return ""
+        if born.cancel_reason == SUPERSEDED:
+            return
+        if born.provider_invoice_id is not None:
+            raise EventWaits("The payment's invoice goes by another name, and this one is not known yet.")
+        invoice_name(born, payment.invoice_id, stamp)
+        return
     if named.pk == born.pk:
-        return ""
+        return
     if named.customer_id == born.customer_id and born.provider_invoice_id is None:
         halves_join(entry, born_pk=born.pk, named_pk=named.pk, stamp=stamp)
     elif (named.customer_id, named.amount_minor, named.currency) == (
@@ -51,7 +61,8 @@ def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, s
         born.amount_minor,
         born.currency,
     ):
-        names_swap(born.pk, named.pk, stamp)
+        if not _goes_over(payment, born, named):
+            names_swap(born.pk, named.pk, stamp)
     else:
         review_open(
             invoice=born,
@@ -62,4 +73,14 @@ def link_handle(event: PaymentEvent, connection: Connection, subject: Subject, s
             choices=["noted"],
             stamp=stamp,
         )
-    return ""
+
+
+def _goes_over(payment: PaymentFacts, born: Invoice, named: Invoice) -> bool:
+    """True if the biller has called the named invoice paid and the payment itself is not told of yet: that word is of
+    this name, so the payment goes there instead of the name."""
+    paid = Attempt.objects.filter(status=AttemptStatus.SUCCEEDED, kind=TransactionKind.CHARGE)
+    word = paid.filter(invoice=named, provider_id=None, provider_payment_id="")
+    if not word.exists() or paid.filter(invoice=born, provider_payment_id=payment.payment_id).exists():
+        return False
+    ProviderPayment.objects.filter(invoice=born, provider_payment_id=payment.payment_id).update(invoice=named)
+    return True

@@ -8,10 +8,10 @@ from invoices.services.ledger import Stamp
 from invoices.states import Origin
 from providers.base import ChargeResult, EventKind, InvoiceFacts, Outcome, PaymentEvent, PaymentFacts
 from retries.engine.send import differences, mismatch_review
-from retries.handler.entry import enter, enter_invoice
+from retries.handler.entry import Entry, enter, enter_invoice
 from retries.handler.joining import halves_find, payment_home
 from retries.handler.resolve import EventWaits, Subject, subject_again
-from retries.handler.tries import payment_report, refuse_while_sending, try_apply, try_known, try_learn
+from retries.handler.tries import payment_report, refuse_while_sending, try_apply, try_guessed, try_known, try_learn
 from retries.locking import Scope, open_case
 from retries.services.planning import case_plan
 
@@ -29,11 +29,7 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     if payment.amount_minor == 0:
         return "A payment of zero moves no money."
     entry = enter(event, subject.customer_pk, stamp)
-    if subject.invoice_pk is None and not payment.names_invoice:
-        # Whoever had the customer's lock may have written the other half, and no name would tell them apart.
-        subject = subject_again(event, connection, entry.customer.pk, stamp.now)
-    if subject.attempt_pk is None and subject.invoice_pk is not None:
-        subject = replace(subject, invoice_pk=payment_home(entry, event, subject.invoice_pk, stamp))
+    subject = _at_home(event, connection, subject, entry, stamp)
     facts = event.invoice or _facts_of(payment, event.occurred_at)
     scope = enter_invoice(event, entry, subject, facts, stamp)
     attempt = known = try_known(scope.invoice, subject.attempt_pk, event)
@@ -44,6 +40,8 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     elif attempt.origin == Origin.OURS and (wrong := differences(attempt, _told(event, payment))):
         mismatch_review(scope, attempt, wrong, _told(event, payment), stamp)
         return f"The provider's word differs from what was sent ({wrong}); staff were asked."
+    if event.kind is EventKind.PAYMENT_SUCCEEDED and not payment.names_invoice:
+        try_guessed(attempt)
     learned = try_learn(attempt, scope.invoice, payment, entry, stamp)
     try_apply(scope, attempt, event, connection, stamp, learned=learned)
     if not payment.names_invoice:
@@ -51,6 +49,16 @@ def payment_handle(event: PaymentEvent, connection: Connection, subject: Subject
     elif known is not None and event.invoice is not None and entry.invoice_news:
         _plan_anew(scope, stamp)
     return ""
+
+
+def _at_home(event: PaymentEvent, connection: Connection, subject: Subject, entry: Entry, stamp: Stamp) -> Subject:
+    """The subject with the invoice that a payment without a name of it belongs to, as far as is known now."""
+    if subject.invoice_pk is None and event.payment is not None and not event.payment.names_invoice:
+        # Whoever had the customer's lock may have written the other half, and no name would tell them apart.
+        subject = subject_again(event, connection, entry.customer.pk, stamp.now)
+    if subject.attempt_pk is None and subject.invoice_pk is not None:
+        subject = replace(subject, invoice_pk=payment_home(entry, event, subject.invoice_pk, stamp))
+    return subject
 
 
 def _plan_anew(scope: Scope, stamp: Stamp) -> None:

@@ -280,6 +280,17 @@ def try_learn(attempt: Attempt, invoice: Invoice, payment: PaymentFacts, entry: 
     return learned
 
 
+# Kept with a payment that names no invoice: whether the one it was booked on is a guess still.
+GUESSED = "guessed"
+
+
+def try_guessed(attempt: Attempt) -> None:
+    """Note of a success that only customer, amount and time say what it pays, unless the biller has spoken of it."""
+    if GUESSED not in attempt.decision:
+        attempt.decision = {**attempt.decision, GUESSED: attempt.status != AttemptStatus.SUCCEEDED}
+        row_save(attempt, "decision")
+
+
 def try_apply(
     scope: Scope, attempt: Attempt, event: PaymentEvent, connection: Connection, stamp: Stamp, *, learned: bool
 ) -> None:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import permutations
+from random import Random
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.db.models import Sum
+from django.db.models.functions import Now
 
 from accounts.models import Membership, Merchant, User
 from invoices.models import Attempt, Invoice, ReviewItem
@@ -38,6 +40,7 @@ from tests.support.shop import Shop
 from tests.support.stripe import BASIL as VERSION
 from tests.webhooks.door import Body, Door, door_open, faults
 from tests.webhooks.renewal import BASIL, FAILED_AT, Renewal, moment
+from webhooks.models import InboxEvent
 from webhooks.services import draining, inbox_drain
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +122,26 @@ def test_the_word_that_joins_may_come_in_one_batch_with_what_it_joins(new_door: 
         for _ in range(4):
             door.drain(moment(5 * DAY + 60))
         assert (booked(door), owed(door)) == (4900, [("in_1", "SETTLED")]), order
+        assert faults(door.merchant) == []
+
+
+def test_of_two_equal_debts_that_failed_the_one_that_is_paid_counts_as_paid(new_door: NewDoor) -> None:
+    """Both are told within seconds and in any order, so that names may be dealt out wrongly at first."""
+    for seed in range(40):
+        dice, door = Random(seed), new_door()
+        one, two = Renewal(BASIL, "1"), Renewal(BASIL, "2")
+        first = [one.charge_failed(), one.invoice_failed(), two.charge_failed(after=2), two.invoice_failed(after=5)]
+        second = [one.charge_succeeded(2, after=3 * DAY), one.invoice_paid(2, after=3 * DAY + 2)]
+        second.append(one.payment_joined(after=3 * DAY + 3))
+        for now, events in ((60, first), (3 * DAY + 60, second)):
+            dice.shuffle(events)
+            door.tell(moment(now), *events)
+        for _ in range(4):
+            InboxEvent.objects.filter(endpoint=door.endpoint, status="RECEIVED").update(due_at=Now())
+            door.drain(moment(3 * DAY + 60))
+        told = (seed, [(event["type"], event["data"]["object"]["id"]) for event in first + second])
+        assert dict(owed(door)) == {"in_1": "SETTLED", "in_2": "PROCESSING"}, told
+        assert booked(door) == 4900, told
         assert faults(door.merchant) == []
 
 
