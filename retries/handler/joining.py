@@ -23,7 +23,7 @@ from invoices.states import (
     ReviewKind,
     TransactionKind,
 )
-from providers.base import EventKind, PaymentEvent, PaymentFacts
+from providers.base import PaymentEvent
 from recovery_site.common.db import for_no_key_update
 from recovery_site.common.rows import row_save
 from retries.handler.entry import Entry
@@ -119,35 +119,14 @@ def payment_home(entry: Entry, event: PaymentEvent, invoice_pk: int, stamp: Stam
     """The invoice that a payment of an unnamed one really belongs to, joined before it is booked on the wrong row."""
     payment = event.payment
     invoice = Invoice.objects.get(pk=invoice_pk)
-    if payment is None or payment.names_invoice:
+    if payment is None or payment.names_invoice or invoice.provider_invoice_id is not None:
         return invoice_pk
-    if invoice.provider_invoice_id is not None:
-        return _called_paid(event, payment, invoice) or invoice_pk
     named = placeholders_of(payment, event.occurred_at, invoice.customer_id).exclude(provider_invoice_id=None)
     other = named.order_by("pk").values_list("pk", flat=True).first()
     if other is None:
         return invoice_pk
     halves_join(entry, born_pk=invoice_pk, named_pk=other, stamp=stamp)
     return other if Invoice.objects.filter(pk=other, provider_invoice_id__isnull=False).exists() else invoice_pk
-
-
-def _called_paid(event: PaymentEvent, payment: PaymentFacts, invoice: Invoice) -> int | None:
-    """Another invoice that owes the same and was called paid at the time of this success, while nobody knew by what: by
-    this payment, then, and it was only guessed to be of `invoice`."""
-    links = ProviderPayment.objects.filter(invoice=invoice, provider_payment_id=payment.payment_id, told=False)
-    at = payment.occurred_at or event.occurred_at
-    words = Attempt.objects.filter(
-        kind=TransactionKind.CHARGE,
-        status=AttemptStatus.SUCCEEDED,
-        provider_id=None,
-        provider_payment_id="",
-        attempted_at__range=(at - SAME_CHARGE_WITHIN, at + SAME_CHARGE_WITHIN),
-    )
-    if event.kind is not EventKind.PAYMENT_SUCCEEDED or words.filter(invoice=invoice).exists():
-        return None
-    other = _alike(invoice).filter(Exists(words.filter(invoice=OuterRef("pk"))), provider_invoice_id__isnull=False)
-    home = other.values_list("pk", flat=True).first()
-    return home if home is not None and links.update(invoice=home) else None
 
 
 def _shells(invoices: QuerySet[Invoice]) -> QuerySet[Invoice]:

@@ -61,26 +61,34 @@ def _join(entry: Entry, named: Invoice | None, linked: Invoice, payment: Payment
         born.amount_minor,
         born.currency,
     ):
-        if not _goes_over(payment, born, named):
-            names_swap(born.pk, named.pk, stamp)
+        _name_rightly(payment, born, named, stamp)
     else:
-        review_open(
-            invoice=born,
-            kind=ReviewKind.UNMATCHED_PAYMENT,
-            subject_type="invoice",
-            subject_id=born.public_id,
-            facts={"payment": payment.payment_id, "belongs_to": named.public_id},
-            choices=["noted"],
-            stamp=stamp,
-        )
+        _ask(born, {"payment": payment.payment_id, "belongs_to": named.public_id}, stamp)
 
 
-def _goes_over(payment: PaymentFacts, born: Invoice, named: Invoice) -> bool:
-    """True if the biller has called the named invoice paid and the payment itself is not told of yet: that word is of
-    this name, so the payment goes there instead of the name."""
+def _name_rightly(payment: PaymentFacts, born: Invoice, named: Invoice, stamp: Stamp) -> None:
+    """Two invoices that owe the same, one of which was guessed to be the payment's, exchange their names.
+
+    Where the biller has called the named one paid, that word is of this name: the payment goes there if it is not told
+    of yet. If it is, the word stays behind under the other name, which it was not said of, and a person has to look.
+    """
     paid = Attempt.objects.filter(status=AttemptStatus.SUCCEEDED, kind=TransactionKind.CHARGE)
-    word = paid.filter(invoice=named, provider_id=None, provider_payment_id="")
-    if not word.exists() or paid.filter(invoice=born, provider_payment_id=payment.payment_id).exists():
-        return False
-    ProviderPayment.objects.filter(invoice=born, provider_payment_id=payment.payment_id).update(invoice=named)
-    return True
+    by_word = paid.filter(invoice=named, provider_id=None, provider_payment_id="").exists()
+    if by_word and not paid.filter(invoice=born, provider_payment_id=payment.payment_id).exists():
+        ProviderPayment.objects.filter(invoice=born, provider_payment_id=payment.payment_id).update(invoice=named)
+        return
+    names_swap(born.pk, named.pk, stamp)
+    if by_word:
+        _ask(invoice_lock(named.pk), {"payment": payment.payment_id, "said_of": born.public_id}, stamp)
+
+
+def _ask(invoice: Invoice, facts: dict[str, str], stamp: Stamp) -> None:
+    review_open(
+        invoice=invoice,
+        kind=ReviewKind.UNMATCHED_PAYMENT,
+        subject_type="invoice",
+        subject_id=invoice.public_id,
+        facts=facts,
+        choices=["noted"],
+        stamp=stamp,
+    )

@@ -126,7 +126,9 @@ def test_the_word_that_joins_may_come_in_one_batch_with_what_it_joins(new_door: 
 
 
 def test_of_two_equal_debts_that_failed_the_one_that_is_paid_counts_as_paid(new_door: NewDoor) -> None:
-    """Both are told within seconds and in any order, so that names may be dealt out wrongly at first."""
+    """Both are told within seconds and in any order, so that names may be dealt out wrongly at first. A person is asked
+    where the biller's word was booked for one and the payment for the other before anything told them apart."""
+    silent = 0
     for seed in range(40):
         dice, door = Random(seed), new_door()
         one, two = Renewal(BASIL, "1"), Renewal(BASIL, "2")
@@ -140,9 +142,13 @@ def test_of_two_equal_debts_that_failed_the_one_that_is_paid_counts_as_paid(new_
             InboxEvent.objects.filter(endpoint=door.endpoint, status="RECEIVED").update(due_at=Now())
             door.drain(moment(3 * DAY + 60))
         told = (seed, [(event["type"], event["data"]["object"]["id"]) for event in first + second])
-        assert dict(owed(door)) == {"in_1": "SETTLED", "in_2": "PROCESSING"}, told
-        assert booked(door) == 4900, told
+        ends = dict(owed(door))
+        assert (ends.keys(), ends["in_1"]) == ({"in_1", "in_2"}, "SETTLED"), told
+        asked = ReviewItem.objects.filter(invoice__provider_invoice_id="in_2", invoice__merchant=door.merchant)
+        assert (ends["in_2"], booked(door), asked.count()) in (("PROCESSING", 4900, 0), ("SETTLED", 9800, 1)), told
+        silent += ends["in_2"] == "PROCESSING"
         assert faults(door.merchant) == []
+    assert silent > 30, "most need nobody"
 
 
 # --- what goes on -----------------------------------------------------------------------------------------------------
