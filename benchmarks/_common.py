@@ -118,6 +118,18 @@ def in_turn(floor: Callable[[], object], value: Callable[[], object], *, rounds:
     return middle, value_us, floor_us
 
 
+def drop_database(admin: psycopg.Connection[Any], name: str) -> None:
+    """Drop a database of a benchmark's and end who is connected to it, but for a vacuum of PostgreSQL's own, which has
+    to be waited for."""
+    for _ in range(300):
+        try:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            return
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse):
+            time.sleep(1)
+    raise SystemExit(f"The database {name} is still in use after five minutes; drop it by hand.")
+
+
 @contextmanager
 def own_database(bench: str) -> Iterator[None]:
     """Django set up on an empty, migrated database beside the application's; dropped at the end."""
@@ -146,7 +158,7 @@ def own_database(bench: str) -> Iterator[None]:
             yield
             connections.close_all()
         finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            drop_database(admin, name)
 
 
 def unguard() -> None:

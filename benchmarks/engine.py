@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from _common import ROOT, Result, at_most, own_database, quick, report, unguard
+from _common import ROOT, Result, at_most, drop_database, own_database, quick, report, unguard
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CLAIM = 500
@@ -344,7 +344,7 @@ class Copies:
                 yield self._address._replace(path=f"/{name}").geturl()
             finally:
                 self._use(self.template)
-                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+                drop_database(admin, name)
 
     def _use(self, name: str) -> None:
         self._connections.close_all()

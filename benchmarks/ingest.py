@@ -175,7 +175,7 @@ def djstripe_database() -> Iterator[dict[str, Any]]:
                 "PORT": address.port,
             }
         finally:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            common.drop_database(admin, name)
 
 
 def djstripe(endpoint: Any, rounds: int, size: int) -> list[Result]:
