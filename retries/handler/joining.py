@@ -29,7 +29,7 @@ from recovery_site.common.rows import row_save
 from retries.handler.entry import Entry
 from retries.handler.moving import tries_move
 from retries.handler.resolve import SAME_CHARGE_WITHIN, placeholders_of
-from retries.handler.tries import GUESSED
+from retries.handler.tries import GUESSED, refuse_while_sending
 from retries.locking import Scope, open_case
 from retries.models import Case
 from retries.services.booking import job_end
@@ -79,6 +79,7 @@ def payment_misnamed(invoice: Invoice, at: datetime, stamp: Stamp) -> bool:
     other = _alike(invoice).filter(Exists(_guesses(at)), provider_invoice_id__isnull=False).first()
     if other is None:
         return False
+    refuse_while_sending(invoice)  # its answer is about the invoice that had the name when it was sent
     names_swap(invoice.pk, other.pk, stamp)
     payment_vouched(other, at)
     return True

@@ -285,8 +285,9 @@ GUESSED = "guessed"
 
 
 def try_guessed(attempt: Attempt) -> None:
-    """Note of a success that only customer, amount and time say what it pays, unless the biller has spoken of it."""
-    if GUESSED not in attempt.decision:
+    """Note of a success that only customer, amount and time say what it pays, unless the biller has spoken of it. What
+    we have charged ourselves is no guess."""
+    if attempt.origin != Origin.OURS and GUESSED not in attempt.decision:
         attempt.decision = {**attempt.decision, GUESSED: attempt.status != AttemptStatus.SUCCEEDED}
         row_save(attempt, "decision")
 

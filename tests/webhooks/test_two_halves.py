@@ -201,6 +201,26 @@ def test_our_own_failed_try_moves_with_the_debt_which_is_charged_once(shop: Shop
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_we_have_charged_ourselves_is_nobody_else_s_payment(shop: Shop) -> None:
+    """Of two equal debts we charge one, and the biller calls the other one paid."""
+    ours = shop.bill("tok_ok", version=VERSION)
+    theirs = shop.bill("tok_ok", customer=ours.customer, version=VERSION)
+    for bill in (ours, theirs):
+        tried = bill.attempt(shop.at)
+        shop.tell(tried.charge_failed(), tried.invoice_failed())
+        shop.wait(hours=3)
+    shop.retry(ours)
+    sent = Attempt.objects.get(origin="OURS")
+    assert (sent.status, sent.invoice) == ("SUCCEEDED", shop.invoice(ours))
+    shop.tell(ours.attempt(shop.at, reference=sent.public_id, charge=sent.provider_id).charge_succeeded())
+    shop.tell(theirs.attempt(shop.at).invoice_paid())
+    assert [shop.invoice(bill).status for bill in (ours, theirs)] == ["SETTLED", "SETTLED"]
+    sent.refresh_from_db()
+    assert (sent.invoice, "guessed" in sent.decision) == (shop.invoice(ours), False)
+    assert faults(shop.merchant) == []
+
+
+@pytest.mark.django_db(transaction=True)
 def test_of_a_payment_in_part_the_rest_is_booked_with_the_biller_s_word(shop: Shop) -> None:
     bill = shop.bill("tok_ok", version=VERSION)
     shop.tell(bill.attempt(shop.at).invoice_failed())
