@@ -51,7 +51,7 @@ def invoice_failed(event: PaymentEvent, connection: Connection, subject: Subject
         return ""
     case = open_case(scope.invoice)
     if case is None:
-        return "The failure is known, and its case is closed."
+        return "" if entry.invoice_news else "The failure is known, and its case is closed."
     held = scope.invoice.provider_invoice_id is not None and case.hold_until is not None and bool(case.code)
     if held:
         case.hold_until = None
@@ -228,7 +228,7 @@ def _end(event: PaymentEvent, subject: Subject, stamp: Stamp, reason: str, *, wr
     # Also an invoice that is new to the ledger: its failure may be told after its end, and must find it ended.
     scope = enter_invoice(event, entry, subject, event.invoice, stamp)
     if scope.invoice.status not in INVOICE_OPEN:
-        return "The invoice is already closed in this ledger."
+        return "" if entry.invoice_news else "The invoice is already closed in this ledger."
     invoice_end(scope, reason=reason, write_off=write_off, stamp=stamp)
     halves_find(entry, scope.invoice, event.occurred_at, stamp)
     return ""

@@ -151,6 +151,14 @@ def test_of_two_equal_debts_that_failed_the_one_that_is_paid_counts_as_paid(new_
     assert silent > 30, "most need nobody"
 
 
+def test_an_event_that_names_a_paid_invoice_has_done_something(door: Door) -> None:
+    """Its failure is known and over, but whose it was is not."""
+    renewal = Renewal(BASIL)
+    door.tell(moment(60), renewal.charge_failed(), renewal.charge_succeeded(2, after=30), renewal.invoice_failed())
+    assert owed(door) == [("in_1", "SETTLED")]
+    assert [(status, reason) for _, status, reason in door.inbox()] == [("PROCESSED", "")] * 3
+
+
 # --- what goes on -----------------------------------------------------------------------------------------------------
 
 
